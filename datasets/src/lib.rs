@@ -1,1 +1,36 @@
-//! datasets
+//! medtune's data: from a source's rows to the tokens a model reads.
+//!
+//! ```text
+//! rows -> Record -> Conversation | Document -> Tokenized -> Pack -> Batch
+//! ```
+//!
+//! - [`source`] reads a recipe's `[[source]]` in one of the [`formats`];
+//! - [`task`] makes conversations of records by the recipe's templates;
+//! - [`Tokenizer`] and [`Template`] write a conversation as tokens, piece by
+//!   piece, so that which tokens teach is known and never searched for;
+//! - [`pack`] puts samples in one row of tokens, [`Batch`] is what a forward
+//!   pass reads;
+//! - [`build`] does the first half and leaves files.
+//!
+//! Nothing here depends on the number of threads, and nothing here has tensors.
+
+mod error;
+pub mod formats;
+mod jinja;
+pub mod pack;
+pub mod python_random;
+pub mod random;
+pub mod recipe;
+mod record;
+mod rows;
+pub mod source;
+pub mod task;
+mod tokens;
+
+pub use error::{Error, Place, Result};
+pub use pack::{pack, pack_documents};
+pub use python_random::PythonRandom;
+pub use recipe::OnTooLong;
+pub use record::{Conversation, Document, Message, Provenance, Record, Role, Sample, Site};
+pub use source::read_source;
+pub use tokens::{Batch, Pack, Segment, Tokenized};

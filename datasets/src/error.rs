@@ -1,0 +1,398 @@
+use std::path::PathBuf;
+
+use crate::record::Site;
+
+/// What went wrong, where, and with which value. Messages carry ids, files,
+/// lines and positions, never a record's text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A folder named as a source has no file in it.
+    #[error("source {source_name}: the folder {path} has no files")]
+    EmptyFolder {
+        /// The source.
+        source_name: String,
+        /// The folder, as the recipe writes it.
+        path: String,
+    },
+    /// A record is not well-formed JSON.
+    #[error("{at}: not valid JSON: {message}")]
+    Json {
+        /// Where.
+        at: Place,
+        /// What the parser says; never quotes the text.
+        message: String,
+    },
+    /// A record is JSON, but not an object.
+    #[error("{at}: expected a record (a JSON object), found {found}")]
+    NotAnObject {
+        /// Where.
+        at: Place,
+        /// The kind of value found.
+        found: &'static str,
+    },
+    /// A file is neither an array nor lines of JSON objects.
+    #[error("{at}: expected {wanted}, found {found}")]
+    WrongShape {
+        /// Where.
+        at: Place,
+        /// The shape that the format needs.
+        wanted: &'static str,
+        /// What the file starts with.
+        found: String,
+    },
+    /// Bytes that are not UTF-8.
+    #[error("{at}: not valid UTF-8 (byte {byte} of the record)")]
+    NotUtf8 {
+        /// Where.
+        at: Place,
+        /// The first bad byte of the line or file, 0-based.
+        byte: usize,
+    },
+    /// One record is larger than any honest one; nothing that large is read
+    /// into memory.
+    #[error("{at}: a record longer than {limit_bytes} bytes")]
+    RecordTooLarge {
+        /// Where the record begins.
+        at: Place,
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// A field is missing or of another kind.
+    #[error("{at}: field {field:?} should be {wanted}, {}", match found { Some(found) => format!("found {found}"), None => "but is missing".to_string() })]
+    Field {
+        /// The record.
+        at: Site,
+        /// The field.
+        field: String,
+        /// What it should be.
+        wanted: &'static str,
+        /// The kind of value found, if any.
+        found: Option<&'static str>,
+        /// The fields that the record does have.
+        available: Vec<String>,
+    },
+    /// A message's role is none that can be tuned on.
+    #[error("{at}: message {message} has the role {role}")]
+    Role {
+        /// The record.
+        at: Site,
+        /// The message, 1-based.
+        message: usize,
+        /// The role, quoted, or its length where it is no plain word.
+        role: String,
+        /// The roles that are understood.
+        known: &'static [&'static str],
+    },
+    /// A conversation has nothing for the model to learn to say.
+    #[error("{at}: no assistant message")]
+    NoAnswer {
+        /// The sample.
+        at: Site,
+    },
+    /// An answer has no text.
+    #[error("{at}: the answer (message {message}) is empty")]
+    EmptyAnswer {
+        /// The sample.
+        at: Site,
+        /// The message, 1-based.
+        message: usize,
+    },
+    /// A text has no token to learn from.
+    #[error("{at}: no target token")]
+    NoTarget {
+        /// The sample.
+        at: Site,
+    },
+    /// A sample does not fit.
+    #[error("{at}: {tokens} tokens, more than max_seq_len = {max_seq_len}")]
+    TooLong {
+        /// The sample.
+        at: Site,
+        /// Its length.
+        tokens: usize,
+        /// The limit.
+        max_seq_len: usize,
+    },
+    /// A sample does not fit even with nothing left of its prompt.
+    #[error(
+        "{at}: {tokens} tokens with an empty prompt, more than max_seq_len = {max_seq_len}: the answer itself is too long"
+    )]
+    AnswerTooLong {
+        /// The sample.
+        at: Site,
+        /// Its length without the prompt's text.
+        tokens: usize,
+        /// The limit.
+        max_seq_len: usize,
+    },
+    /// Two sources have one name, so their samples' ids would clash.
+    #[error("two sources are named {name:?}")]
+    SourceName {
+        /// The name.
+        name: String,
+    },
+    /// A source has no records.
+    #[error("source {source_name}: no records in {path}")]
+    NoRecords {
+        /// The source.
+        source_name: String,
+        /// The file, as the recipe writes it.
+        path: String,
+    },
+    /// No samples at all are left to train on.
+    #[error("no training samples: {read} records read, {held_out} held out for validation")]
+    NoSamples {
+        /// Records read.
+        read: usize,
+        /// Samples held out.
+        held_out: usize,
+    },
+    /// A format has no official split of that name.
+    #[error("source {source_name}: format {format:?} has no split {split:?}")]
+    Split {
+        /// The source.
+        source_name: String,
+        /// Its format.
+        format: &'static str,
+        /// The split asked for.
+        split: String,
+        /// The splits there are.
+        known: &'static [&'static str],
+    },
+    /// A fold beyond the last.
+    #[error("source {source_name}: there is no fold {fold} (there are {folds}, counted from 0)")]
+    Fold {
+        /// The source.
+        source_name: String,
+        /// The fold asked for.
+        fold: usize,
+        /// How many there are.
+        folds: usize,
+    },
+    /// Records have no question and answer of their own, and no task makes them.
+    #[error(
+        "source {source_name}: records of format {format:?} need a [source.task] to become conversations"
+    )]
+    NeedsTask {
+        /// The source.
+        source_name: String,
+        /// Its format.
+        format: &'static str,
+    },
+    /// Conversations and plain documents in one set.
+    #[error("source {source_name} gives documents, but {other} gives conversations")]
+    MixedSamples {
+        /// The source of documents.
+        source_name: String,
+        /// A source of conversations.
+        other: String,
+    },
+    /// Both ways of choosing validation samples.
+    #[error("validation_fraction = {fraction} and [[data.validation]] are both given")]
+    TwoValidations {
+        /// The fraction.
+        fraction: f64,
+    },
+    /// A share that is none.
+    #[error("validation_fraction = {fraction} is not between 0 and 1")]
+    Fraction {
+        /// The value.
+        fraction: f64,
+    },
+    /// A template does not compile or does not render.
+    #[error("template {name}{}: {message}", match line { Some(line) => format!(", line {line}"), None => String::new() })]
+    Template {
+        /// Which one: `chat_template`, or the key in the recipe.
+        name: String,
+        /// The line in the template.
+        line: Option<usize>,
+        /// What went wrong; never quotes a record.
+        message: String,
+    },
+    /// The model has no chat template.
+    #[error("the tokenizer {tokenizer} has no chat template")]
+    NoChatTemplate {
+        /// Where the tokenizer came from.
+        tokenizer: String,
+    },
+    /// A chat template changes what it has already written, so where an answer
+    /// begins and ends is not known by construction.
+    #[error(
+        "the chat template writes messages 1 to {before} differently {when}: they agree for {agree} characters of {length}"
+    )]
+    NotPrefix {
+        /// How many messages the shorter rendering has.
+        before: usize,
+        /// What the longer one adds.
+        when: &'static str,
+        /// Number of characters that agree.
+        agree: usize,
+        /// Number of characters of the shorter rendering.
+        length: usize,
+    },
+    /// A template does not end an assistant's message with a special token.
+    #[error("the chat template ends the assistant's message {message} with no special token")]
+    NoEndOfTurn {
+        /// The message, 1-based.
+        message: usize,
+    },
+    /// An error that concerns one sample.
+    #[error("{at}: {source}")]
+    Sample {
+        /// The sample.
+        at: Site,
+        /// What went wrong with it.
+        source: Box<Error>,
+    },
+    /// A folder has no tokenizer.
+    #[error("{} has neither tokenizer.json nor tokenizer.model", folder.display())]
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A tokenizer file that cannot be used.
+    #[error("{origin}: {message}")]
+    Tokenizer {
+        /// The file, or the GGUF metadata.
+        origin: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A GGUF vocabulary whose text splitting is not known; guessing would
+    /// change ids.
+    #[error("tokenizer.ggml.pre = {pre:?} is not supported")]
+    PreTokenizer {
+        /// The kind.
+        pre: String,
+        /// The kinds that are.
+        known: Vec<&'static str>,
+    },
+    /// A GGUF vocabulary of a kind that is not supported.
+    #[error("tokenizer.ggml.model = {model:?} is not supported")]
+    VocabularyModel {
+        /// The kind.
+        model: String,
+    },
+    /// A text could not be encoded or decoded.
+    #[error("cannot {action}: {message}")]
+    Encode {
+        /// `encode` or `decode`.
+        action: &'static str,
+        /// What the tokenizer says.
+        message: String,
+    },
+    /// A file could not be written or hashed.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+}
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Error::Read { .. } => "check the path; a source's path is relative to --data-root".into(),
+            Error::EmptyFolder { .. } => "name the file itself, or put the files there".into(),
+            Error::Json { .. } => {
+                "each line must be one whole JSON object (or the file one JSON array); a file cut short ends in half a record".into()
+            }
+            Error::NotAnObject { .. } => "a record is written as {\"field\": ...}".into(),
+            Error::WrongShape { .. } => "check the source's format".into(),
+            Error::NotUtf8 { .. } => "convert the file to UTF-8, for example with iconv -f latin1 -t utf-8".into(),
+            Error::RecordTooLarge { .. } => {
+                "is this a JSON file written without line ends, or another kind of file? Split long documents".into()
+            }
+            Error::Field { available, .. } => match available.len() {
+                0 => "the record has no fields".into(),
+                _ => format!("the record has {}", available.join(", ")),
+            },
+            Error::Role { known, .. } => format!("the roles are {}", known.join(", ")),
+            Error::NoAnswer { .. } => "an assistant message is what tuning teaches; leave the record out".into(),
+            Error::EmptyAnswer { .. } => "leave the record out, or give it an answer".into(),
+            Error::NoTarget { .. } => "a document needs at least one token".into(),
+            Error::TooLong { .. } => {
+                "raise max_seq_len, or set on_too_long = \"drop\" or \"truncate_prompt\"".into()
+            }
+            Error::AnswerTooLong { .. } => "raise max_seq_len, or set on_too_long = \"drop\"".into(),
+            Error::SourceName { .. } => "a source's name starts its samples' ids; give each its own".into(),
+            Error::NoRecords { .. } => "check the path and the split".into(),
+            Error::NoSamples { .. } => "add sources, raise their limits, or lower validation_fraction".into(),
+            Error::Split { known, .. } => match known.len() {
+                0 => "leave split out: this format has no official splits".into(),
+                _ => format!("the splits are {}", known.join(", ")),
+            },
+            Error::Fold { .. } => "leave fold out for the usual one, 0".into(),
+            Error::NeedsTask { .. } => {
+                "add [data.source.task] with prompt = \"{{ question }}\" and answer = \"{{ answer }}\", naming the records' fields".into()
+            }
+            Error::MixedSamples { .. } => "tune on conversations and pre-train on documents in separate stages".into(),
+            Error::TwoValidations { .. } => "keep one of them".into(),
+            Error::Fraction { .. } => "0.05 holds out one sample in twenty".into(),
+            Error::Template { .. } => return None,
+            Error::NoChatTemplate { .. } => {
+                "set template = \"me-llama\", or put a chat_template.jinja beside the tokenizer".into()
+            }
+            Error::NotPrefix { .. } => {
+                "this template rewrites earlier turns (some drop earlier answers' reasoning): tune on conversations with one answer, or use another template".into()
+            }
+            Error::NoEndOfTurn { .. } => {
+                "without one the model never learns to stop: end the message with {{ eos_token }} in the template".into()
+            }
+            Error::Sample { source, .. } => return source.hint(),
+            Error::NoTokenizer { .. } => "copy the tokenizer's files from the model's publisher into the folder".into(),
+            Error::Tokenizer { .. } => "is the file whole? Compare its size with the publisher's".into(),
+            Error::PreTokenizer { known, .. } => {
+                format!("supported are {}; or use the model's Hugging Face folder", known.join(", "))
+            }
+            Error::VocabularyModel { .. } => {
+                "supported are gpt2 and llama; or use the model's Hugging Face folder".into()
+            }
+            Error::Encode { .. } => return None,
+            Error::Ledger(error) => return error.hint(),
+        })
+    }
+
+    pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Read { path, source }
+    }
+
+    pub(crate) fn at(self, at: Site) -> Self {
+        Error::Sample {
+            at,
+            source: Box::new(self),
+        }
+    }
+}
+
+/// A place in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as the recipe writes it.
+    pub file: String,
+    /// The line, 1-based.
+    pub line: u64,
+    /// The record, 1-based, where it is not the line.
+    pub record: Option<u64>,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)?;
+        match self.record {
+            Some(record) => write!(f, " (record {record})"),
+            None => Ok(()),
+        }
+    }
+}

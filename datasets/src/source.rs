@@ -1,0 +1,192 @@
+//! Reads the records of a recipe's source.
+
+use std::collections::BinaryHeap;
+use std::path::{Path, PathBuf};
+
+use crate::random::Draws;
+use crate::recipe::SourceSection;
+use crate::record::{Provenance, Record};
+use crate::rows::{Row, Rows};
+use crate::{Error, Result};
+
+/// A source's records in the order of its files, read as they are asked for.
+/// After an error there are no more.
+pub struct Records {
+    source: SourceSection,
+    /// Files not yet opened, last first.
+    files: Vec<SourceFile>,
+    /// The open file's name and rows.
+    open: Option<(String, Rows)>,
+    /// Whether ids name the file: more than one could hold the same number.
+    folder: bool,
+}
+
+/// A file that a source reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Its name relative to the data root, with `/` between folders.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// The files of a source: the one it names, or those of the folder it names,
+/// and of the folders in that, in the order of their names.
+///
+/// # Errors
+/// The path cannot be read, or the folder has no files.
+pub fn source_files(source: &SourceSection, data_root: &Path) -> Result<Vec<SourceFile>> {
+    let path = data_root.join(&source.path);
+    let kind = std::fs::metadata(&path).map_err(Error::read(&path))?;
+    if !kind.is_dir() {
+        return Ok(vec![SourceFile {
+            name: source.path.clone(),
+            path,
+        }]);
+    }
+    let mut files = Vec::new();
+    list_folder(&path, source.path.trim_end_matches('/'), &mut files)?;
+    if files.is_empty() {
+        return Err(Error::EmptyFolder {
+            source_name: source.name.clone(),
+            path: source.path.clone(),
+        });
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+fn list_folder(folder: &Path, name: &str, files: &mut Vec<SourceFile>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::read(folder))? {
+        let entry = entry.map_err(Error::read(folder))?;
+        let path = entry.path();
+        let name = format!("{name}/{}", entry.file_name().to_string_lossy());
+        // Hidden files (.DS_Store, .git) are no data. A link to a folder is not
+        // followed: it could lead back here.
+        let kind = entry.file_type().map_err(Error::read(&path))?;
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        } else if kind.is_dir() {
+            list_folder(&path, &name, files)?;
+        } else {
+            files.push(SourceFile { name, path });
+        }
+    }
+    Ok(())
+}
+
+/// Reads all records of a source, of its split if it names one. Its `limit` is
+/// not applied: see [`sample_records`].
+///
+/// # Errors
+/// A split or fold that the format does not have, or files that cannot be
+/// found. Errors of reading come from the iterator.
+pub fn read_source(source: &SourceSection, data_root: &Path) -> Result<Records> {
+    let format = source.format.0;
+    if let Some(split) = source
+        .split
+        .as_deref()
+        .filter(|split| !format.splits.contains(split))
+    {
+        return Err(Error::Split {
+            source_name: source.name.clone(),
+            format: format.name,
+            split: split.to_string(),
+            known: format.splits,
+        });
+    }
+    let mut files = source_files(source, data_root)?;
+    let folder = files.len() > 1 || files[0].name != source.path;
+    files.reverse();
+    Ok(Records {
+        source: source.clone(),
+        files,
+        open: None,
+        folder,
+    })
+}
+
+impl Iterator for Records {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Result<Record>> {
+        loop {
+            if let Some((name, rows)) = &mut self.open {
+                match rows.next() {
+                    Some(Ok(row)) => {
+                        let name = name.clone();
+                        return Some(Ok(self.record(row, name)));
+                    }
+                    Some(Err(error)) => return self.stop(error),
+                    None => self.open = None,
+                }
+            }
+            let file = self.files.pop()?;
+            match (self.source.format.0.read)(&file.path, &file.name, &self.source) {
+                Ok(rows) => self.open = Some((file.name, rows)),
+                Err(error) => return self.stop(error),
+            }
+        }
+    }
+}
+
+impl Records {
+    fn stop(&mut self, error: Error) -> Option<Result<Record>> {
+        self.open = None;
+        self.files.clear();
+        Some(Err(error))
+    }
+
+    fn record(&self, row: Row, file: String) -> Record {
+        let source = &self.source;
+        let key = row.key.unwrap_or_else(|| row.record.to_string());
+        let id = if self.folder {
+            let within = file
+                .strip_prefix(source.path.trim_end_matches('/'))
+                .unwrap_or(&file);
+            format!("{}{within}/{key}", source.name)
+        } else {
+            format!("{}/{key}", source.name)
+        };
+        let provenance = Provenance {
+            source: source.name.clone(),
+            file,
+            record: row.record,
+            licence: source.licence.clone(),
+            access: source.access,
+        };
+        Record {
+            id,
+            fields: row.fields,
+            provenance,
+        }
+    }
+}
+
+/// Reads a source and keeps at most its `limit`: the records whose ids draw
+/// the smallest numbers, in the order of the files. Adding a record to a file
+/// so changes at most one other's fate, and only `limit` records are held.
+///
+/// # Errors
+/// As [`read_source`] and its iterator.
+pub fn sample_records(source: &SourceSection, data_root: &Path, seed: u64) -> Result<Vec<Record>> {
+    let records = read_source(source, data_root)?;
+    let Some(limit) = source.limit else {
+        return records.collect();
+    };
+    let draws = Draws::new(seed, "limit");
+    // (draw, order) with the largest on top; the records beside it by order.
+    let mut kept: BinaryHeap<(u64, usize)> = BinaryHeap::new();
+    let mut held = std::collections::BTreeMap::new();
+    for (order, record) in records.enumerate() {
+        let record = record?;
+        kept.push((draws.of(&record.id), order));
+        held.insert(order, record);
+        if kept.len() > limit
+            && let Some((_, order)) = kept.pop()
+        {
+            held.remove(&order);
+        }
+    }
+    Ok(held.into_values().collect())
+}

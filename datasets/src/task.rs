@@ -1,0 +1,85 @@
+//! Makes conversations of records by the recipe's own templates.
+
+use minijinja::{Environment, UndefinedBehavior};
+
+use crate::Result;
+use crate::jinja;
+use crate::recipe::TaskSection;
+use crate::record::{Conversation, Message, Record, Role};
+
+/// A Jinja template over a record's fields. A field that the record does not
+/// have is an error, never an empty text.
+#[derive(Debug)]
+pub struct RecordTemplate {
+    env: Environment<'static>,
+    name: &'static str,
+}
+
+impl RecordTemplate {
+    /// Compiles `source`; `name` is the recipe's key, for errors.
+    ///
+    /// # Errors
+    /// The template's syntax.
+    pub fn new(name: &'static str, source: &str) -> Result<Self> {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        Ok(Self {
+            env: jinja::compile(env, name, source)?,
+            name,
+        })
+    }
+
+    /// Fills the template with the record's fields.
+    ///
+    /// # Errors
+    /// A field that is not there, or a filter given the wrong kind of value;
+    /// the error names the record.
+    pub fn render(&self, record: &Record) -> Result<String> {
+        jinja::render(&self.env, self.name, jinja::object(&record.fields))
+            .map_err(|error| error.at(record.site()))
+    }
+}
+
+/// A compiled `[source.task]`.
+#[derive(Debug)]
+pub struct Task {
+    system: Option<RecordTemplate>,
+    prompt: RecordTemplate,
+    answer: RecordTemplate,
+}
+
+impl Task {
+    /// Compiles a task's templates.
+    ///
+    /// # Errors
+    /// A template's syntax.
+    pub fn new(section: &TaskSection) -> Result<Self> {
+        let system = section.system.as_deref();
+        Ok(Self {
+            system: system
+                .map(|source| RecordTemplate::new("task.system", source))
+                .transpose()?,
+            prompt: RecordTemplate::new("task.prompt", &section.prompt)?,
+            answer: RecordTemplate::new("task.answer", &section.answer)?,
+        })
+    }
+
+    /// Makes a conversation of a record.
+    ///
+    /// # Errors
+    /// As [`RecordTemplate::render`].
+    pub fn conversation(&self, record: &Record) -> Result<Conversation> {
+        let mut messages = Vec::with_capacity(3);
+        if let Some(system) = &self.system {
+            messages.push(Message::new(Role::System, system.render(record)?));
+        }
+        messages.push(Message::new(Role::User, self.prompt.render(record)?));
+        messages.push(Message::new(Role::Assistant, self.answer.render(record)?));
+        Ok(Conversation {
+            id: record.id.clone(),
+            messages,
+            provenance: record.provenance.clone(),
+        })
+    }
+}
