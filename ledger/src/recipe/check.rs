@@ -110,7 +110,7 @@ impl<'a> Walk<'a> {
             self.problem(
                 node.at,
                 key,
-                format!("`{key}` is {what}, expected {}", bounds.describe()),
+                format!("`{key}` is {what}, and must be {}", bounds.describe()),
                 None,
             );
         }
@@ -139,7 +139,7 @@ impl<'a> Walk<'a> {
             self.problem(
                 node.at,
                 key,
-                format!("`{key}` has {length} items, expected {expected}"),
+                format!("`{key}` has a length of {length}, expected {expected}"),
                 None,
             );
         }
@@ -155,47 +155,32 @@ impl<'a> Walk<'a> {
     }
 
     fn table(&mut self, node: &Node, fields: &Fields<'a>, table: &Table, key: &str) {
+        let known = || fields.known.into_iter().flatten();
+        // A key that is already there was not the one meant by a misspelt one.
+        let free: Vec<&str> = known()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !table.contains_key(*name))
+            .collect();
+        let mut meant = Vec::new();
         for (name, entry) in table {
-            let known = fields.known.and_then(|known| known.get(name));
-            match known.or(fields.others) {
-                Some(schema) => self.value(&entry.node, schema, &join(key, name)),
-                None => {
-                    let siblings: Vec<_> = fields
-                        .known
-                        .into_iter()
-                        .flatten()
-                        .map(|(name, _)| name.as_str())
-                        .collect();
-                    let free: Vec<_> = siblings
-                        .iter()
-                        .copied()
-                        .filter(|name| !table.contains_key(*name))
-                        .collect();
-                    let message = format!("unknown key `{name}` in {}", table_name(key));
-                    // A key that is already there was not the one meant.
-                    let hint = self
-                        .keys
-                        .hint(name, if free.is_empty() { &siblings } else { &free });
-                    self.problem(entry.key_at, &join(key, name), message, hint);
-                }
+            let schema = fields.known.and_then(|known| known.get(name));
+            if let Some(schema) = schema.or(fields.others) {
+                self.value(&entry.node, schema, &join(key, name));
+            } else {
+                let message = format!("unknown key `{name}` in {}", table_name(key));
+                let hint = self.keys.hint(name, &free);
+                self.problem(entry.key_at, &join(key, name), message, hint);
+                meant.extend(nearest(name, &free));
             }
         }
-        for name in &fields.required {
-            if !table.contains_key(*name) {
-                let description = fields
-                    .known
-                    .and_then(|known| {
-                        known
-                            .get(*name)?
-                            .get("description")?
-                            .as_str()?
-                            .lines()
-                            .next()
-                    })
-                    .map(|text| format!("`{name}`: {text}"));
-                let message = format!("{} lacks `{name}`", table_name(key));
-                self.problem(node.at, &join(key, name), message, description);
-            }
+        let missing = |name: &&&str| !table.contains_key(**name) && !meant.contains(*name);
+        for name in fields.required.iter().filter(missing) {
+            let schema = fields.known.and_then(|known| known.get(*name));
+            let hint = schema
+                .and_then(description)
+                .map(|text| format!("`{name}`: {text}"));
+            let message = format!("{} lacks `{name}`", table_name(key));
+            self.problem(node.at, &join(key, name), message, hint);
         }
     }
 
@@ -326,6 +311,11 @@ pub(super) fn matches(shape: &Shape<'_>, kind: &Kind) -> bool {
             | (Shape::Array(_), Kind::Array(_))
             | (Shape::Table(_), Kind::Table(_))
     )
+}
+
+/// The first line of a schema's description.
+fn description(schema: &Value) -> Option<&str> {
+    schema.get("description")?.as_str()?.lines().next()
 }
 
 fn table_key(key: &str) -> String {

@@ -83,7 +83,7 @@ impl<'a> KeyIndex<'a> {
         }
         match siblings.len() {
             0 => None,
-            1..=24 => Some(format!("its keys are {}", super::shape::list(siblings))),
+            1..=24 => Some(format!("known keys: {}", super::shape::list(siblings))),
             _ => Some("`medtune recipes schema` prints every key".into()),
         }
     }
@@ -131,6 +131,7 @@ pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str>
     let plain = |word: &str| word.to_lowercase().replace('-', "_");
     let word = plain(word);
     let allowed = (word.chars().count() / 3).clamp(1, 4);
+    let begins = |candidate: &&&str| candidate.len() >= 4 && word.starts_with(&plain(candidate));
     candidates
         .iter()
         .map(|candidate| {
@@ -144,6 +145,8 @@ pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str>
         })
         .min()
         .map(|(_, candidate)| candidate)
+        // `training` for `train`
+        .or_else(|| candidates.iter().find(begins).copied())
 }
 
 #[cfg(test)]
@@ -158,6 +161,7 @@ mod tests {
         assert_eq!(nearest("Learning_Rate", &keys), Some("learning_rate"));
         assert_eq!(nearest("max_sequence_len", &keys), None);
         assert_eq!(nearest("max_seq_length", &keys), Some("max_seq_len"));
+        assert_eq!(nearest("ranks_of_lora", &keys), Some("rank"));
         assert_eq!(nearest("x", &keys), None);
         assert_eq!(nearest("", &keys), None);
         assert_eq!(nearest(&"a".repeat(1_000_000), &keys), None);
