@@ -1,1 +1,33 @@
-//! eval
+//! Evaluation: what is asked, who answers, and how it is marked.
+//!
+//! A [`Task`] is one TOML file: a source of conversations whose last answer is the gold one, and a
+//! way to mark answers. Its [`Item`]s become requests to a [`LanguageModel`], by log-likelihood of
+//! fixed options or by generation; a [`filters`](filters::FILTERS) entry takes the answer out of
+//! generated text; [`metrics`](metrics::METRICS) mark it; a [`Report`] sets models side by side
+//! with confidence intervals. No tensors here: strings go out and numbers come back.
+
+mod error;
+pub mod filters;
+pub mod metrics;
+mod model;
+pub mod recipe;
+mod registry;
+mod report;
+mod run;
+mod statistics;
+mod task;
+
+pub use error::{Error, ItemProblem, OptionsProblem, Result, TaskProblem};
+pub use model::{
+    GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, ScoreRequest,
+};
+pub use registry::{Name, Named};
+pub use report::Report;
+pub use run::{
+    ItemResult, PerplexityResult, Progress, Score, Settings, TaskResult, run_perplexity, run_task,
+};
+pub use statistics::{Bootstrap, CONFIDENCE, Interval};
+pub use task::{
+    Answering, AnsweringName, Generate, Item, LogLikelihood, Normalisation, Options, Task,
+    TaskChoice, TaskFile, find_task,
+};

@@ -1,0 +1,34 @@
+//! Share of items whose answer is the gold answer, exactly. No answer is a wrong answer.
+
+use super::{Answered, Metric, Needs, Tally, mean, one_value};
+
+pub(super) const ACCURACY: Metric = Metric {
+    name: "accuracy",
+    about: "share of items answered right; no answer counts as wrong",
+    needs: Needs::Text,
+    mark,
+    score: mean,
+};
+
+fn mark(item: &Answered<'_>) -> Vec<(String, Tally)> {
+    one_value(f64::from(item.answer == Some(item.gold)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_answer_is_wrong() {
+        let item = |answer| Answered {
+            options: &[],
+            gold: "yes",
+            answer,
+        };
+        let marks = super::super::Marks::new(
+            &ACCURACY,
+            [Some("yes"), Some("no"), None].map(item).into_iter(),
+        );
+        assert_eq!(marks.score(), 1.0 / 3.0);
+    }
+}

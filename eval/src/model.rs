@@ -1,0 +1,167 @@
+//! Who answers: the boundary between tasks and whatever runs the weights.
+//!
+//! Strings go in, numbers and strings come out, so tasks, prompts, filters and metrics are tested
+//! without a tensor. Every call takes a slice of requests and answers them in order; how they are
+//! batched inside is the implementer's choice, and must not change the answers.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use datasets::{Message, Role, Tokenized};
+
+/// What the model is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// A conversation that ends with a user message. The model's own chat template is put around
+    /// it, with the assistant's turn opened; the answer starts there.
+    Chat(Vec<Message>),
+    /// Text as it stands, without a chat template. The answer goes on right after the last
+    /// character, so a space between the two belongs to the answer.
+    Text(String),
+}
+
+impl Prompt {
+    /// SHA-256 of everything in the prompt (roles and contents), to tell two prompts apart
+    /// without showing either.
+    pub fn sha256(&self) -> String {
+        let mut bytes = Vec::new();
+        match self {
+            Prompt::Text(text) => {
+                bytes.extend_from_slice(b"text\0");
+                bytes.extend_from_slice(text.as_bytes());
+            }
+            Prompt::Chat(messages) => {
+                bytes.extend_from_slice(b"chat\0");
+                for message in messages {
+                    let role: &[u8] = match message.role {
+                        Role::System => b"system",
+                        Role::User => b"user",
+                        Role::Assistant => b"assistant",
+                    };
+                    bytes.extend_from_slice(role);
+                    // Lengths keep two messages from hashing like one longer message.
+                    bytes.extend_from_slice(&(message.content.len() as u64).to_le_bytes());
+                    bytes.extend_from_slice(message.content.as_bytes());
+                }
+            }
+        }
+        ledger::hash::sha256_bytes(&bytes)
+    }
+}
+
+/// "How likely is each of these answers?"
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoreRequest {
+    /// The item's id, for error messages.
+    pub id: String,
+    /// What the model is shown; read once, shared by all options.
+    pub prompt: Prompt,
+    /// The candidate continuations, never empty. Each is scored exactly as written: with a text
+    /// prompt it carries its own leading space.
+    pub options: Vec<String>,
+}
+
+/// How likely one option is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OptionScore {
+    /// Sum over the option's tokens of ln p(token | prompt, tokens before it), in nats.
+    pub log_prob: f64,
+    /// How many tokens were summed: the option's own, without an end-of-turn token.
+    pub tokens: usize,
+    /// Length of the option's text in UTF-8 bytes.
+    pub bytes: usize,
+    /// Whether every one of those tokens is the model's first choice, so that greedy generation
+    /// would start with this option.
+    pub greedy: bool,
+}
+
+/// "What do you answer?", decoded greedily.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateRequest {
+    /// The item's id, for error messages.
+    pub id: String,
+    /// What the model is shown.
+    pub prompt: Prompt,
+    /// Most tokens to generate; the model's own end-of-sequence tokens end the answer earlier.
+    pub max_new_tokens: usize,
+    /// The answer ends before the first occurrence of any of these, which is left out.
+    pub stop: Vec<String>,
+}
+
+/// Summed loss of a set of samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Perplexity {
+    /// Sum over the target tokens of -ln p, in nats.
+    pub loss_sum: f64,
+    /// How many target tokens were summed.
+    pub tokens: u64,
+}
+
+impl Perplexity {
+    /// exp(mean loss). Infinite where nothing was summed or the model is infinitely surprised.
+    pub fn value(&self) -> f64 {
+        if self.tokens == 0 {
+            return f64::INFINITY;
+        }
+        (self.loss_sum / self.tokens as f64).exp()
+    }
+}
+
+/// Why a model gave no answer.
+#[derive(Debug)]
+pub struct ModelError {
+    /// The item being answered, where the failure belongs to one.
+    pub item: Option<String>,
+    /// What went wrong.
+    pub source: Box<dyn StdError + Send + Sync>,
+}
+
+impl ModelError {
+    /// A failure that belongs to no single item.
+    pub fn new(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        ModelError {
+            item: None,
+            source: source.into(),
+        }
+    }
+
+    /// A failure on the item with this id.
+    pub fn at(item: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        ModelError {
+            item: Some(item.into()),
+            source: source.into(),
+        }
+    }
+}
+
+impl fmt::Display for ModelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.item {
+            Some(item) => write!(f, "item `{item}`: {}", self.source),
+            None => write!(f, "{}", self.source),
+        }
+    }
+}
+
+impl StdError for ModelError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(self.source.as_ref())
+    }
+}
+
+/// Something that can be evaluated.
+pub trait LanguageModel {
+    /// What to call it in reports, such as the base folder's or the run's name.
+    fn name(&self) -> &str;
+
+    /// Scores every option of every request: one `Vec` a request in the order given, one
+    /// [`OptionScore`] an option in the order given.
+    fn score(&mut self, requests: &[ScoreRequest]) -> Result<Vec<Vec<OptionScore>>, ModelError>;
+
+    /// Answers every request by greedy decoding, in the order given, without the prompt, special
+    /// tokens or the stop string.
+    fn generate(&mut self, requests: &[GenerateRequest]) -> Result<Vec<String>, ModelError>;
+
+    /// Sums the loss of these samples' target tokens. Each sample is read on its own.
+    fn perplexity(&mut self, samples: &[Tokenized]) -> Result<Perplexity, ModelError>;
+}

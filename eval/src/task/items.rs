@@ -1,0 +1,235 @@
+//! From a task's source to the items that are asked.
+
+use std::path::Path;
+
+use datasets::source::sample_records;
+use datasets::task::RecordTemplate;
+use datasets::{Conversation, Message, Record, Role};
+use ledger::AccessClass;
+use serde_json::Value;
+
+use super::{Options, Task};
+use crate::error::{ItemProblem, OptionsProblem};
+use crate::metrics::{join_labels, labels_of};
+use crate::{Error, Prompt, Result};
+
+/// One question with its right answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    /// The record's id.
+    pub id: String,
+    /// What the model is shown.
+    pub prompt: Prompt,
+    /// What there is to choose from; empty where the answer is free text.
+    pub options: Vec<String>,
+    /// The right answer: one of the options, several joined by `; `, marked-up or free text.
+    pub gold: String,
+    /// Whose terms its text is under.
+    pub access: AccessClass,
+}
+
+impl Task {
+    /// Reads the source and makes an item of every record, in the order of its files.
+    pub fn items(&self, data_root: &Path) -> Result<Vec<Item>> {
+        let data = |source| Error::Data {
+            task: self.name.clone(),
+            source,
+        };
+        let maker = ItemMaker::new(self).map_err(data)?;
+        // The source's own `limit` is part of the task, so no recipe's seed may move it.
+        let records = sample_records(&self.source, data_root, 0).map_err(data)?;
+        if records.is_empty() {
+            return Err(Error::NoItems {
+                task: self.name.clone(),
+            });
+        }
+        let failed = |record: &Record, fault| match fault {
+            Fault::Data(source) => data(source),
+            Fault::Item(problem) => Error::InvalidItem {
+                task: self.name.clone(),
+                item: record.id.clone(),
+                problem,
+            },
+        };
+        records
+            .iter()
+            .map(|record| maker.item(record).map_err(|f| failed(record, f)))
+            .collect()
+    }
+
+    fn prompt(&self, messages: Vec<Message>) -> Prompt {
+        if self.chat_template {
+            return Prompt::Chat(messages);
+        }
+        let texts: Vec<String> = messages
+            .into_iter()
+            .map(|message| message.content)
+            .collect();
+        Prompt::Text(texts.join("\n\n"))
+    }
+
+    /// The gold answer in the options' own words, and in their order where it names several.
+    fn gold_option(&self, gold: &str, options: &[String]) -> Result<String, ItemProblem> {
+        let missing = ItemProblem::GoldNotAnOption {
+            options: options.len(),
+        };
+        if !self.many_labels() {
+            return options
+                .iter()
+                .find(|o| o.trim() == gold.trim())
+                .cloned()
+                .ok_or(missing);
+        }
+        let named: Vec<&str> = labels_of(gold).collect();
+        if named
+            .iter()
+            .any(|label| !options.iter().any(|option| option == label))
+        {
+            return Err(missing);
+        }
+        Ok(join_labels(
+            options
+                .iter()
+                .map(String::as_str)
+                .filter(|o| named.contains(o)),
+        ))
+    }
+}
+
+/// Why a record made no item.
+enum Fault {
+    Data(datasets::Error),
+    Item(ItemProblem),
+}
+
+impl From<datasets::Error> for Fault {
+    fn from(error: datasets::Error) -> Self {
+        Fault::Data(error)
+    }
+}
+
+impl From<ItemProblem> for Fault {
+    fn from(problem: ItemProblem) -> Self {
+        Fault::Item(problem)
+    }
+}
+
+impl From<OptionsProblem> for Fault {
+    fn from(problem: OptionsProblem) -> Self {
+        Fault::Item(problem.into())
+    }
+}
+
+/// A task with its templates compiled.
+struct ItemMaker<'t> {
+    task: &'t Task,
+    conversation: Option<datasets::task::Task>,
+    templates: Vec<RecordTemplate>,
+}
+
+impl<'t> ItemMaker<'t> {
+    fn new(task: &'t Task) -> datasets::Result<Self> {
+        let compile = |source: &String| RecordTemplate::new("options.templates", source);
+        let templates = match &task.options {
+            Some(Options::Templates(sources)) => sources
+                .iter()
+                .map(compile)
+                .collect::<datasets::Result<_>>()?,
+            _ => Vec::new(),
+        };
+        let conversation = task
+            .source
+            .task
+            .as_ref()
+            .map(datasets::task::Task::new)
+            .transpose()?;
+        Ok(ItemMaker {
+            task,
+            conversation,
+            templates,
+        })
+    }
+
+    /// What comes before the conversation's last message is the prompt; the last is the gold
+    /// answer.
+    fn item(&self, record: &Record) -> Result<Item, Fault> {
+        let Some(templates) = &self.conversation else {
+            return Err(ItemProblem::Document.into());
+        };
+        let Conversation {
+            id,
+            mut messages,
+            provenance,
+        } = templates.conversation(record)?;
+        let Some(Message {
+            role: Role::Assistant,
+            content: gold,
+        }) = messages.pop()
+        else {
+            return Err(ItemProblem::NoGold.into());
+        };
+        if !messages.iter().any(|message| message.role == Role::User) {
+            return Err(ItemProblem::NoPrompt.into());
+        }
+        let options = self.options(record)?;
+        let gold = match self.task.options {
+            Some(_) => self.task.gold_option(&gold, &options)?,
+            None => gold,
+        };
+        let prompt = self.task.prompt(messages);
+        Ok(Item {
+            id,
+            prompt,
+            options,
+            gold,
+            access: provenance.access,
+        })
+    }
+
+    fn options(&self, record: &Record) -> Result<Vec<String>, Fault> {
+        let options = match &self.task.options {
+            None => return Ok(Vec::new()),
+            Some(Options::Fixed(options)) => options.clone(),
+            Some(Options::Templates(_)) => {
+                let render = |template: &RecordTemplate| template.render(record);
+                self.templates
+                    .iter()
+                    .map(render)
+                    .collect::<datasets::Result<_>>()?
+            }
+            Some(Options::Field(field)) => {
+                texts(record.fields.get(field)).ok_or_else(|| ItemProblem::OptionField {
+                    field: field.clone(),
+                })?
+            }
+        };
+        check_options(&options)?;
+        Ok(options)
+    }
+}
+
+fn texts(field: Option<&Value>) -> Option<Vec<String>> {
+    field?
+        .as_array()?
+        .iter()
+        .map(|text| text.as_str().map(String::from))
+        .collect()
+}
+
+/// Whether these can be chosen from.
+pub(super) fn check_options(options: &[String]) -> Result<(), OptionsProblem> {
+    if options.len() < 2 {
+        return Err(OptionsProblem::TooFew {
+            count: options.len(),
+        });
+    }
+    for (index, option) in options.iter().enumerate() {
+        if option.trim().is_empty() {
+            return Err(OptionsProblem::Empty { option: index + 1 });
+        }
+        if options[..index].contains(option) {
+            return Err(OptionsProblem::Repeated { option: index + 1 });
+        }
+    }
+    Ok(())
+}

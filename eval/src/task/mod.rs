@@ -1,0 +1,170 @@
+//! What is asked: one TOML file a task.
+
+mod file;
+mod find;
+mod items;
+
+use std::path::Path;
+
+use datasets::recipe::SourceSection;
+
+use crate::filters::FilterName;
+use crate::metrics::{MetricName, Needs};
+use crate::{Error, Result, TaskProblem};
+
+pub use file::{AnsweringName, Generate, LogLikelihood, Normalisation, Options, TaskFile};
+pub use find::{TaskChoice, find_task};
+pub use items::Item;
+
+/// A task with one way of answering, checked.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its name in reports, unique within one.
+    pub name: String,
+    /// Changes with the prompt, the items or the marking: scores of different versions don't
+    /// compare.
+    pub version: u32,
+    /// Where the records come from; the last message of a conversation is the gold answer.
+    pub source: SourceSection,
+    /// What there is to choose from.
+    pub options: Option<Options>,
+    /// Whether the model's chat template goes around the prompt.
+    pub chat_template: bool,
+    /// How the model answers.
+    pub answering: Answering,
+    /// How answers are marked; the first metric is the one that says whether an item is right.
+    pub metrics: Vec<MetricName>,
+}
+
+/// How the model answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answering {
+    /// The option that the model finds likeliest.
+    LogLikelihood {
+        /// What an option's log-probability is divided by.
+        normalisation: Normalisation,
+        /// What stands between the prompt and an option.
+        before_option: String,
+    },
+    /// What the filter finds in generated text.
+    Generate {
+        /// Most tokens to generate.
+        max_new_tokens: usize,
+        /// Texts that end the answer.
+        stop: Vec<String>,
+        /// How the answer is taken out of the text.
+        filter: FilterName,
+    },
+}
+
+impl Answering {
+    /// Its name in task files and reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Answering::LogLikelihood { .. } => AnsweringName::LogLikelihood.name(),
+            Answering::Generate { .. } => AnsweringName::Generate.name(),
+        }
+    }
+}
+
+impl Task {
+    /// Reads a task file: one task for each way of answering that it asks for, the second named
+    /// `NAME-WAY`.
+    pub fn load(path: &Path, sets: &[String]) -> Result<Vec<Task>> {
+        let document = ledger::recipe::read::<TaskFile>(path, sets)?;
+        Task::from_file(document.value)
+    }
+
+    /// Checks what a task file says.
+    pub fn from_file(file: TaskFile) -> Result<Vec<Task>> {
+        let invalid = |problem| Error::InvalidTask {
+            task: file.name.clone(),
+            problem,
+        };
+        check_answering(&file.answering).map_err(invalid)?;
+        if file.metrics.is_empty() {
+            return Err(invalid(TaskProblem::NoMetrics));
+        }
+        if let Some(Options::Fixed(options) | Options::Templates(options)) = &file.options {
+            items::check_options(options).map_err(|problem| invalid(problem.into()))?;
+        }
+        let mut tasks = Vec::new();
+        for (index, answering) in file.answering.iter().enumerate() {
+            let name = match index {
+                0 => file.name.clone(),
+                _ => format!("{}-{}", file.name, answering.name()),
+            };
+            let task = Task {
+                name,
+                version: file.version,
+                source: file.source.clone(),
+                options: file.options.clone(),
+                chat_template: file.chat_template,
+                answering: file.answering(*answering),
+                metrics: file.metrics.clone(),
+            };
+            task.check().map_err(invalid)?;
+            tasks.push(task);
+        }
+        Ok(tasks)
+    }
+
+    fn check(&self) -> Result<(), TaskProblem> {
+        let needs_options = |what: String| match self.options {
+            Some(_) => Ok(()),
+            None => Err(TaskProblem::NeedsOptions { what }),
+        };
+        match &self.answering {
+            Answering::LogLikelihood { .. } => {
+                needs_options("answering by log-likelihood".to_owned())?;
+                let free =
+                    |metric: &&MetricName| matches!(metric.needs, Needs::Labels | Needs::Spans);
+                if let Some(metric) = self.metrics.iter().find(free) {
+                    return Err(TaskProblem::NeedsGeneration {
+                        metric: metric.name,
+                    });
+                }
+            }
+            Answering::Generate {
+                max_new_tokens: 0, ..
+            } => return Err(TaskProblem::NoNewTokens),
+            Answering::Generate { filter, .. } if filter.needs_options => {
+                needs_options(format!("the filter `{}`", filter.name))?;
+            }
+            Answering::Generate { .. } => {}
+        }
+        for metric in &self.metrics {
+            if matches!(metric.needs, Needs::Choice | Needs::Labels) {
+                needs_options(format!("the metric `{}`", metric.name))?;
+            }
+        }
+        let with = |needs| self.metrics.iter().find(|metric| metric.needs == needs);
+        if let (Some(one), Some(several)) = (with(Needs::Choice), with(Needs::Labels)) {
+            return Err(TaskProblem::OneOrSeveral {
+                one: one.name,
+                several: several.name,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether an item's gold answer is a list of options instead of one.
+    fn many_labels(&self) -> bool {
+        self.metrics
+            .iter()
+            .any(|metric| metric.needs == Needs::Labels)
+    }
+}
+
+fn check_answering(answering: &[AnsweringName]) -> Result<(), TaskProblem> {
+    if answering.is_empty() {
+        return Err(TaskProblem::NoAnswering);
+    }
+    let repeated = |(index, name): &(usize, &AnsweringName)| answering[..*index].contains(*name);
+    match answering.iter().enumerate().find(repeated) {
+        Some((_, name)) => Err(TaskProblem::AnsweringTwice {
+            answering: name.name(),
+        }),
+        None => Ok(()),
+    }
+}
