@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -1,0 +1,183 @@
+"""Compares medtune with PEFT and transformers through their files. Started by scripts/check-peft."""
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+
+import numpy as np
+import peft
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+GOLDEN = REPOSITORY / "tests" / "golden"
+GGUF = REPOSITORY / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+TOLERANCE = 1e-4  # of a logit, f32
+
+COMMON = dict(vocab_size=400, hidden_size=48, intermediate_size=88, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2,
+              max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=2, dtype="float32")
+# base: model type, config over COMMON, the adapter medtune trains, the adapter PEFT writes
+BASES = {
+    "llama": ("llama", dict(tie_word_embeddings=False), dict(), dict(r=3, lora_alpha=7, target_modules="all-linear")),
+    "qwen2": ("qwen2", dict(tie_word_embeddings=True), dict(use_rslora="true", rank="6"),
+              dict(r=5, lora_alpha=9, use_rslora=True, target_modules=["q_proj", "v_proj", "down_proj"])),
+    "qwen3": ("qwen3", dict(head_dim=16, tie_word_embeddings=True), dict(target_modules='["q_proj", "o_proj", "up_proj"]'),
+              dict(r=2, lora_alpha=1, target_modules="all-linear")),
+}
+
+
+class Medtune:
+    def __init__(self, binary):
+        self.binary = binary
+
+    def run(self, *arguments):
+        done = subprocess.run([self.binary, *map(str, arguments)], capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"error: medtune {' '.join(map(str, arguments))} exited with {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def logits(self, model, ids, adapter=None):
+        """(T, V) f32 logits of one sequence."""
+        extra = ["--adapter", adapter] if adapter else []
+        return torch.tensor(json.loads(self.run("logits", model, *extra, "--ids", ",".join(map(str, ids)), "--json")))
+
+
+def load(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def logits(model, ids):
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].float()
+
+
+def randomise(parameters, seed):
+    r = np.random.RandomState(seed)
+    with torch.no_grad():
+        for name, p in sorted(parameters):
+            std = 0.1 if "norm" in name or "bias" in name else 1 / math.sqrt(p.shape[-1])
+            p.copy_(torch.from_numpy(r.standard_normal(p.shape).astype(np.float32) * std) + ("norm" in name))
+
+
+def make_base(folder, kind, settings):
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**COMMON, **settings}))
+    randomise(model.named_parameters(), 11)
+    model.tie_weights()
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(GOLDEN / "tokenizers" / "smollm2" / name, folder)
+
+
+def make_peft_adapter(base, folder, settings):
+    model = get_peft_model(load(base), LoraConfig(lora_dropout=0.0, task_type="CAUSAL_LM", **settings))
+    randomise([(n, p) for n, p in model.named_parameters() if "lora_" in n], 12)
+    model.save_pretrained(folder)
+
+
+def find(folder, name):
+    found = sorted(folder.rglob(name))
+    if not found:
+        sys.exit(f"error: medtune wrote no {name} below {folder}")
+    return found[0].parent
+
+
+def difference(a, b):
+    assert a.shape == b.shape, (a.shape, b.shape)
+    return float((a - b).abs().max())
+
+
+class Report:
+    def __init__(self):
+        self.checks = []
+
+    def add(self, name, ok, **facts):
+        self.checks.append(dict(check=name, passed=bool(ok), **facts))
+        print("ok    " if ok else "FAILED", name, facts, flush=True)
+
+    def logits(self, name, ours, theirs, tolerance=TOLERANCE):
+        d = difference(ours, theirs)
+        self.add(name, d <= tolerance, max_abs_logit_difference=d, tolerance=tolerance, largest_logit=float(theirs.abs().max()))
+
+
+def check_architecture(report, medtune, work, name):
+    kind, settings, lora, by_peft = BASES[name]
+    base, run = work / name / "base", work / name / "run"
+    make_base(base, kind, settings)
+    ids = np.random.RandomState(5).randint(3, COMMON["vocab_size"], size=40).tolist()
+    plain = logits(load(base), ids)
+    report.logits(f"{name}: base in transformers and in medtune", medtune.logits(base, ids), plain)
+
+    recipe = work / name / "recipe.toml"
+    shutil.copy(HERE / "recipe.toml", recipe)
+    shutil.copy(HERE / "conversations.jsonl", work / name)
+    sets = [f"adapter.lora.{k}={v}" for k, v in lora.items()]
+    options = [x for s in sets for x in ("--set", s)] + ["--out", run, "--data-root", work / name]
+    medtune.run("train", recipe, *options)
+    adapter = find(run / "adapter", "adapter_config.json")
+    with_adapter = logits(PeftModel.from_pretrained(load(base), adapter).eval(), ids)
+    moved = difference(with_adapter, plain)
+    report.add(f"{name}: training moved the logits", moved > 1e-2, max_abs_logit_difference=moved)
+    report.logits(f"{name}: adapter of medtune in PEFT and in medtune", medtune.logits(base, ids, adapter), with_adapter)
+
+    medtune.run("merge", recipe, *options)
+    merged = find(run / "merged", "config.json")
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    text = "Does aspirin lower the risk of 1234?\n"
+    report.add(f"{name}: tokenizer of the merged folder", tokenizer.encode(text) == AutoTokenizer.from_pretrained(base).encode(text))
+    in_transformers = logits(load(merged), ids)
+    report.logits(f"{name}: merged folder in transformers, adapter in PEFT", in_transformers, with_adapter)
+    report.logits(f"{name}: merged folder in transformers and in medtune", medtune.logits(merged, ids), in_transformers)
+
+    theirs = work / name / "peft"
+    make_peft_adapter(base, theirs, by_peft)
+    with_theirs = logits(PeftModel.from_pretrained(load(base), theirs).eval(), ids)
+    assert difference(with_theirs, plain) > 1e-2
+    report.logits(f"{name}: adapter of PEFT in PEFT and in medtune", medtune.logits(base, ids, theirs), with_theirs)
+
+
+def check_convert(report, medtune, work):
+    if not GGUF.exists():
+        sys.exit(f"error: {GGUF} is missing\nhint: scripts/fetch-smollm2 --gguf-only")
+    golden = json.loads((GOLDEN / "smollm2" / "golden.json").read_text())
+    folder = work / "smollm2"
+    medtune.run("convert", GGUF, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    same = [tokenizer.encode(t["text"], add_special_tokens=False) == t["ids"] for t in golden["texts"]]
+    report.add("SmolLM2: ids of the converted tokenizer in transformers", all(same), texts=len(same))
+    rendered = tokenizer.apply_chat_template(golden["chat"]["messages"], tokenize=False)
+    report.add("SmolLM2: chat template of the converted tokenizer", rendered == golden["chat"]["rendered"])
+    model = load(folder)
+    positions, same, worst = 0, 0, 0.0
+    for s in golden["sequences"]:
+        out = logits(model, s["input_ids"])
+        positions += len(s["input_ids"])
+        same += int((out.argmax(-1) == torch.tensor(s["top1"])).sum())
+        worst = max(worst, float((out[:, golden["sampled_ids"]] - torch.tensor(s["sampled_logits"])).abs().max()))
+    report.add("SmolLM2: converted folder in transformers, GGUF in transformers", same == positions and worst <= 1e-2,
+               positions=positions, same_top1=same, max_abs_logit_difference=worst, tolerance=1e-2, dtype=str(model.config.dtype))
+
+
+def main():
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    medtune, report = Medtune(sys.argv[1]), Report()
+    with tempfile.TemporaryDirectory(prefix="check-peft-") as work:
+        for name in BASES:
+            check_architecture(report, medtune, Path(work), name)
+        check_convert(report, medtune, Path(work))
+    result = dict(medtune=medtune.run("--version").strip(), torch=torch.__version__, transformers=transformers.__version__,
+                  peft=peft.__version__, passed=all(c["passed"] for c in report.checks), checks=report.checks)
+    (GOLDEN / "check-peft.json").write_text(json.dumps(result, indent=1) + "\n")
+    sys.exit(0 if result["passed"] else 1)
+
+
+main()
