@@ -119,7 +119,7 @@ def check_architecture(report, medtune, work, name):
     recipe = work / name / "recipe.toml"
     shutil.copy(HERE / "recipe.toml", recipe)
     shutil.copy(HERE / "conversations.jsonl", work / name)
-    sets = [f"adapter.lora.{k}={v}" for k, v in lora.items()]
+    sets = [f"model.path={base}"] + [f"adapter.lora.{k}={v}" for k, v in lora.items()]
     options = [x for s in sets for x in ("--set", s)] + ["--out", run, "--data-root", work / name]
     medtune.run("train", recipe, *options)
     adapter = find(run / "adapter", "adapter_config.json")
