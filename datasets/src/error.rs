@@ -224,6 +224,12 @@ pub enum Error {
         /// Where the tokenizer came from.
         tokenizer: String,
     },
+    /// The tokenizer names no token that ends a text.
+    #[error("the tokenizer {tokenizer} has no eos_token")]
+    NoEos {
+        /// Where the tokenizer came from.
+        tokenizer: String,
+    },
     /// A chat template changes what it has already written, so where an answer
     /// begins and ends is not known by construction.
     #[error(
@@ -290,7 +296,15 @@ pub enum Error {
         /// What the tokenizer says.
         message: String,
     },
-    /// A file could not be written or hashed.
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file could not be hashed.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
 }
@@ -343,6 +357,8 @@ impl Error {
             Error::NoChatTemplate { .. } => {
                 "set template = \"me-llama\", or put a chat_template.jinja beside the tokenizer".into()
             }
+            Error::NoEos { .. } => "name it in tokenizer_config.json: \"eos_token\": \"</s>\"".into(),
+            Error::Write { .. } => "is there room on the disk, and may you write there?".into(),
             Error::NotPrefix { .. } => {
                 "this template rewrites earlier turns (some drop earlier answers' reasoning): tune on conversations with one answer, or use another template".into()
             }

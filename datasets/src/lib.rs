@@ -14,6 +14,7 @@
 //!
 //! Nothing here depends on the number of threads, and nothing here has tensors.
 
+mod build;
 mod error;
 pub mod formats;
 mod jinja;
@@ -25,12 +26,23 @@ mod record;
 mod rows;
 pub mod source;
 pub mod task;
+pub mod template;
+mod tokenize;
+pub mod tokenizer;
 mod tokens;
 
+pub use build::{
+    Built, BuiltSamples, DROPPED_FILE, Samples, TRAIN_FILE, VALIDATION_FILE, build, inputs,
+    load_built,
+};
 pub use error::{Error, Place, Result};
 pub use pack::{pack, pack_documents};
 pub use python_random::PythonRandom;
 pub use recipe::OnTooLong;
 pub use record::{Conversation, Document, Message, Provenance, Record, Role, Sample, Site};
 pub use source::read_source;
+pub use task::{RecordTemplate, Task};
+pub use template::{ChatTemplate, Piece, Template};
+pub use tokenize::{TokenizedSet, TooLong, tokenize, tokenize_documents};
+pub use tokenizer::{GgufVocab, Tokenizer};
 pub use tokens::{Batch, Pack, Segment, Tokenized};

@@ -215,6 +215,13 @@ pub struct Document {
     pub provenance: Provenance,
 }
 
+impl Document {
+    /// Names the document in an error.
+    pub fn site(&self) -> Site {
+        Site::of(&self.id, &self.provenance)
+    }
+}
+
 /// What a record becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sample {

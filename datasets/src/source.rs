@@ -166,20 +166,29 @@ impl Records {
 /// Reads a source and keeps at most its `limit`: the records whose ids draw
 /// the smallest numbers, in the order of the files. Adding a record to a file
 /// so changes at most one other's fate, and only `limit` records are held.
+/// Returns how many records were read as well.
 ///
 /// # Errors
 /// As [`read_source`] and its iterator.
-pub fn sample_records(source: &SourceSection, data_root: &Path, seed: u64) -> Result<Vec<Record>> {
+pub fn sample_records(
+    source: &SourceSection,
+    data_root: &Path,
+    seed: u64,
+) -> Result<(Vec<Record>, u64)> {
     let records = read_source(source, data_root)?;
     let Some(limit) = source.limit else {
-        return records.collect();
+        let records: Vec<Record> = records.collect::<Result<_>>()?;
+        let read = records.len() as u64;
+        return Ok((records, read));
     };
     let draws = Draws::new(seed, "limit");
     // (draw, order) with the largest on top; the records beside it by order.
     let mut kept: BinaryHeap<(u64, usize)> = BinaryHeap::new();
     let mut held = std::collections::BTreeMap::new();
+    let mut read = 0;
     for (order, record) in records.enumerate() {
         let record = record?;
+        read += 1;
         kept.push((draws.of(&record.id), order));
         held.insert(order, record);
         if kept.len() > limit
@@ -188,5 +197,5 @@ pub fn sample_records(source: &SourceSection, data_root: &Path, seed: u64) -> Re
             held.remove(&order);
         }
     }
-    Ok(held.into_values().collect())
+    Ok((held.into_values().collect(), read))
 }
