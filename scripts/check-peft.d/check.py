@@ -142,6 +142,12 @@ def check_architecture(report, medtune, work, name):
     with_theirs = logits(PeftModel.from_pretrained(load(base), theirs).eval(), ids)
     assert difference(with_theirs, plain) > 1e-2
     report.logits(f"{name}: adapter of PEFT in PEFT and in medtune", medtune.logits(base, ids, theirs), with_theirs)
+    into = work / name / "merged-peft"
+    medtune.run("merge", "--base", base, "--adapter", theirs, "--into", into)
+    ours, expected = load(into).state_dict(), PeftModel.from_pretrained(load(base), theirs).merge_and_unload().state_dict()
+    worst = max(difference(ours[n], expected[n]) for n in expected)
+    report.add(f"{name}: adapter of PEFT merged by medtune and by PEFT", ours.keys() == expected.keys() and worst <= 1e-6,
+               max_abs_weight_difference=worst, tolerance=1e-6)
 
 
 def check_convert(report, medtune, work):
