@@ -1,0 +1,124 @@
+//! Rounding numbers to a stored format: once, to nearest even.
+
+use crate::{Error, Result};
+use candle_core::{DType, Tensor};
+use half::{bf16, f16};
+use safetensors::tensor::Dtype;
+
+/// What a model's dtype may be, for messages.
+pub(crate) const FLOATS: &str = "f32, bf16, f16, f64";
+
+/// The safetensors type of a float dtype.
+pub(crate) fn stored_dtype(dtype: DType) -> Result<Dtype> {
+    Ok(match dtype {
+        DType::F64 => Dtype::F64,
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        _ => {
+            return Err(Error::Dtype {
+                dtype: dtype.as_str().into(),
+                choices: FLOATS,
+            });
+        }
+    })
+}
+
+/// The `torch_dtype` of a `config.json`.
+pub(crate) fn torch_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F64 => "float64",
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        _ => "float32",
+    }
+}
+
+/// Rounds `values` of the tensor `name` to `dtype`, little-endian. A finite value that the format has no room for is
+/// an error, not an infinity.
+pub(crate) fn encode(name: &str, values: &[f32], dtype: DType, out: &mut [u8]) -> Result<()> {
+    let overflow = |value| Error::Overflow {
+        name: name.into(),
+        value,
+        dtype: dtype.as_str().into(),
+    };
+    match dtype {
+        DType::F64 => fill(values, out, |x| f64::from(x).to_le_bytes()),
+        DType::F32 => fill(values, out, |x| x.to_le_bytes()),
+        DType::BF16 => {
+            if let Some(x) = values
+                .iter()
+                .find(|x| x.is_finite() && bf16::from_f32(**x).is_infinite())
+            {
+                return Err(overflow(*x));
+            }
+            fill(values, out, |x| bf16::from_f32(x).to_le_bytes());
+        }
+        DType::F16 => {
+            if let Some(x) = values
+                .iter()
+                .find(|x| x.is_finite() && f16::from_f32(**x).is_infinite())
+            {
+                return Err(overflow(*x));
+            }
+            fill(values, out, |x| f16::from_f32(x).to_le_bytes());
+        }
+        _ => {
+            return Err(Error::Dtype {
+                dtype: dtype.as_str().into(),
+                choices: FLOATS,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn fill<const N: usize>(values: &[f32], out: &mut [u8], bytes: impl Fn(f32) -> [u8; N]) {
+    for (value, slot) in values.iter().zip(out.chunks_exact_mut(N)) {
+        slot.copy_from_slice(&bytes(*value));
+    }
+}
+
+/// The dtype of a stored float, or nothing for what is no float that is computed with.
+pub(crate) fn float_dtype(stored: Dtype) -> Option<DType> {
+    match stored {
+        Dtype::F64 => Some(DType::F64),
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+/// The bytes of a tensor in its own dtype.
+pub(crate) fn tensor_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let flat = tensor.flatten_all()?;
+    Ok(match tensor.dtype() {
+        DType::F64 => flat
+            .to_vec1::<f64>()?
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect(),
+        DType::F32 => flat
+            .to_vec1::<f32>()?
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect(),
+        DType::F16 => flat
+            .to_vec1::<f16>()?
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect(),
+        DType::BF16 => flat
+            .to_vec1::<bf16>()?
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect(),
+        other => {
+            return Err(Error::Dtype {
+                dtype: other.as_str().into(),
+                choices: FLOATS,
+            });
+        }
+    })
+}

@@ -1,0 +1,67 @@
+//! Files mapped into memory: weights are paged in by the operating system as they are read, and never copied.
+
+use crate::{Error, Result};
+use kernels::Bytes;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A whole file, mapped for reading.
+#[derive(Clone)]
+pub(crate) struct MappedFile {
+    path: PathBuf,
+    data: Arc<Mapping>,
+}
+
+/// An empty file cannot be mapped, and is a perfectly good thing to report about.
+enum Mapping {
+    Empty,
+    File(memmap2::Mmap),
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Mapping::Empty => &[],
+            Mapping::File(map) => map,
+        }
+    }
+}
+
+impl MappedFile {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::NotFound { path: path.into() },
+            _ => Error::Io {
+                path: path.into(),
+                source: e,
+            },
+        })?;
+        let length = file.metadata().map_err(Error::io(path))?.len();
+        let data = if length == 0 {
+            Mapping::Empty
+        } else {
+            // SAFETY: the mapping is read-only and private to this process's view; as every program that maps
+            // model files does, we rely on nobody truncating the file while it is in use.
+            Mapping::File(unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?)
+        };
+        Ok(Self {
+            path: path.into(),
+            data: Arc::new(data),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        (*self.data).as_ref()
+    }
+
+    /// A window of the file that keeps the mapping alive.
+    pub(crate) fn bytes(&self, range: Range<usize>) -> Result<Bytes> {
+        Ok(Bytes::new(self.data.clone(), range)?)
+    }
+}

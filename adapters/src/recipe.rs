@@ -1,0 +1,144 @@
+//! The sections of a recipe that say which model is tuned, how it is adapted, and how it is merged.
+
+use crate::{LoraConfig, TargetModules};
+use candle_core::DType;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The base model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSection {
+    /// The base model: a Hugging Face folder or a .gguf file
+    pub path: Option<String>,
+    /// Start from fresh weights instead of stored ones
+    pub init: Option<ModelInit>,
+    /// The config.json of a model that starts from fresh weights
+    pub config: Option<String>,
+    /// A folder with tokenizer files, if they do not lie beside the weights
+    pub tokenizer: Option<String>,
+    /// The numbers to compute in
+    pub dtype: ComputeDtype,
+    /// An adapter folder to start from
+    pub adapter: Option<String>,
+}
+
+/// How fresh weights are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelInit {
+    /// Random numbers from the run's seed
+    Random,
+}
+
+/// The numbers that activations are kept in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputeDtype {
+    /// 32-bit
+    #[default]
+    F32,
+    /// 16-bit brain floats, with sums in 32 bits
+    Bf16,
+    /// 64-bit, to check gradients with
+    F64,
+}
+
+impl From<ComputeDtype> for DType {
+    fn from(dtype: ComputeDtype) -> Self {
+        match dtype {
+            ComputeDtype::F32 => DType::F32,
+            ComputeDtype::Bf16 => DType::BF16,
+            ComputeDtype::F64 => DType::F64,
+        }
+    }
+}
+
+/// What is trained beside or inside the base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterSection {
+    /// Low-rank updates of linear layers
+    Lora(LoraSection),
+}
+
+/// Settings of LoRA.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraSection {
+    /// Rank of the update
+    pub rank: usize,
+    /// The update is scaled by alpha / rank
+    pub alpha: f64,
+    /// Probability that an element of the adapter's input is dropped in training
+    pub dropout: f64,
+    /// Which linear layers carry an adapter
+    pub target_modules: TargetModules,
+    /// Scale by alpha / √rank instead
+    pub use_rslora: bool,
+}
+
+impl Default for LoraSection {
+    fn default() -> Self {
+        Self {
+            rank: 16,
+            alpha: 32.0,
+            dropout: 0.0,
+            target_modules: TargetModules::AllLinear,
+            use_rslora: false,
+        }
+    }
+}
+
+impl From<&LoraSection> for LoraConfig {
+    fn from(section: &LoraSection) -> Self {
+        Self {
+            rank: section.rank,
+            alpha: section.alpha,
+            dropout: section.dropout,
+            target_modules: section.target_modules.clone(),
+            use_rslora: section.use_rslora,
+        }
+    }
+}
+
+/// How the adapter is merged into the base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MergeSection {
+    /// The numbers to store; each tensor keeps its own if this is not given
+    pub dtype: Option<StoredDtype>,
+    /// Prove the written weights against base and adapter
+    pub verify: bool,
+}
+
+impl Default for MergeSection {
+    fn default() -> Self {
+        Self {
+            dtype: None,
+            verify: true,
+        }
+    }
+}
+
+/// The numbers that a model folder stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StoredDtype {
+    /// 32-bit
+    F32,
+    /// 16-bit brain floats
+    Bf16,
+    /// 16-bit IEEE floats
+    F16,
+}
+
+impl From<StoredDtype> for DType {
+    fn from(dtype: StoredDtype) -> Self {
+        match dtype {
+            StoredDtype::F32 => DType::F32,
+            StoredDtype::Bf16 => DType::BF16,
+            StoredDtype::F16 => DType::F16,
+        }
+    }
+}
