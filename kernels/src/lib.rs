@@ -1,1 +1,54 @@
-//! kernels
+//! Fused operations and matrix products for Llama-family models, forward and backward.
+//!
+//! Each operation is a pair of functions, `forward(..) -> (y, Saved)` and
+//! `backward(saved, dy) -> gradients`; there is no tape. Activations are candle tensors, row-major
+//! (T, D), stored as f32, bf16 or f64; arithmetic is in the *accumulate type*, f32 or, for f64,
+//! f64. A forward pass gives its input's type, a backward pass gives its incoming gradient's type,
+//! and weights' gradients and matrix products come in the accumulate type.
+//!
+//! Results do not depend on the number of threads: work is cut at sizes that follow from the shapes
+//! alone, and sums are added in a fixed order.
+
+mod access;
+mod adamw;
+mod attention;
+mod bytes;
+mod cross_entropy;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod error;
+mod gemm;
+mod ggml;
+mod linear;
+mod matrix;
+mod ops;
+mod real;
+mod rms_norm;
+mod rope;
+mod simd;
+mod swiglu;
+
+pub use access::{narrow, widen};
+pub use adamw::{AdamW, adamw_step};
+pub use attention::{
+    AttentionSaved, AttentionShape, KvCache, Segment, attention, attention_backward,
+    attention_cached,
+};
+pub use bytes::Bytes;
+pub use cross_entropy::{HeadLoss, TokenScore, linear_cross_entropy, linear_token_scores};
+pub use dropout::{DropoutKey, RowIds, dropout};
+pub use elementwise::{
+    add_assign, add_bias, gather_rows, scale_assign, scatter_rows, sum_of_squares, sum_rows,
+};
+pub use embedding::{embedding, embedding_backward};
+pub use error::{Error, Result};
+pub use gemm::{Op, gemm};
+pub use ggml::GgmlType;
+pub use linear::{linear, linear_dx};
+pub use matrix::Matrix;
+pub use ops::{OPS, OpCase};
+pub use real::accumulate_dtype;
+pub use rms_norm::{RmsNormSaved, rms_norm, rms_norm_backward};
+pub use rope::{Direction, RopeTable, rope};
+pub use swiglu::{SwigluSaved, swiglu, swiglu_backward};

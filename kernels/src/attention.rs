@@ -1,0 +1,361 @@
+//! Causal attention over packed sequences, in blocks: o = softmax(scale · q kᵀ + mask) v.
+//!
+//! The scores (S, S) never exist: a block of queries meets a block of keys at a time, with a
+//! running maximum and sum (Dao et al. 2022, arXiv 2205.14135). Of the forward pass only the
+//! logarithm of each row's sum is kept, from which the backward pass makes the blocks again:
+//! with p = exp(scale · q kᵀ - lse) and δ = rowsum(do · o),
+//! dv = pᵀ do, dp = do vᵀ, ds = p · (dp - δ) · scale, dq = ds k, dk = dsᵀ q.
+//!
+//! Rows of different segments never meet, not even under a mask: another segment's NaN stays there.
+//! Segments that share a prefix form a family, and one task does one family and one key/value
+//! head, so every sum has one order, whatever the number of threads.
+
+mod block;
+mod cached;
+mod family;
+
+pub use cached::{KvCache, attention_cached};
+
+use crate::access::{self, dense, dense_as, dims2, read, same_shape};
+use crate::real::{Real, Stored, with_stored};
+use crate::{Error, Result};
+use block::{Geometry, Gradients, Run};
+use candle_core::Tensor;
+use family::{Family, families};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows of one sequence in a pack; each sees itself and the rows before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// First row.
+    pub start: usize,
+    /// Rows.
+    pub len: usize,
+    /// Rows of one earlier segment that every row of this one sees, as if they came before it.
+    pub prefix: Option<Range<usize>>,
+}
+
+/// Heads and scale.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves heads / kv_heads query heads.
+    pub kv_heads: usize,
+    /// Numbers a head.
+    pub head_dim: usize,
+    /// Factor of the scores, usually 1/sqrt(head_dim).
+    pub scale: f64,
+    /// Key j is visible to query i only if i - j < window (Mistral), counted in positions with the
+    /// prefix.
+    pub window: Option<usize>,
+}
+
+impl AttentionShape {
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    fn check(&self, op: &'static str, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<usize> {
+        if self.kv_heads == 0 || self.heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+            return Err(Error::Heads {
+                rows: self.heads,
+                heads: self.kv_heads,
+            });
+        }
+        let (t, width) = dims2(op, "q", q)?;
+        let expected = [t, self.heads * self.head_dim];
+        if width != expected[1] || self.head_dim == 0 {
+            return Err(access::shape(op, "q", q.dims(), "its heads", &expected));
+        }
+        let expected = [t, self.kv_heads * self.head_dim];
+        for (what, tensor) in [("k", k), ("v", v)] {
+            if tensor.dims() != expected {
+                return Err(access::shape(
+                    op,
+                    what,
+                    tensor.dims(),
+                    "its heads",
+                    &expected,
+                ));
+            }
+            if tensor.dtype() != q.dtype() {
+                let expected = "q, k and v of one type";
+                return Err(Error::Type {
+                    op,
+                    found: tensor.dtype(),
+                    expected,
+                });
+            }
+        }
+        Ok(t)
+    }
+
+    fn geometry(&self, offset: usize) -> Geometry {
+        Geometry {
+            group: self.group(),
+            head_dim: self.head_dim,
+            scale: self.scale,
+            window: self.window.unwrap_or(usize::MAX),
+            offset,
+        }
+    }
+}
+
+/// What the backward pass needs: the inputs, the output, and the log-sum-exp of each row and head.
+#[must_use]
+#[derive(Debug)]
+pub struct AttentionSaved {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    o: Tensor,
+    /// (T, H), accumulate type.
+    log_sums: Tensor,
+    families: Vec<Family>,
+    shape: AttentionShape,
+}
+
+impl AttentionSaved {
+    /// Bytes held until the backward pass: q, k, v, the output, and the row sums.
+    pub fn size_bytes(&self) -> usize {
+        let bytes = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
+        [&self.q, &self.k, &self.v, &self.o, &self.log_sums]
+            .into_iter()
+            .map(bytes)
+            .sum()
+    }
+}
+
+/// o (T, H·hd) of q (T, H·hd) and k, v (T, KV·hd), in their type. Rows of no segment give zeros.
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    segments: &[Segment],
+    shape: &AttentionShape,
+) -> Result<(Tensor, AttentionSaved)> {
+    const OP: &str = "attention";
+    let t = shape.check(OP, q, k, v)?;
+    let families = families(segments, t)?;
+    let (q, k, v) = (dense(OP, q)?, dense(OP, k)?, dense(OP, v)?);
+    let (o, log_sums) = with_stored!(OP, q.dtype(), S => {
+        let inputs = [&*read::<S>(OP, &q)?, &*read::<S>(OP, &k)?, &*read::<S>(OP, &v)?];
+        let (o, log_sums) = forward(inputs, &families, shape, t);
+        Ok((access::tensor(o, q.shape())?, access::tensor(log_sums, (t, shape.heads))?))
+    })?;
+    let saved = AttentionSaved {
+        q,
+        k,
+        v,
+        o: o.clone(),
+        log_sums,
+        families,
+        shape: *shape,
+    };
+    Ok((o, saved))
+}
+
+/// (dq, dk, dv), in the type of d_o.
+pub fn attention_backward(saved: AttentionSaved, d_o: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+    const OP: &str = "attention_backward";
+    same_shape(OP, "d_o", d_o, "o", &saved.o)?;
+    with_stored!(OP, saved.q.dtype(), S => {
+        let d_wide = dense_as::<<S as Stored>::Acc>(OP, d_o)?;
+        let d_read = read::<<S as Stored>::Acc>(OP, &d_wide)?;
+        let log_sums = read::<<S as Stored>::Acc>(OP, &saved.log_sums)?;
+        let inputs = [&*read::<S>(OP, &saved.q)?, &*read(OP, &saved.k)?, &*read(OP, &saved.v)?, &*read(OP, &saved.o)?];
+        let [dq, dk, dv] = backward(inputs, &log_sums, &d_read, &saved.families, &saved.shape);
+        let give = |data: Vec<_>, like: &Tensor| access::narrow(&access::tensor(data, like.shape())?, d_o.dtype());
+        Ok((give(dq, &saved.q)?, give(dk, &saved.k)?, give(dv, &saved.v)?))
+    })
+}
+
+/// Columns `[at, at + width)` of some rows of a (T, stride) list.
+#[derive(Clone, Copy)]
+struct Columns {
+    stride: usize,
+    at: usize,
+    width: usize,
+}
+
+impl Columns {
+    /// The columns of key/value head `head` when each such head has `width` columns of (T, stride).
+    fn of_head(head: usize, heads: usize, width: usize) -> Self {
+        Self {
+            stride: heads * width,
+            at: head * width,
+            width,
+        }
+    }
+
+    /// Copies them, widened, into a dense list.
+    fn gather<S: Stored>(self, from: &[S], rows: Range<usize>) -> Vec<S::Acc> {
+        let mut to = Vec::with_capacity(rows.len() * self.width);
+        for row in rows {
+            let columns = &from[row * self.stride + self.at..][..self.width];
+            to.extend(columns.iter().map(|x| x.widen()));
+        }
+        to
+    }
+}
+
+/// A list that tasks write to at once, each its own rows and columns.
+struct Shared<S> {
+    start: *mut S,
+    len: usize,
+}
+
+// SAFETY: `scatter`'s contract keeps the writes of different threads apart.
+unsafe impl<S: Send> Sync for Shared<S> {}
+
+impl<S: Stored> Shared<S> {
+    fn new(list: &mut [S]) -> Self {
+        Self {
+            start: list.as_mut_ptr(),
+            len: list.len(),
+        }
+    }
+
+    /// Writes a dense list, narrowed, to columns of some rows.
+    ///
+    /// # Safety
+    /// The list given to `new` is alive and not otherwise used, and no other thread writes these
+    /// rows and columns.
+    unsafe fn scatter(&self, from: &[S::Acc], columns: Columns, rows: Range<usize>) {
+        for (row, from) in rows.zip(from.chunks_exact(columns.width)) {
+            let at = row * columns.stride + columns.at;
+            assert!(
+                at + columns.width <= self.len,
+                "row {row} lies outside the list"
+            );
+            for (i, x) in from.iter().enumerate() {
+                // SAFETY: in bounds by the assertion, and ours alone by the contract.
+                unsafe { self.start.add(at + i).write(S::narrow(*x)) };
+            }
+        }
+    }
+}
+
+/// One family under one key/value head.
+fn tasks<'a>(families: &'a [Family], shape: &AttentionShape) -> Vec<(&'a Family, usize)> {
+    families
+        .iter()
+        .flat_map(|f| (0..shape.kv_heads).map(move |head| (f, head)))
+        .collect()
+}
+
+/// The rows of a family's segments, one after another.
+fn gather_family<S: Stored>(family: &Family, from: &[S], columns: Columns) -> Vec<S::Acc> {
+    family
+        .members
+        .iter()
+        .flat_map(|m| columns.gather(from, m.rows.clone()))
+        .collect()
+}
+
+fn forward<S: Stored>(
+    [q, k, v]: [&[S]; 3],
+    families: &[Family],
+    shape: &AttentionShape,
+    t: usize,
+) -> (Vec<S>, Vec<S::Acc>) {
+    let (group, d) = (shape.group(), shape.head_dim);
+    let mut o = vec![S::zero(); q.len()];
+    let mut log_sums = vec![S::Acc::ZERO; t * shape.heads];
+    let (o_out, sums_out) = (Shared::new(&mut o), Shared::new(&mut log_sums));
+    tasks(families, shape)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|(family, head)| {
+            let of_keys = Columns::of_head(head, shape.kv_heads, d);
+            let of_queries = Columns::of_head(head, shape.kv_heads, group * d);
+            let of_sums = Columns::of_head(head, shape.kv_heads, group);
+            let (keys, values) = (
+                gather_family(family, k, of_keys),
+                gather_family(family, v, of_keys),
+            );
+            for member in &family.members {
+                let queries = of_queries.gather(q, member.rows.clone());
+                let runs: Vec<Run<S::Acc>> = member
+                    .runs()
+                    .map(|(rows, position)| Run {
+                        keys: &keys[rows.start * d..rows.end * d],
+                        values: &values[rows.start * d..rows.end * d],
+                        position,
+                    })
+                    .collect();
+                let mut out = vec![S::Acc::ZERO; queries.len()];
+                let mut sums = vec![S::Acc::ZERO; queries.len() / d];
+                let geometry = shape.geometry(member.offset());
+                block::forward(&geometry, &queries, &runs, &mut out, &mut sums);
+                // SAFETY: both lists outlive the loop, and only this task has this family's rows
+                // under this head.
+                unsafe {
+                    o_out.scatter(&out, of_queries, member.rows.clone());
+                    sums_out.scatter(&sums, of_sums, member.rows.clone());
+                }
+            }
+        });
+    (o, log_sums)
+}
+
+fn backward<S: Stored>(
+    [q, k, v, o]: [&[S]; 4],
+    log_sums: &[S::Acc],
+    d_o: &[S::Acc],
+    families: &[Family],
+    shape: &AttentionShape,
+) -> [Vec<S::Acc>; 3] {
+    let (group, d) = (shape.group(), shape.head_dim);
+    let mut grads = [q.len(), k.len(), v.len()].map(|n| vec![S::Acc::ZERO; n]);
+    let [dq_out, dk_out, dv_out] = grads.each_mut().map(|g| Shared::new(g));
+    tasks(families, shape)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|(family, head)| {
+            let of_keys = Columns::of_head(head, shape.kv_heads, d);
+            let of_queries = Columns::of_head(head, shape.kv_heads, group * d);
+            let of_sums = Columns::of_head(head, shape.kv_heads, group);
+            let (keys, values) = (
+                gather_family(family, k, of_keys),
+                gather_family(family, v, of_keys),
+            );
+            let (mut dk, mut dv) = (
+                vec![S::Acc::ZERO; keys.len()],
+                vec![S::Acc::ZERO; keys.len()],
+            );
+            for member in &family.members {
+                let rows = member.rows.clone();
+                let queries = of_queries.gather(q, rows.clone());
+                let outputs = of_queries.gather(o, rows.clone());
+                let d_outputs = of_queries.gather(d_o, rows.clone());
+                let sums = of_sums.gather(log_sums, rows.clone());
+                let mut dq = vec![S::Acc::ZERO; queries.len()];
+                let geometry = shape.geometry(member.offset());
+                let mut step =
+                    Gradients::new(&geometry, &queries, &outputs, &d_outputs, &sums, &mut dq);
+                for (rows, position) in member.runs() {
+                    let rows = rows.start * d..rows.end * d;
+                    let run = Run {
+                        keys: &keys[rows.clone()],
+                        values: &values[rows.clone()],
+                        position,
+                    };
+                    step.add(&run, &mut dk[rows.clone()], &mut dv[rows]);
+                }
+                // SAFETY: as in `forward`.
+                unsafe { dq_out.scatter(&dq, of_queries, rows) };
+            }
+            for member in &family.members {
+                let local = member.local.start * d..member.local.end * d;
+                // SAFETY: as in `forward`.
+                unsafe {
+                    dk_out.scatter(&dk[local.clone()], of_keys, member.rows.clone());
+                    dv_out.scatter(&dv[local], of_keys, member.rows.clone());
+                }
+            }
+        });
+    grads
+}

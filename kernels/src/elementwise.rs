@@ -1,0 +1,167 @@
+//! Sums, scalings and rows picked out or put back.
+
+use crate::access::{self, CHUNK, dense, dense_as, dims2, mutate, read, same_shape};
+use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
+use crate::{Error, Result, simd};
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+/// Σ x², in f64.
+pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    const OP: &str = "sum_of_squares";
+    let x = dense(OP, x)?;
+    with_stored!(OP, x.dtype(), S => {
+        let x = read::<S>(OP, &x)?;
+        let x: &[S] = &x;
+        let square = |x: &S| { let x = x.widen().f64(); x * x };
+        let partial: Vec<f64> = x
+            .par_chunks(CHUNK)
+            .map(|x| simd::wide(|| simd::sum_of(x.len(), |i| square(&x[i]))))
+            .collect();
+        Ok(partial.iter().sum())
+    })
+}
+
+/// a ← a + b.
+pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
+    const OP: &str = "add_assign";
+    same_shape(OP, "a", a, "b", b)?;
+    access::not_aliased(OP, a, "b", b)?;
+    with_stored!(OP, a.dtype(), S => {
+        let b = dense_as::<<S as Stored>::Acc>(OP, b)?;
+        let b = read::<<S as Stored>::Acc>(OP, &b)?;
+        let b: &[_] = &b;
+        mutate::<S, _>(OP, a, |a| {
+            a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| simd::wide(|| {
+                for (a, b) in a.iter_mut().zip(b) {
+                    *a = S::narrow(a.widen() + *b);
+                }
+            }));
+            Ok(())
+        })
+    })
+}
+
+/// a ← factor · a.
+pub fn scale_assign(a: &mut Tensor, factor: f64) -> Result<()> {
+    const OP: &str = "scale_assign";
+    with_stored!(OP, a.dtype(), S => mutate::<S, _>(OP, a, |a| {
+        let factor = <S as Stored>::Acc::of(factor);
+        a.par_chunks_mut(CHUNK).for_each(|a| simd::wide(|| {
+            for a in a {
+                *a = S::narrow(a.widen() * factor);
+            }
+        }));
+        Ok(())
+    }))
+}
+
+/// y (T, N) ← y + bias (N).
+pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
+    const OP: &str = "add_bias";
+    let (_, n) = dims2(OP, "y", y)?;
+    if bias.dims() != [n] {
+        return Err(access::shape(OP, "y", y.dims(), "the bias", bias.dims()));
+    }
+    access::not_aliased(OP, y, "the bias", bias)?;
+    if n == 0 {
+        return Ok(());
+    }
+    with_stored!(OP, y.dtype(), S => {
+        let bias = dense_as::<<S as Stored>::Acc>(OP, bias)?;
+        let bias = read::<<S as Stored>::Acc>(OP, &bias)?;
+        let bias: &[_] = &bias;
+        mutate::<S, _>(OP, y, |y| {
+            y.par_chunks_mut(n * (CHUNK / n).max(1)).for_each(|y| simd::wide(|| {
+                for y in y.chunks_exact_mut(n) {
+                    for (y, b) in y.iter_mut().zip(bias) {
+                        *y = S::narrow(y.widen() + *b);
+                    }
+                }
+            }));
+            Ok(())
+        })
+    })
+}
+
+/// (N), in the accumulate type: the sum of x's rows (T, N); a bias's gradient.
+pub fn sum_rows(x: &Tensor) -> Result<Tensor> {
+    const OP: &str = "sum_rows";
+    const ROWS: usize = 64;
+    let (_, n) = dims2(OP, "x", x)?;
+    with_real!(OP, accumulate_dtype(x.dtype()), T => {
+        let x = dense_as::<T>(OP, x)?;
+        let x = read::<T>(OP, &x)?;
+        let x: &[T] = &x;
+        let add = |mut total: Vec<T>, row: &[T]| {
+            simd::wide(|| {
+                for (t, x) in total.iter_mut().zip(row) {
+                    *t += *x;
+                }
+            });
+            total
+        };
+        let width = n.max(1);
+        let partial: Vec<Vec<T>> = x
+            .par_chunks(ROWS * width)
+            .map(|rows| rows.chunks_exact(width).fold(vec![T::ZERO; n], add))
+            .collect();
+        let total = partial.iter().fold(vec![T::ZERO; n], |total, row| add(total, row));
+        access::tensor(total, n)
+    })
+}
+
+/// (indices.len(), D): those rows of x (T, D), in x's type.
+pub fn gather_rows(x: &Tensor, indices: &[usize]) -> Result<Tensor> {
+    const OP: &str = "gather_rows";
+    let (t, d) = dims2(OP, "x", x)?;
+    check_rows(OP, indices, t)?;
+    let x = dense(OP, x)?;
+    with_stored!(OP, x.dtype(), S => {
+        let x = read::<S>(OP, &x)?;
+        let mut y = Vec::with_capacity(indices.len() * d);
+        for i in indices {
+            y.extend_from_slice(&x[i * d..][..d]);
+        }
+        access::tensor(y, (indices.len(), d))
+    })
+}
+
+/// (rows, D), in x's type: row i of x (N, D) is added to row indices[i] of zeros. The backward
+/// pass of [`gather_rows`].
+pub fn scatter_rows(x: &Tensor, indices: &[usize], rows: usize) -> Result<Tensor> {
+    const OP: &str = "scatter_rows";
+    let (n, d) = dims2(OP, "x", x)?;
+    if indices.len() != n {
+        return Err(Error::Length {
+            op: OP,
+            what: "indices",
+            expected: n,
+            found: indices.len(),
+        });
+    }
+    check_rows(OP, indices, rows)?;
+    let x = dense(OP, x)?;
+    with_stored!(OP, x.dtype(), S => {
+        let x = read::<S>(OP, &x)?;
+        let mut y = vec![<S as candle_core::WithDType>::from_f64(0.0); rows * d];
+        for (i, x) in indices.iter().zip(x.chunks_exact(d.max(1))) {
+            for (y, x) in y[i * d..][..d].iter_mut().zip(x) {
+                *y = <S as Stored>::narrow(y.widen() + x.widen());
+            }
+        }
+        access::tensor(y, (rows, d))
+    })
+}
+
+fn check_rows(op: &'static str, indices: &[usize], rows: usize) -> Result<()> {
+    match indices.iter().position(|i| *i >= rows) {
+        Some(position) => Err(Error::Row {
+            op,
+            row: indices[position],
+            rows,
+            position,
+        }),
+        None => Ok(()),
+    }
+}
