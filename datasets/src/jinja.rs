@@ -26,9 +26,16 @@ pub(crate) fn value(json: &serde_json::Value) -> Value {
 
 /// A JSON object as a template value.
 pub(crate) fn object(fields: &serde_json::Map<String, serde_json::Value>) -> Value {
-    let entries = fields
+    map(fields
         .iter()
-        .map(|(key, field)| (Arc::from(key.as_str()), value(field)));
+        .map(|(key, field)| (key.as_str(), value(field))))
+}
+
+/// A mapping from names to values, in order.
+pub(crate) fn map<'n>(entries: impl IntoIterator<Item = (&'n str, Value)>) -> Value {
+    let entries = entries
+        .into_iter()
+        .map(|(name, value)| (Arc::from(name), value));
     Value::from_object(Fields(entries.collect()))
 }
 

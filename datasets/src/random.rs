@@ -72,7 +72,7 @@ mod tests {
         insta::assert_debug_snapshot!(
             [draws.of("a/1"), draws.of("a/2"), draws.of(""), draws.at(0), draws.at(1)],
         @"");
-        assert_eq!(shuffled(8, 7, "epoch"), []);
+        assert_eq!(shuffled(8, 7, "epoch"), [0usize; 0]);
     }
 
     #[test]

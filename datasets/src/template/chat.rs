@@ -82,7 +82,7 @@ impl ChatTemplate {
                 .iter()
                 .map(|(name, token)| (*name, Value::from(token.as_str()))),
         );
-        jinja::render(&self.env, NAME, Value::from_iter(context))
+        jinja::render(&self.env, NAME, jinja::map(context))
     }
 
     /// Where in an answer's text its turn ends: behind the special token that
@@ -122,9 +122,9 @@ fn continues<'t>(
 }
 
 fn message_value(message: &Message) -> Value {
-    Value::from_iter([
-        ("role", message.role.name()),
-        ("content", message.content.as_str()),
+    jinja::map([
+        ("role", Value::from(message.role.name())),
+        ("content", Value::from(message.content.as_str())),
     ])
 }
 
