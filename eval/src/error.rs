@@ -46,6 +46,12 @@ pub enum Error {
         /// What follows the colon.
         limit: String,
     },
+    /// Two of the tasks asked have one name.
+    #[error("the task `{task}` is asked twice")]
+    TaskTwice {
+        /// The name.
+        task: String,
+    },
     /// A task file contradicts itself.
     #[error("task `{task}`: {problem}")]
     InvalidTask {
@@ -112,6 +118,9 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskProblem {
+    /// The task doesn't say what is asked.
+    #[error("it has no [source.task]")]
+    NoSourceTask,
     /// No way of answering is named.
     #[error("`answering` is empty")]
     NoAnswering,
@@ -158,15 +167,6 @@ pub enum TaskProblem {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ItemProblem {
-    /// The source holds documents to read through, not questions.
-    #[error("the record is a document, not a question with an answer")]
-    Document,
-    /// The record's last message is not an answer.
-    #[error("the conversation does not end with an answer")]
-    NoGold,
-    /// The record has nothing but an answer.
-    #[error("the conversation has no question")]
-    NoPrompt,
     /// The gold answer is none of the options.
     #[error("the gold answer is none of the {options} options")]
     GoldNotAnOption {
@@ -231,6 +231,9 @@ impl Error {
             Error::TaskLimit { .. } => {
                 Some("write `name:100` to ask 100 items, or `name` to ask all".into())
             }
+            Error::TaskTwice { .. } => {
+                Some("name it once, or give the other file's task another `name`".into())
+            }
             Error::InvalidTask { problem, .. } => problem.hint(),
             Error::InvalidItem { problem, .. } => problem.hint(),
             Error::NoItems { .. } => {
@@ -247,6 +250,10 @@ impl Error {
 impl TaskProblem {
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            TaskProblem::NoSourceTask => {
+                "write the question's template as `prompt` and the right answer's as `answer` there"
+                    .into()
+            }
             TaskProblem::NoAnswering | TaskProblem::AnsweringTwice { .. } => {
                 "write `answering = [\"log-likelihood\"]`, `[\"generate\"]`, or both".into()
             }
@@ -271,12 +278,6 @@ impl TaskProblem {
 impl ItemProblem {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            ItemProblem::Document => {
-                "a task's source needs questions: another format, or a [source.task]"
-            }
-            ItemProblem::NoGold | ItemProblem::NoPrompt => {
-                "an item is a question and its answer; see [source.task]"
-            }
             ItemProblem::GoldNotAnOption { .. } => {
                 "`answer` in [source.task] must give an option's text, letter for letter"
             }

@@ -1,7 +1,7 @@
 //! Evaluation: what is asked, who answers, and how it is marked.
 //!
-//! A [`Task`] is one TOML file: a source of conversations whose last answer is the gold one, and a
-//! way to mark answers. Its [`Item`]s become requests to a [`LanguageModel`], by log-likelihood of
+//! A [`Task`] is one TOML file: a source of records, templates that ask them and say what is right,
+//! and a way to mark answers. Its [`Item`]s become requests to a [`LanguageModel`], by log-likelihood of
 //! fixed options or by generation; a [`filters`](filters::FILTERS) entry takes the answer out of
 //! generated text; [`metrics`](metrics::METRICS) mark it; a [`Report`] sets models side by side
 //! with confidence intervals. No tensors here: strings go out and numbers come back.
@@ -28,6 +28,6 @@ pub use run::{
 };
 pub use statistics::{Bootstrap, CONFIDENCE, Interval};
 pub use task::{
-    Answering, AnsweringName, Generate, Item, LogLikelihood, Normalisation, Options, Task,
-    TaskChoice, TaskFile, find_task,
+    Answering, AnsweringName, ChosenTask, Generate, Item, LogLikelihood, Normalisation, Options,
+    Task, TaskChoice, TaskFile, choose_tasks, find_task,
 };

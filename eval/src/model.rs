@@ -145,7 +145,8 @@ impl fmt::Display for ModelError {
 
 impl StdError for ModelError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(self.source.as_ref())
+        // The message above already is the source's.
+        self.source.source()
     }
 }
 

@@ -30,7 +30,10 @@ fn scores_are_those_of_the_reference_packages() {
             });
             let score = Marks::new(&metric, answered).score();
             let case = &case.name;
-            assert!((score - expected).abs() < 1e-9, "{case}, {name}: {score}, expected {expected}");
+            assert!(
+                (score - expected).abs() < 1e-9,
+                "{case}, {name}: {score}, expected {expected}"
+            );
             compared.insert(metric.name);
         }
     }

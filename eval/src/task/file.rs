@@ -40,8 +40,8 @@ pub struct TaskFile {
     pub generate: Generate,
     /// How answers are marked. The first says whether an item is right.
     pub metrics: Vec<MetricName>,
-    /// Where the records come from. The gold answer is the conversation's last message: what
-    /// `answer` in [source.task] gives, or the answer that the format itself has.
+    /// Where the records come from, and in [source.task] how they are asked: `answer` gives the
+    /// right answer, an option's text where there are options.
     pub source: SourceSection,
 }
 

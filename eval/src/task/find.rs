@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Task;
 use crate::{Error, Result};
 
 /// One entry of a recipe's `tasks`: `pubmedqa`, `pubmedqa:100`, or `tasks/mine.toml:100`.
@@ -33,6 +34,35 @@ impl TaskChoice {
             }),
         }
     }
+}
+
+/// A task that a recipe asks, and how many of its items.
+#[derive(Debug, Clone)]
+pub struct ChosenTask {
+    /// The task.
+    pub task: Task,
+    /// How many items are asked; all where not given.
+    pub limit: Option<usize>,
+}
+
+/// Loads what a recipe's `tasks` names, in its order; see [`find_task`] for `base` and `folders`.
+pub fn choose_tasks(
+    choices: &[String],
+    base: &Path,
+    folders: &[PathBuf],
+) -> Result<Vec<ChosenTask>> {
+    let mut chosen: Vec<ChosenTask> = Vec::new();
+    for choice in choices {
+        let TaskChoice { task, limit } = TaskChoice::parse(choice)?;
+        for task in Task::load(&find_task(&task, base, folders)?, &[])? {
+            // Scores are reported by the task's name.
+            if chosen.iter().any(|other| other.task.name == task.name) {
+                return Err(Error::TaskTwice { task: task.name });
+            }
+            chosen.push(ChosenTask { task, limit });
+        }
+    }
+    Ok(chosen)
 }
 
 /// The file of the task with this name: `NAME.toml` in the first of the folders that has it. A

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use datasets::source::sample_records;
 use datasets::task::RecordTemplate;
-use datasets::{Conversation, Message, Record, Role};
+use datasets::{Conversation, Message, Record};
 use ledger::AccessClass;
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ impl Task {
         };
         let maker = ItemMaker::new(self).map_err(data)?;
         // The source's own `limit` is part of the task, so no recipe's seed may move it.
-        let records = sample_records(&self.source, data_root, 0).map_err(data)?;
+        let (records, _) = sample_records(&self.source, data_root, 0).map_err(data)?;
         if records.is_empty() {
             return Err(Error::NoItems {
                 task: self.name.clone(),
@@ -123,7 +123,7 @@ impl From<OptionsProblem> for Fault {
 /// A task with its templates compiled.
 struct ItemMaker<'t> {
     task: &'t Task,
-    conversation: Option<datasets::task::Task>,
+    conversation: datasets::task::Task,
     templates: Vec<RecordTemplate>,
 }
 
@@ -137,40 +137,24 @@ impl<'t> ItemMaker<'t> {
                 .collect::<datasets::Result<_>>()?,
             _ => Vec::new(),
         };
-        let conversation = task
-            .source
-            .task
-            .as_ref()
-            .map(datasets::task::Task::new)
-            .transpose()?;
         Ok(ItemMaker {
             task,
-            conversation,
+            conversation: datasets::task::Task::new(&task.templates)?,
             templates,
         })
     }
 
-    /// What comes before the conversation's last message is the prompt; the last is the gold
-    /// answer.
     fn item(&self, record: &Record) -> Result<Item, Fault> {
-        let Some(templates) = &self.conversation else {
-            return Err(ItemProblem::Document.into());
-        };
         let Conversation {
             id,
             mut messages,
             provenance,
-        } = templates.conversation(record)?;
-        let Some(Message {
-            role: Role::Assistant,
-            content: gold,
-        }) = messages.pop()
-        else {
-            return Err(ItemProblem::NoGold.into());
-        };
-        if !messages.iter().any(|message| message.role == Role::User) {
-            return Err(ItemProblem::NoPrompt.into());
-        }
+        } = self.conversation.conversation(record)?;
+        // The conversation ends with what `answer` in [source.task] gives.
+        let gold = messages
+            .pop()
+            .map(|message| message.content)
+            .unwrap_or_default();
         let options = self.options(record)?;
         let gold = match self.task.options {
             Some(_) => self.task.gold_option(&gold, &options)?,

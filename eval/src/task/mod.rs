@@ -6,26 +6,30 @@ mod items;
 
 use std::path::Path;
 
-use datasets::recipe::SourceSection;
+use datasets::recipe::{SourceSection, TaskSection};
+use serde::Serialize;
 
 use crate::filters::FilterName;
 use crate::metrics::{MetricName, Needs};
 use crate::{Error, Result, TaskProblem};
 
 pub use file::{AnsweringName, Generate, LogLikelihood, Normalisation, Options, TaskFile};
-pub use find::{TaskChoice, find_task};
+pub use find::{ChosenTask, TaskChoice, choose_tasks, find_task};
 pub use items::Item;
 
-/// A task with one way of answering, checked.
-#[derive(Debug, Clone)]
+/// A task with one way of answering, checked. Serialized, it is what a manifest keeps as settings.
+#[derive(Debug, Clone, Serialize)]
 pub struct Task {
     /// Its name in reports, unique within one.
     pub name: String,
     /// Changes with the prompt, the items or the marking: scores of different versions don't
     /// compare.
     pub version: u32,
-    /// Where the records come from; the last message of a conversation is the gold answer.
+    /// Where the records come from.
     pub source: SourceSection,
+    /// How a record is asked; its `answer` is the gold answer.
+    #[serde(skip)] // a part of `source`
+    pub templates: TaskSection,
     /// What there is to choose from.
     pub options: Option<Options>,
     /// Whether the model's chat template goes around the prompt.
@@ -37,7 +41,8 @@ pub struct Task {
 }
 
 /// How the model answers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Answering {
     /// The option that the model finds likeliest.
     LogLikelihood {
@@ -85,6 +90,9 @@ impl Task {
         if file.metrics.is_empty() {
             return Err(invalid(TaskProblem::NoMetrics));
         }
+        let Some(templates) = &file.source.task else {
+            return Err(invalid(TaskProblem::NoSourceTask));
+        };
         if let Some(Options::Fixed(options) | Options::Templates(options)) = &file.options {
             items::check_options(options).map_err(|problem| invalid(problem.into()))?;
         }
@@ -98,6 +106,7 @@ impl Task {
                 name,
                 version: file.version,
                 source: file.source.clone(),
+                templates: templates.clone(),
                 options: file.options.clone(),
                 chat_template: file.chat_template,
                 answering: file.answering(*answering),
