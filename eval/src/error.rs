@@ -20,7 +20,7 @@ pub enum Error {
         /// The task.
         task: String,
         /// The reason.
-        source: datasets::Error,
+        source: Box<datasets::Error>,
     },
     /// No task file has this name.
     #[error("there is no task `{name}`")]

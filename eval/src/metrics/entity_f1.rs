@@ -59,7 +59,7 @@ fn mark(item: &Answered<'_>) -> Vec<(String, Tally)> {
     }
     for entity in found.union(&wanted) {
         let (found, wanted) = (found.contains(entity), wanted.contains(entity));
-        let tally = [found && wanted, found && !wanted, wanted && !found].map(|b| f64::from(b));
+        let tally = [found && wanted, found && !wanted, wanted && !found].map(f64::from);
         tallies.push((entity.class.clone(), tally));
     }
     tallies

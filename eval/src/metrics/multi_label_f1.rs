@@ -34,7 +34,7 @@ fn mark(item: &Answered<'_>) -> Vec<(String, Tally)> {
         .map(|(index, option)| {
             let gold = named(item.gold, option);
             let answer = item.answer.is_some_and(|list| named(list, option));
-            let tally = [gold && answer, answer && !gold, gold && !answer].map(|b| f64::from(b));
+            let tally = [gold && answer, answer && !gold, gold && !answer].map(f64::from);
             (index.to_string(), tally)
         })
         .collect()

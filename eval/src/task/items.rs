@@ -33,7 +33,7 @@ impl Task {
     pub fn items(&self, data_root: &Path) -> Result<Vec<Item>> {
         let data = |source| Error::Data {
             task: self.name.clone(),
-            source,
+            source: Box::new(source),
         };
         let maker = ItemMaker::new(self).map_err(data)?;
         // The source's own `limit` is part of the task, so no recipe's seed may move it.
@@ -44,7 +44,7 @@ impl Task {
             });
         }
         let failed = |record: &Record, fault| match fault {
-            Fault::Data(source) => data(source),
+            Fault::Data(source) => data(*source),
             Fault::Item(problem) => Error::InvalidItem {
                 task: self.name.clone(),
                 item: record.id.clone(),
@@ -98,13 +98,13 @@ impl Task {
 
 /// Why a record made no item.
 enum Fault {
-    Data(datasets::Error),
+    Data(Box<datasets::Error>),
     Item(ItemProblem),
 }
 
 impl From<datasets::Error> for Fault {
     fn from(error: datasets::Error) -> Self {
-        Fault::Data(error)
+        Fault::Data(Box::new(error))
     }
 }
 
