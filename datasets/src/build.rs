@@ -306,11 +306,8 @@ fn load(path: &Path, name: &str) -> Result<Samples> {
             line: row.record,
             record: None,
         };
-        // Not the parser's own words, which quote values.
-        let failed = |_| Error::Json {
-            at,
-            message: "not a sample that a build wrote".into(),
-        };
+        // The parser's own words are left out: they quote values.
+        let failed = |_| Error::NotASample { at };
         let value = serde_json::Value::Object(row.fields);
         if document {
             documents.push(serde_json::from_value(value).map_err(failed)?);

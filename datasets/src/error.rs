@@ -31,6 +31,12 @@ pub enum Error {
         /// What the parser says; never quotes the text.
         message: String,
     },
+    /// A line of a built folder that no build wrote.
+    #[error("{at}: not a sample that a build wrote")]
+    NotASample {
+        /// Where.
+        at: Place,
+    },
     /// A record is JSON, but not an object.
     #[error("{at}: expected a record (a JSON object), found {found}")]
     NotAnObject {
@@ -59,7 +65,7 @@ pub enum Error {
     },
     /// One record is larger than any honest one; nothing that large is read
     /// into memory.
-    #[error("{at}: a record longer than {limit_bytes} bytes")]
+    #[error("{at}: a record larger than {} MiB", limit_bytes >> 20)]
     RecordTooLarge {
         /// Where the record begins.
         at: Place,
@@ -232,9 +238,7 @@ pub enum Error {
     },
     /// A chat template changes what it has already written, so where an answer
     /// begins and ends is not known by construction.
-    #[error(
-        "the chat template writes messages 1 to {before} differently {when}: they agree for {agree} characters of {length}"
-    )]
+    #[error("the chat template writes {} differently {when}: only {agree} of {length} characters agree", first_messages(*before))]
     NotPrefix {
         /// How many messages the shorter rendering has.
         before: usize,
@@ -272,6 +276,15 @@ pub enum Error {
         origin: String,
         /// What is wrong with it.
         message: String,
+    },
+    /// A SentencePiece vocabulary that does what is not supported; ignoring it
+    /// would change ids.
+    #[error("{origin}: {message}, which is not supported")]
+    UnsupportedVocabulary {
+        /// The file.
+        origin: String,
+        /// What it does.
+        message: &'static str,
     },
     /// A GGUF vocabulary whose text splitting is not known; guessing would
     /// change ids.
@@ -321,6 +334,10 @@ impl Error {
             Error::Json { .. } => {
                 "each line must be one whole JSON object (or the file one JSON array); a file cut short ends in half a record".into()
             }
+            Error::NotASample { .. } => "build the data again".into(),
+            Error::UnsupportedVocabulary { .. } => {
+                "use the model's tokenizer.json, if its publisher has one".into()
+            }
             Error::NotAnObject { .. } => "a record is written as {\"field\": ...}".into(),
             Error::WrongShape { .. } => "check the source's format".into(),
             Error::NotUtf8 { .. } => "convert the file to UTF-8, for example with iconv -f latin1 -t utf-8".into(),
@@ -340,7 +357,7 @@ impl Error {
             }
             Error::AnswerTooLong { .. } => "raise max_seq_len, or set on_too_long = \"drop\"".into(),
             Error::SourceName { .. } => "a source's name starts its samples' ids; give each its own".into(),
-            Error::NoRecords { .. } => "check the path and the split".into(),
+            Error::NoRecords { .. } => "check the path, the split and the limit".into(),
             Error::NoSamples { .. } => "add sources, raise their limits, or lower validation_fraction".into(),
             Error::Split { known, .. } => match known.len() {
                 0 => "leave split out: this format has no official splits".into(),
@@ -389,6 +406,14 @@ impl Error {
             at,
             source: Box::new(self),
         }
+    }
+}
+
+fn first_messages(count: usize) -> String {
+    match count {
+        0 => "the beginning".into(),
+        1 => "message 1".into(),
+        last => format!("messages 1 to {last}"),
     }
 }
 

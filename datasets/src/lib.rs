@@ -36,8 +36,9 @@ pub use build::{
     load_built,
 };
 pub use error::{Error, Place, Result};
-pub use pack::{pack, pack_documents};
+pub use pack::{WINDOW, pack, pack_documents};
 pub use python_random::PythonRandom;
+pub use random::shuffled;
 pub use recipe::OnTooLong;
 pub use record::{Conversation, Document, Message, Provenance, Record, Role, Sample, Site};
 pub use source::read_source;

@@ -37,19 +37,19 @@ fn pack_window(window: &[Tokenized], max_seq_len: usize) -> Vec<Pack> {
 }
 
 /// Cuts documents, laid one after another with `eos` behind each, into blocks
-/// of `block` tokens; the remainder is a shorter last block. Every token is a
-/// target but a block's first, which nothing predicts.
+/// of `block` tokens (at least 3); the remainder is a shorter last block. Every
+/// token is a target but a block's first, which nothing predicts.
 ///
 /// A block is one segment: a document sees the end of the one before it, as in
-/// the usual continual pre-training (and Me-LLaMA's: no BOS, EOS between). A
-/// token is never lost: the last block is kept, and a lone last token joins the
-/// block before it so that it is still predicted.
+/// the usual continual pre-training (and Me-LLaMA's: no BOS, EOS between). No
+/// token is left out: where one would be alone in the last block, with nothing
+/// to predict it, the block before gives it its last.
 pub fn pack_documents<I>(documents: I, eos: u32, block: usize) -> Vec<Tokenized>
 where
     I: IntoIterator,
     I::Item: AsRef<[u32]>,
 {
-    let block = block.max(2);
+    let block = block.max(3);
     let mut blocks: Vec<Vec<u32>> = Vec::new();
     let mut open: Vec<u32> = Vec::new();
     for document in documents {
@@ -60,26 +60,21 @@ where
             }
         }
     }
-    match blocks.last_mut() {
-        // One token alone has nothing to predict it.
-        Some(last) if open.len() == 1 => last.extend(open),
-        _ if open.is_empty() => {}
-        _ => blocks.push(open),
+    if let ([_], Some(last)) = (open.as_slice(), blocks.last_mut()) {
+        open.splice(0..0, last.pop());
     }
-    blocks
-        .into_iter()
-        .enumerate()
-        .map(|(number, input_ids)| block_sample(number, input_ids))
-        .collect()
-}
-
-fn block_sample(number: usize, input_ids: Vec<u32>) -> Tokenized {
-    let mut loss_mask = vec![true; input_ids.len()];
-    loss_mask[0] = false;
-    Tokenized {
-        id: format!("block-{}", number + 1),
-        sample: number as u64,
-        input_ids,
-        loss_mask,
+    if !open.is_empty() {
+        blocks.push(open);
     }
+    let sample = |(number, input_ids): (usize, Vec<u32>)| {
+        let mut loss_mask = vec![true; input_ids.len()];
+        loss_mask[0] = false;
+        Tokenized {
+            id: format!("block-{}", number + 1),
+            sample: number as u64,
+            input_ids,
+            loss_mask,
+        }
+    };
+    blocks.into_iter().enumerate().map(sample).collect()
 }

@@ -36,9 +36,11 @@ impl Draws {
     }
 }
 
-/// A shuffled order of 0..n: the order of their draws.
-pub fn shuffled(n: usize, seed: u64, purpose: &str) -> Vec<usize> {
-    let draws = Draws::new(seed, purpose);
+/// A shuffled order of 0..n, another one for each `stream` (an epoch's number).
+pub fn shuffled(n: usize, seed: u64, stream: u64) -> Vec<usize> {
+    let draws = Draws {
+        state: Draws::new(seed, "shuffle").at(stream),
+    };
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by_cached_key(|&i| (draws.at(i as u64), i));
     order
@@ -71,22 +73,30 @@ mod tests {
         let draws = Draws::new(7, "validation");
         insta::assert_debug_snapshot!(
             [draws.of("a/1"), draws.of("a/2"), draws.of(""), draws.at(0), draws.at(1)],
-        @"");
-        assert_eq!(shuffled(8, 7, "epoch"), [0usize; 0]);
+        @r"
+        [
+            859549370897802835,
+            14834360399304447071,
+            15465285391732948332,
+            15119997119637574303,
+            3763082253231490603,
+        ]
+        ");
+        assert_eq!(shuffled(8, 7, 0), [1, 0, 2, 4, 7, 6, 5, 3]);
     }
 
     #[test]
     fn a_shuffle_moves_everything_about_evenly() {
         let n = 4096;
-        let order = shuffled(n, 3, "epoch");
+        let order = shuffled(n, 3, 0);
         let mut sorted = order.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, (0..n).collect::<Vec<_>>());
         // The mean distance moved in a random permutation is n/3.
         let moved: usize = order.iter().enumerate().map(|(i, &j)| i.abs_diff(j)).sum();
         assert!((moved as f64 / n as f64 - n as f64 / 3.0).abs() < n as f64 / 50.0);
-        assert_ne!(order, shuffled(n, 4, "epoch"));
-        assert_ne!(order, shuffled(n, 3, "other"));
+        assert_ne!(order, shuffled(n, 4, 0));
+        assert_ne!(order, shuffled(n, 3, 1));
     }
 
     #[test]

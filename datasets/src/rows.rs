@@ -358,6 +358,9 @@ impl<R: BufRead> Elements<R> {
                 b'"' => string = !string,
                 _ if string => {}
                 b'[' | b'{' => depth += 1,
+                b',' | b':' | b']' | b'}' if depth == 0 && bytes.is_empty() => {
+                    return Err(self.unexpected(Some(byte), "a record"));
+                }
                 b',' | b':' | b']' | b'}' if depth == 0 => return Ok(bytes),
                 b']' | b'}' => depth -= 1,
                 _ => {}

@@ -124,9 +124,19 @@ fn split_ids(
     let mut labelled = Vec::new();
     for row in object(path, name)? {
         let row = row?;
-        let label = row.fields.get("final_decision").and_then(Value::as_str);
-        if let (Some(pmid), Some(label)) = (row.key, label) {
-            labelled.push((pmid, label.to_string()));
+        let label = row.fields.get("final_decision");
+        match label.and_then(Value::as_str) {
+            Some(known) if LABELS.contains(&known) => {
+                labelled.push((row.key.unwrap_or_default(), known.to_string()));
+            }
+            _ => {
+                return Err(wrong_field(
+                    &row,
+                    name,
+                    "final_decision",
+                    "yes, no or maybe",
+                ));
+            }
         }
     }
     let mut official = official_split(&labelled);
@@ -144,32 +154,37 @@ fn split_ids(
 /// Lower-case names, and the contexts joined by newlines as Me-LLaMA's prompt
 /// and the set's own baselines read them.
 fn named_fields(row: Row, file: &str) -> Result<Row> {
-    let mut fields = Map::new();
-    for (name, value) in row.fields {
-        fields.insert(name.to_lowercase(), value);
-    }
-    let contexts = fields.get("contexts");
-    let list = contexts.and_then(Value::as_array);
+    let list = row.fields.get("CONTEXTS").and_then(Value::as_array);
     let parts: Option<Vec<&str>> = list.and_then(|list| list.iter().map(Value::as_str).collect());
     let Some(parts) = parts else {
-        let id = row.key.unwrap_or_default();
-        return Err(Error::Field {
-            at: Site {
-                id,
-                file: file.to_string(),
-                record: row.record,
-            },
-            field: "CONTEXTS".into(),
-            wanted: "a list of strings",
-            found: contexts.map(json_kind),
-            available: fields.keys().cloned().collect(),
-        });
+        return Err(wrong_field(&row, file, "CONTEXTS", "a list of strings"));
     };
-    let context = parts.join("\n");
-    fields.insert("context".to_string(), Value::String(context));
-    fields.insert(
-        "pmid".to_string(),
-        row.key.clone().map_or(Value::Null, Value::String),
-    );
+    let context = Value::String(parts.join("\n"));
+    let pmid = row.key.clone().map_or(Value::Null, Value::String);
+    let named = row
+        .fields
+        .into_iter()
+        .map(|(name, value)| (name.to_lowercase(), value));
+    let mut fields: Map<String, Value> = named.collect();
+    fields.insert("context".into(), context);
+    fields.insert("pmid".into(), pmid);
     Ok(Row { fields, ..row })
+}
+
+fn wrong_field(row: &Row, file: &str, field: &str, wanted: &'static str) -> Error {
+    let id = row.key.clone().unwrap_or_default();
+    let at = Site {
+        id,
+        file: file.to_string(),
+        record: row.record,
+    };
+    let available = row.fields.keys().cloned().collect();
+    let found = row.fields.get(field).map(json_kind);
+    Error::Field {
+        at,
+        field: field.to_string(),
+        wanted,
+        found,
+        available,
+    }
 }

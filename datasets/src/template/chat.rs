@@ -57,7 +57,10 @@ impl ChatTemplate {
             .filter(|(_, m)| m.role == Role::Assistant)
         {
             let prompt = self.text(&values[..i], true)?;
-            let answered = self.text(&values[..=i], false)?;
+            let answered = match i + 1 == values.len() && !add_generation_prompt {
+                true => full.clone(),
+                false => self.text(&values[..=i], false)?,
+            };
             let answer = continues(&prompt, &answered, i, "once the answer is added")?;
             continues(&answered, &full, i + 1, "once later messages are added")?;
             let end = prompt.len() + self.end_of_turn(answer, i + 1)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::sentencepiece::{self, Pieces, PrefixSpace};
+use super::sentencepiece::{self, Pieces, PrefixSpace, Problem};
 use super::{SpecialTokens, Tokenizer};
 use crate::{Error, Result};
 
@@ -43,9 +43,15 @@ fn vocabulary(folder: &Path, config: &Map<String, Value>) -> Result<Vocabulary> 
             folder: folder.to_path_buf(),
         });
     };
-    let bad = |message| Error::Tokenizer {
-        origin: file.display().to_string(),
-        message,
+    let bad = |problem| {
+        let origin = file.display().to_string();
+        match problem {
+            Problem::Damaged(message) => Error::Tokenizer {
+                origin,
+                message: message.into(),
+            },
+            Problem::Unsupported(message) => Error::UnsupportedVocabulary { origin, message },
+        }
     };
     let pieces = sentencepiece::read(&bytes).map_err(bad)?;
     let json = sentencepiece_json(&pieces, config);

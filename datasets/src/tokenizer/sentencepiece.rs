@@ -39,8 +39,15 @@ pub(super) enum PrefixSpace {
     Never,
 }
 
+/// Why a `tokenizer.model` cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Problem {
+    Damaged(&'static str),
+    Unsupported(&'static str),
+}
+
 /// Reads `tokenizer.model`.
-pub(super) fn read(bytes: &[u8]) -> Result<Pieces, String> {
+pub(super) fn read(bytes: &[u8]) -> Result<Pieces, Problem> {
     let mut model = Pieces {
         add_dummy_prefix: true,
         unigram: true,
@@ -57,18 +64,20 @@ pub(super) fn read(bytes: &[u8]) -> Result<Pieces, String> {
         }
     }
     if model.pieces.is_empty() {
-        return Err("not a SentencePiece model: it has no pieces".into());
+        return Err(Problem::Damaged(
+            "not a SentencePiece model: it has no pieces",
+        ));
     }
     Ok(model)
 }
 
-fn read_piece(bytes: &[u8]) -> Result<(String, f32, u32), String> {
+fn read_piece(bytes: &[u8]) -> Result<(String, f32, u32), Problem> {
     let mut piece = (String::new(), 0.0, NORMAL);
     for field in Fields(bytes) {
         match field? {
             (1, Wire::Bytes(text)) => {
-                piece.0 =
-                    String::from_utf8(text.to_vec()).map_err(|_| "a piece is not valid UTF-8")?;
+                piece.0 = String::from_utf8(text.to_vec())
+                    .map_err(|_| Problem::Damaged("a piece is not valid UTF-8"))?;
             }
             (2, Wire::Fixed32(bits)) => piece.1 = f32::from_bits(bits),
             (3, Wire::Varint(kind)) => piece.2 = kind as u32,
@@ -78,14 +87,18 @@ fn read_piece(bytes: &[u8]) -> Result<(String, f32, u32), String> {
     Ok(piece)
 }
 
-fn read_trainer_spec(bytes: &[u8], model: &mut Pieces) -> Result<(), String> {
+fn read_trainer_spec(bytes: &[u8], model: &mut Pieces) -> Result<(), Problem> {
     // Ids are int32: -1, a 64-bit varint of ones, means there is none.
     let id = |value: u64| (value as i32 >= 0).then_some(value as u32);
     for field in Fields(bytes) {
         match field? {
             (3, Wire::Varint(1)) => model.unigram = true,
             (3, Wire::Varint(2)) => model.unigram = false,
-            (3, Wire::Varint(_)) => return Err("its model type is neither BPE nor unigram".into()),
+            (3, Wire::Varint(_)) => {
+                return Err(Problem::Unsupported(
+                    "its model type is neither BPE nor unigram",
+                ));
+            }
             (35, Wire::Varint(on)) => model.byte_fallback = on != 0,
             (40, Wire::Varint(value)) => model.unk = id(value).unwrap_or(0),
             (41, Wire::Varint(value)) => model.bos = id(value),
@@ -97,13 +110,13 @@ fn read_trainer_spec(bytes: &[u8], model: &mut Pieces) -> Result<(), String> {
     Ok(())
 }
 
-fn read_normalizer_spec(bytes: &[u8], model: &mut Pieces) -> Result<(), String> {
+fn read_normalizer_spec(bytes: &[u8], model: &mut Pieces) -> Result<(), Problem> {
     for field in Fields(bytes) {
         match field? {
             // The Llama family's rules are empty (`identity`). Others would be
             // lost, as transformers' Llama converter loses them.
             (2, Wire::Bytes(rules)) if !rules.is_empty() => {
-                return Err("it rewrites text by rules of its own, which is not supported; use a tokenizer.json".into());
+                return Err(Problem::Unsupported("it rewrites text by rules of its own"));
             }
             (3, Wire::Varint(on)) => model.add_dummy_prefix = on != 0,
             _ => {}
@@ -124,15 +137,15 @@ enum Wire<'b> {
 struct Fields<'b>(&'b [u8]);
 
 impl<'b> Iterator for Fields<'b> {
-    type Item = Result<(u64, Wire<'b>), String>;
+    type Item = Result<(u64, Wire<'b>), Problem>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
             return None;
         }
-        let field = self
-            .field()
-            .ok_or_else(|| "it ends in the middle of a field, or is no SentencePiece model".into());
+        let field = self.field().ok_or(Problem::Damaged(
+            "it ends in the middle of a field, or is no SentencePiece model",
+        ));
         if field.is_err() {
             self.0 = &[];
         }

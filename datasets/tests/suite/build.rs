@@ -1,0 +1,253 @@
+//! A recipe's data, built twice, is the same bytes.
+
+use std::path::Path;
+
+use datasets::recipe::DataSection;
+use datasets::{Samples, build, load_built};
+use insta::assert_snapshot;
+use ledger::AccessClass;
+use serde_json::{Value, json};
+
+use crate::{folder, shown};
+
+fn data() -> tempfile::TempDir {
+    let lines = |n: usize, line: &dyn Fn(usize) -> Value| {
+        (0..n).map(|i| format!("{}\n", line(i))).collect::<String>()
+    };
+    let alpaca = lines(
+        60,
+        &|i| json!({"instruction": format!("Q{i}"), "input": if i % 2 == 0 { "" } else { "with é" }, "output": format!("A{i}")}),
+    );
+    let facts = lines(
+        40,
+        &|i| json!({"drug": format!("drug {i}"), "use": "pain", "options": {"B": "b", "A": "a"}}),
+    );
+    let chats = json!([{"system": "S", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}]);
+    folder([
+        ("sets/alpaca.jsonl", alpaca.as_bytes()),
+        ("sets/facts.jsonl", facts.as_bytes()),
+        ("sets/chats.json", chats.to_string().as_bytes()),
+        ("notes/a.txt", b"One note.".as_slice()),
+        (
+            "notes/b.jsonl",
+            b"{\"text\": \"Two.\"}\n{\"text\": \"Three.\"}\n",
+        ),
+    ])
+}
+
+fn section(json: Value) -> DataSection {
+    serde_json::from_value(json).unwrap()
+}
+
+fn mixed() -> DataSection {
+    section(json!({
+        "validation_fraction": 0.1,
+        "source": [
+            {"name": "alpaca", "format": "alpaca", "path": "sets/alpaca.jsonl", "limit": 20, "licence": "MIT"},
+            {"name": "facts", "format": "records", "path": "sets/facts.jsonl", "access": "registered", "task": {
+                "system": "Answer in a word.",
+                "prompt": "What is {{ drug }} for?{% for key, text in options|items %} {{ key }}: {{ text }}{% endfor %}",
+                "answer": "{{ use.strip()|upper }}"}},
+            {"name": "chats", "format": "sharegpt", "path": "sets/chats.json"},
+        ],
+    }))
+}
+
+fn bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .collect();
+    files.sort_by_key(|entry| entry.file_name());
+    files
+        .iter()
+        .map(|entry| {
+            (
+                entry.file_name().into_string().unwrap(),
+                std::fs::read(entry.path()).unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn two_builds_from_two_folders_are_the_same_bytes() {
+    let outputs = [1, 4].map(|threads| {
+        let (root, out) = (data(), tempfile::tempdir().unwrap());
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        let built = pool
+            .install(|| build(&mixed(), root.path(), out.path(), 3))
+            .unwrap();
+        (built, bytes(out.path()), out)
+    });
+    assert_eq!(outputs[0].0, outputs[1].0);
+    assert_eq!(outputs[0].1, outputs[1].1);
+    let (built, files, out) = &outputs[0];
+    let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["dropped.jsonl", "train.jsonl", "validation.jsonl"]);
+    assert_snapshot!(serde_json::to_string_pretty(&built.counts).unwrap(), @r#"
+    {
+      "source.alpaca.kept": 20,
+      "source.alpaca.read": 60,
+      "source.chats.kept": 1,
+      "source.chats.read": 1,
+      "source.facts.kept": 40,
+      "source.facts.read": 40,
+      "train": 55,
+      "validation": 6
+    }
+    "#);
+    assert_eq!(built.access, AccessClass::Registered);
+
+    let loaded = load_built(out.path()).unwrap();
+    assert_eq!((loaded.train.len(), loaded.validation.len()), (55, 6));
+    let Samples::Conversations(train) = loaded.train else {
+        panic!("conversations")
+    };
+    let fact = train
+        .iter()
+        .find(|c| c.provenance.source == "facts")
+        .unwrap();
+    assert!(
+        fact.messages[1].content.ends_with(" for? B: b A: a"),
+        "a record's order: {:?}",
+        fact.messages[1]
+    );
+    assert_eq!(fact.messages[2].content, "PAIN");
+    let line = String::from_utf8(files[1].1.clone()).unwrap();
+    assert_snapshot!(line.lines().next().unwrap(), @r#"{"id":"alpaca/6","messages":[{"role":"user","content":"Q5\n\nwith é"},{"role":"assistant","content":"A5"}],"provenance":{"source":"alpaca","file":"sets/alpaca.jsonl","record":6,"licence":"MIT","access":"open"}}"#);
+}
+
+#[test]
+fn another_seed_holds_out_others() {
+    let root = data();
+    let held_out = |seed| {
+        let out = tempfile::tempdir().unwrap();
+        build(&mixed(), root.path(), out.path(), seed).unwrap();
+        std::fs::read(out.path().join("validation.jsonl")).unwrap()
+    };
+    assert_eq!(held_out(1), held_out(1));
+    assert_ne!(held_out(1), held_out(2));
+}
+
+#[test]
+fn documents_and_a_validation_source() {
+    let (root, out) = (data(), tempfile::tempdir().unwrap());
+    let section = section(json!({
+        "source": [{"name": "notes", "format": "text", "path": "notes"}],
+        "validation": [{"name": "more", "format": "text", "path": "notes/b.jsonl", "access": "credentialed"}],
+    }));
+    let built = build(&section, root.path(), out.path(), 0).unwrap();
+    assert_eq!(built.access, AccessClass::Credentialed);
+    let loaded = load_built(out.path()).unwrap();
+    let Samples::Documents(train) = loaded.train else {
+        panic!("documents")
+    };
+    let texts: Vec<_> = train
+        .iter()
+        .map(|d| (d.id.as_str(), d.text.as_str()))
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            ("notes/a.txt/1", "One note."),
+            ("notes/b.jsonl/1", "Two."),
+            ("notes/b.jsonl/2", "Three.")
+        ]
+    );
+    assert_eq!(loaded.validation.len(), 2);
+    let inputs = datasets::inputs(&section, root.path()).unwrap();
+    let names: Vec<_> = inputs.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(names, ["notes/a.txt", "notes/b.jsonl"]);
+}
+
+fn fails(json: Value) -> String {
+    let (root, out) = (data(), tempfile::tempdir().unwrap());
+    shown(&build(&section(json), root.path(), out.path(), 0).unwrap_err())
+}
+
+#[test]
+fn a_section_that_cannot_be_built_is_named() {
+    let alpaca = json!({"name": "a", "format": "alpaca", "path": "sets/alpaca.jsonl"});
+    let notes = json!({"name": "n", "format": "text", "path": "notes"});
+    assert_snapshot!(fails(json!({"source": []})), @r"
+    no training samples: 0 records read, 0 held out for validation
+    hint: add sources, raise their limits, or lower validation_fraction
+    ");
+    assert_snapshot!(fails(json!({"source": [alpaca, alpaca]})), @r#"
+    two sources are named "a"
+    hint: a source's name starts its samples' ids; give each its own
+    "#);
+    assert_snapshot!(fails(json!({"source": [alpaca, notes]})), @r"
+    source n gives documents, but a gives conversations
+    hint: tune on conversations and pre-train on documents in separate stages
+    ");
+    assert_snapshot!(fails(json!({"source": [alpaca], "validation": [notes]})), @r"
+    source n gives documents, but a gives conversations
+    hint: tune on conversations and pre-train on documents in separate stages
+    ");
+    assert_snapshot!(fails(json!({"source": [alpaca], "validation_fraction": 1.5})), @r"
+    validation_fraction = 1.5 is not between 0 and 1
+    hint: 0.05 holds out one sample in twenty
+    ");
+    assert_snapshot!(fails(json!({"source": [alpaca], "validation_fraction": 0.5, "validation": [notes]})), @r"
+    validation_fraction = 0.5 and [[data.validation]] are both given
+    hint: keep one of them
+    ");
+    assert_snapshot!(fails(json!({"source": [alpaca], "validation_fraction": 0.999})), @r"
+    no training samples: 60 records read, 60 held out for validation
+    hint: add sources, raise their limits, or lower validation_fraction
+    ");
+    assert_snapshot!(fails(json!({"source": [{"name": "a", "format": "alpaca", "path": "sets/alpaca.jsonl", "limit": 0}]})), @r"
+    source a: no records in sets/alpaca.jsonl
+    hint: check the path, the split and the limit
+    ");
+}
+
+#[test]
+fn a_task_that_does_not_fit_the_records_is_named() {
+    let with = |prompt: &str| {
+        fails(
+            json!({"source": [{"name": "f", "format": "records", "path": "sets/facts.jsonl",
+            "task": {"prompt": prompt, "answer": "x"}}]}),
+        )
+    };
+    assert_snapshot!(with("{{ durg }}"), @"sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 1: undefined value: `durg` is undefined");
+    assert_snapshot!(with("{{ drug"), @"template task.prompt, line 1: syntax error: unexpected end of input, expected end of variable block");
+    assert_snapshot!(with("{{ drug.nothing }}"), @"sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 1: undefined value: `drug.nothing` is undefined");
+    assert_snapshot!(with("\n{{ drug|nofilter }}"), @"sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 2: unknown filter: filter nofilter is unknown");
+    assert_snapshot!(with("{{ drug|int }}"), @"sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 1: invalid operation: invalid float literal");
+}
+
+#[test]
+fn a_folder_that_was_not_built_is_named() {
+    let fails = |files: &[(&str, &[u8])]| {
+        let root = folder(files.iter().copied());
+        shown(&load_built(root.path()).unwrap_err()).replace(root.path().to_str().unwrap(), "ROOT")
+    };
+    assert_snapshot!(fails(&[]), @r"
+    cannot read ROOT/train.jsonl: No such file or directory (os error 2)
+    hint: check the path; a source's path is relative to --data-root
+    ");
+    assert_snapshot!(fails(&[("train.jsonl", b"{\"id\": 7, \"secret\": 1}\n")]), @r"
+    train.jsonl:1: not a sample that a build wrote
+    hint: build the data again
+    ");
+}
+
+#[test]
+fn the_recipe_names_every_format() {
+    let schema = serde_json::to_value(schemars::schema_for!(DataSection)).unwrap();
+    let names: Vec<_> = datasets::formats::FORMATS
+        .iter()
+        .map(|format| format.name)
+        .collect();
+    assert_eq!(schema["$defs"]["FormatName"]["enum"], json!(names));
+    let unknown = serde_json::from_value::<DataSection>(
+        json!({"source": [{"name": "a", "format": "alpacca", "path": "x"}]}),
+    );
+    assert_snapshot!(unknown.unwrap_err().to_string(), @r#"unknown format "alpacca"; the formats are alpaca, messages, sharegpt, prompt-completion, text, pubmedqa, records"#);
+}
