@@ -1,1 +1,44 @@
-//! finetune
+//! The decoder, its training loop, and the model as something that answers.
+//!
+//! Training computes its own backward pass: each layer is a pair `forward(..) -> (y, Saved)`,
+//! `backward(Saved, dy, sink) -> dx`, made of the pairs in `kernels` and `adapters`. candle's tape is not used because it
+//! computes gradients of frozen weights (half as much arithmetic again), drops gradients silently in its fast
+//! operations, and cannot recompute. In tests the tape is the referee.
+//!
+//! - [`models`]: an architecture a file, `config.json` to [`DecoderConfig`];
+//! - [`Decoder`]: embedding, layers, head, forward and backward;
+//! - [`train`]: the loop, with [`recipe`] as its settings, checkpoints and logs;
+//! - [`Model`]: implements [`eval::LanguageModel`].
+
+mod checkpoint;
+mod config;
+mod decoder;
+mod error;
+mod generate;
+mod gguf_vocab;
+mod language_model;
+mod layer;
+mod load;
+pub mod models;
+mod memory;
+mod optimizer;
+mod plan;
+pub mod recipe;
+mod schedule;
+mod step_log;
+mod steps;
+mod tensorboard;
+mod train;
+
+pub use config::{ConfigJson, DecoderConfig, RopeScaling};
+pub use decoder::{BatchLoss, Decoder, DropoutState, SequenceCache};
+pub use error::{Error, Result};
+pub use generate::{Ending, argmax, sample};
+pub use load::{Base, Checkpoint, Model, tensor_specs};
+pub use memory::{keep_freed_memory, peak_memory_bytes};
+pub use optimizer::{Gradients, Optimizer};
+pub use plan::{MemoryPart, PlanInput, TrainPlan, flops_per_token, plan};
+pub use schedule::{learning_rate, warmup_steps};
+pub use step_log::StepReport;
+pub use steps::{Step, Steps};
+pub use train::{TrainJob, TrainOutcome, evaluate, train};

@@ -1,0 +1,272 @@
+//! The one transformer: embedding, layers, final norm and head, forward and backward.
+//!
+//! The backward pass is written out (see `ARCHITECTURE` in the crate docs): each layer keeps a `Saved` struct by value
+//! and gives gradients to a [`GradSink`] as they appear.
+
+use adapters::{Builder, Embedding, GradSink, Norm, ParamId, Pass};
+use candle_core::{DType, Tensor};
+use datasets::Batch;
+use kernels::{KvCache, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, TokenScore};
+
+use crate::config::DecoderConfig;
+use crate::layer::{Keys, Layer, LayerSaved, norm_backward};
+use crate::recipe::Recompute;
+use crate::{Error, Result};
+
+/// A Llama-family decoder with its weights where the [`Builder`] put them.
+pub struct Decoder {
+    config: DecoderConfig,
+    compute: DType,
+    embedding: Embedding,
+    layers: Vec<Layer>,
+    norm: Norm,
+    head: Matrix,
+    head_param: Option<ParamId>,
+    inv_freq: Vec<f64>,
+    recompute: Recompute,
+}
+
+/// One sequence's keys and values, a cache a layer.
+pub struct SequenceCache {
+    layers: Vec<KvCache>,
+}
+
+impl SequenceCache {
+    /// Tokens cached so far.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, KvCache::len)
+    }
+
+    /// True before the first token.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What one batch contributed to a step.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BatchLoss {
+    /// Sum of the targets' negative log-likelihoods, in nats, before any scaling.
+    pub loss_sum: f64,
+    /// Number of targets.
+    pub target_tokens: usize,
+}
+
+/// What the backward pass of one layer starts from.
+enum Kept {
+    /// Everything the forward pass saved.
+    Saved(Box<LayerSaved>),
+    /// Only the layer's input (T, D): the forward pass is run again.
+    Input(Tensor),
+}
+
+impl Decoder {
+    /// Builds the decoder from the builder's weights; shapes that disagree with `config` are errors.
+    pub fn build(b: &mut Builder, config: DecoderConfig, compute: DType) -> Result<Self> {
+        let (v, d) = (config.vocab_size, config.hidden_size);
+        let embedding = b.embedding("model.embed_tokens.weight", v, d)?;
+        let layers =
+            (0..config.num_hidden_layers).map(|i| Layer::build(b, &config, i)).collect::<Result<Vec<_>>>()?;
+        let norm = b.norm("model.norm.weight", d)?;
+        let (head, head_param) = if config.tie_word_embeddings {
+            (embedding.matrix.clone(), embedding.param)
+        } else {
+            let head = b.embedding("lm_head.weight", v, d)?;
+            (head.matrix, head.param)
+        };
+        let inv_freq = config.inv_freq();
+        Ok(Self {
+            config,
+            compute,
+            embedding,
+            layers,
+            norm,
+            head,
+            head_param,
+            inv_freq,
+            recompute: Recompute::None,
+        })
+    }
+
+    /// What this decoder is made of.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Dtype of the activations.
+    pub fn compute(&self) -> DType {
+        self.compute
+    }
+
+    /// Chooses what the backward pass keeps and what it computes again.
+    pub fn set_recompute(&mut self, recompute: Recompute) {
+        self.recompute = recompute;
+    }
+
+    /// Adds the gradients of `grad_scale * loss_sum` to `sink`.
+    ///
+    /// `grad_scale` is one over the target tokens of the whole optimizer step, so that batches of any size and
+    /// number give the same gradient. Errors where the batch holds no target.
+    pub fn loss_and_gradients(
+        &self,
+        batch: &Batch,
+        dropout: DropoutState,
+        grad_scale: f64,
+        sink: &mut dyn GradSink,
+    ) -> Result<BatchLoss> {
+        let run = Forward::prepare(self, batch)?;
+        let pass = Pass { training: true, seed: dropout.seed, step: dropout.step, rows: &run.row_ids };
+        let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
+        let mut kept = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let (y, saved) = layer.forward(&x, &run.segments, &run.rope, &pass)?;
+            kept.push(match self.recompute {
+                Recompute::None => Kept::Saved(Box::new(saved)),
+                Recompute::Full => Kept::Input(x),
+            });
+            x = y;
+        }
+
+        let (rows, targets) = batch.rows_with_targets();
+        if targets.is_empty() {
+            return Err(Error::NoTargets);
+        }
+        let (h, norm_saved) = self.normed_rows(&x, &rows)?;
+        drop(x);
+        let want_dweight = self.head_param.is_some();
+        let head =
+            kernels::linear_cross_entropy(&h, &self.head, &targets, grad_scale, true, want_dweight)?;
+        drop(h);
+        let loss = BatchLoss { loss_sum: head.loss_sum, target_tokens: targets.len() };
+        if let (Some(param), Some(dweight)) = (self.head_param, head.dweight) {
+            sink.add(param, dweight)?;
+        }
+        let dh = head.dx.expect("dx was asked for");
+        let dx_rows = norm_backward(&self.norm, norm_saved, &dh, sink)?;
+        let mut dx = kernels::scatter_rows(&dx_rows, &rows, batch.input_ids.len())?;
+
+        for (i, (layer, kept)) in self.layers.iter().zip(kept).enumerate().rev() {
+            let saved = match kept {
+                Kept::Saved(saved) => *saved,
+                Kept::Input(x) => layer.forward(&x, &run.segments, &run.rope, &pass)?.1,
+            };
+            let need_dx = i > 0 || self.embedding.param.is_some();
+            match layer.backward(saved, dx, &run.rope, &pass, need_dx, sink)? {
+                Some(below) => dx = below,
+                None => return Ok(loss),
+            }
+        }
+        if let Some(param) = self.embedding.param {
+            sink.add(param, kernels::embedding_backward(&batch.input_ids, &dx, self.config.vocab_size)?)?;
+        }
+        Ok(loss)
+    }
+
+    /// The targets' log-likelihoods, in the order of [`Batch::rows_with_targets`].
+    pub fn token_scores(&self, batch: &Batch) -> Result<Vec<TokenScore>> {
+        let (rows, targets) = batch.rows_with_targets();
+        if targets.is_empty() {
+            return Err(Error::NoTargets);
+        }
+        let x = self.hidden(batch)?;
+        let (h, _) = self.normed_rows(&x, &rows)?;
+        Ok(kernels::linear_token_scores(&h, &self.head, &targets)?)
+    }
+
+    /// Logits (T, V) of every position of a batch, in the accumulate dtype. For tests and small inputs.
+    pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
+        let x = self.hidden(batch)?;
+        let (h, _) = kernels::rms_norm(&x, &self.norm.weight, self.config.rms_norm_eps)?;
+        Ok(kernels::linear(&h, &self.head)?)
+    }
+
+    /// Empty caches for one sequence.
+    pub fn new_cache(&self) -> SequenceCache {
+        SequenceCache { layers: self.layers.iter().map(|l| l.cache(self.compute)).collect() }
+    }
+
+    /// Appends `tokens[i]` to sequence i and answers the logits (B, V) of each sequence's last token.
+    pub fn extend(&self, tokens: &[&[u32]], caches: &mut [&mut SequenceCache]) -> Result<Tensor> {
+        let lens: Vec<usize> = tokens.iter().map(|t| t.len()).collect();
+        let ids = tokens.concat();
+        let positions: Vec<u32> = tokens
+            .iter()
+            .zip(caches.iter())
+            .flat_map(|(t, c)| (c.len()..c.len() + t.len()).map(|p| p as u32))
+            .collect();
+        let rope = RopeTable::new(&positions, &self.inv_freq, 1.0, self.compute)?;
+        let mut x = kernels::embedding(&self.embedding.matrix, &ids, self.compute)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let mut of_layer: Vec<&mut KvCache> = caches.iter_mut().map(|c| &mut c.layers[i]).collect();
+            x = layer.infer(&x, Keys::Caches(&mut of_layer, &lens), &rope)?;
+        }
+        let mut end = 0;
+        let last: Vec<usize> = lens
+            .iter()
+            .map(|n| {
+                end += n;
+                end - 1
+            })
+            .collect();
+        let (h, _) = self.normed_rows(&x, &last)?;
+        Ok(kernels::linear(&h, &self.head)?)
+    }
+
+    /// The last layer's output (T, D), before the final norm.
+    fn hidden(&self, batch: &Batch) -> Result<Tensor> {
+        let run = Forward::prepare(self, batch)?;
+        let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
+        for layer in &self.layers {
+            x = layer.infer(&x, Keys::Segments(&run.segments), &run.rope)?;
+        }
+        Ok(x)
+    }
+
+    /// Only rows that are scored go through the final norm and the head: the head is V wide.
+    fn normed_rows(&self, x: &Tensor, rows: &[usize]) -> Result<(Tensor, RmsNormSaved)> {
+        let x = kernels::gather_rows(x, rows)?;
+        Ok(kernels::rms_norm(&x, &self.norm.weight, self.config.rms_norm_eps)?)
+    }
+}
+
+/// What dropout masks are drawn from, besides sample, position and module.
+#[derive(Debug, Clone, Copy)]
+pub struct DropoutState {
+    /// The run's seed.
+    pub seed: u64,
+    /// The optimizer step.
+    pub step: u64,
+}
+
+/// What every layer of one pass reads: built once a batch.
+struct Forward {
+    segments: Vec<Segment>,
+    rope: RopeTable,
+    row_ids: RowIds,
+}
+
+impl Forward {
+    fn prepare(decoder: &Decoder, batch: &Batch) -> Result<Self> {
+        let segments = batch
+            .segments
+            .iter()
+            .map(|s| Segment {
+                start: s.start,
+                len: s.len,
+                prefix: s.prefix.map(|i| {
+                    let p = &batch.segments[i];
+                    p.start..p.start + p.len
+                }),
+            })
+            .collect();
+        let mut sample = vec![0u64; batch.input_ids.len()];
+        for s in &batch.segments {
+            sample[s.start..s.start + s.len].fill(s.sample);
+        }
+        Ok(Self {
+            segments,
+            rope: RopeTable::new(&batch.positions, &decoder.inv_freq, 1.0, decoder.compute)?,
+            row_ids: RowIds { sample, position: batch.positions.clone() },
+        })
+    }
+}

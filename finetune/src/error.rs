@@ -1,0 +1,188 @@
+//! What can go wrong while loading, training or asking a model.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Result with this crate's error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failure, with the data a person needs to understand it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `config.json` names an architecture this decoder does not implement.
+    #[error("architecture {model_type:?} is not supported")]
+    UnknownArchitecture {
+        /// `model_type` as written.
+        model_type: String,
+        /// What is supported.
+        known: Vec<&'static str>,
+    },
+    /// A setting of `config.json` would change the arithmetic in a way that is not implemented.
+    #[error("config.json of this {model_type} model sets {key} = {value}, which is not supported")]
+    UnsupportedSetting {
+        /// The architecture.
+        model_type: String,
+        /// The key.
+        key: String,
+        /// Its value, as JSON.
+        value: String,
+    },
+    /// A key of `config.json` is missing or holds the wrong kind of value.
+    #[error("config.json: {key} {problem}")]
+    ConfigKey {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The tokenizer can produce ids for which the embedding has no row.
+    #[error("the tokenizer has {tokens} tokens, but the model's embedding has {rows} rows")]
+    Vocabulary {
+        /// Size of the tokenizer's vocabulary.
+        tokens: usize,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// A batch without a single target token.
+    #[error("a batch holds no target token, so there is nothing to learn from it")]
+    NoTargets,
+    /// The training set is empty.
+    #[error("the training set holds no sample")]
+    NoSamples,
+    /// Nothing is trained.
+    #[error("no parameter is trained")]
+    NothingTrained,
+    /// After the backward pass a trained parameter had no gradient.
+    #[error("parameter {name} is trained but received no gradient")]
+    MissingGradient {
+        /// The parameter.
+        name: String,
+    },
+    /// A loss or norm became NaN or infinite.
+    #[error("{what} of step {step} is {value}")]
+    NotFinite {
+        /// What is not finite.
+        what: &'static str,
+        /// The optimizer step, from 1.
+        step: u64,
+        /// Its value.
+        value: f64,
+    },
+    /// The loss of a step became NaN or infinite; the samples that were in it.
+    #[error("the loss of step {step} is {value}; samples in it: {}", list(samples))]
+    LossNotFinite {
+        /// The optimizer step, from 1.
+        step: u64,
+        /// The loss.
+        value: f64,
+        /// Ids of the samples in the step.
+        samples: Vec<String>,
+    },
+    /// A checkpoint was written by a run with other settings or data.
+    #[error("checkpoint {} is of another run: {}", path.display(), differences(differing))]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Key, what the checkpoint says, what this run says.
+        differing: BTreeMap<String, (String, String)>,
+    },
+    /// A checkpoint that cannot be used.
+    #[error("checkpoint {} cannot be used: {problem}", path.display())]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Reading or writing failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The prompt leaves no room for an answer.
+    #[error("item {id}: its prompt and answer are {tokens} tokens, more than the {limit} the model can read")]
+    TooLong {
+        /// The item.
+        id: String,
+        /// Its length.
+        tokens: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// From the numeric layer.
+    #[error(transparent)]
+    Kernels(#[from] kernels::Error),
+    /// From weights, adapters and their files.
+    #[error(transparent)]
+    Adapters(#[from] adapters::Error),
+    /// From tokenizing and packing.
+    #[error(transparent)]
+    Datasets(#[from] datasets::Error),
+    /// From manifests and files.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// From candle.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::UnknownArchitecture { known, .. } => format!("supported: {}", known.join(", ")),
+            Self::UnsupportedSetting { .. } => {
+                "a model trained with this setting would be computed wrongly, so it is refused rather than approximated".into()
+            }
+            Self::ConfigKey { .. } => "compare config.json with the one the model was published with".into(),
+            Self::Vocabulary { .. } => {
+                "use the tokenizer the model came with, or a checkpoint whose embedding was resized for the added tokens".into()
+            }
+            Self::NoTargets | Self::NoSamples => "look at the samples with `medtune show RECIPE --sample 3`".into(),
+            Self::NothingTrained => "give an [adapter.lora] table, or set train.method = \"full\"".into(),
+            Self::MissingGradient { .. } | Self::Checkpoint { .. } => return self.hint_of_state(),
+            Self::NotFinite { .. } | Self::LossNotFinite { .. } => {
+                "a lower train.learning_rate, a longer train.warmup_ratio or f32 compute usually helps; the last checkpoint is intact".into()
+            }
+            Self::OtherRun { .. } => {
+                "to start anew, give another --out or remove the folder train/checkpoints; to go on, restore the settings".into()
+            }
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                "free some disk space; the last checkpoint is intact".into()
+            }
+            Self::Io { .. } | Self::Candle(_) => return None,
+            Self::TooLong { .. } => "shorten the task's prompt or use a model with a longer context".into(),
+            Self::Kernels(e) => return e.hint(),
+            Self::Adapters(e) => return e.hint(),
+            Self::Datasets(e) => return e.hint(),
+            Self::Ledger(e) => return e.hint(),
+        })
+    }
+
+    fn hint_of_state(&self) -> Option<String> {
+        Some(match self {
+            Self::MissingGradient { .. } => "this is a defect of medtune: please report it with the recipe".into(),
+            _ => "remove this checkpoint folder; the run goes on from the one before it".into(),
+        })
+    }
+}
+
+fn list(ids: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = ids.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if ids.len() > SHOWN {
+        text.push_str(&format!(" and {} more", ids.len() - SHOWN));
+    }
+    text
+}
+
+fn differences(differing: &BTreeMap<String, (String, String)>) -> String {
+    differing
+        .iter()
+        .map(|(key, (theirs, ours))| format!("{key} was {theirs} and is now {ours}"))
+        .collect::<Vec<_>>()
+        .join("; ")
+}

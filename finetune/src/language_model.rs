@@ -1,0 +1,135 @@
+//! [`eval::LanguageModel`] over a [`Model`]: strings to token ids, packs, and numbers back.
+
+use datasets::{Batch, Pack, Tokenized};
+use eval::{GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, ScoreRequest};
+
+use crate::Result;
+use crate::generate::Ending;
+use crate::load::Model;
+
+/// Tokens of one forward pass when scoring: enough rows to keep the matrix products busy.
+const TOKENS_AT_ONCE: usize = 2048;
+
+impl Model {
+    /// Token ids of what comes before the answer.
+    pub fn prompt_ids(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        Ok(match prompt {
+            Prompt::Chat(messages) => {
+                let pieces = self.template.render(messages, true)?;
+                self.tokenizer.encode_pieces(&pieces)?.0
+            }
+            Prompt::Text(text) => self.tokenizer.encode(text, true)?,
+        })
+    }
+
+    /// Scores whole requests in one pack: a prompt is read once, its options share it as their prefix.
+    fn score_pack(&self, requests: &[Encoded]) -> Result<Vec<Vec<OptionScore>>> {
+        let mut pack = Pack::default();
+        for (i, request) in requests.iter().enumerate() {
+            let prompt = pack.push_segment(&request.prompt, &vec![false; request.prompt.len()], i as u64, None);
+            for option in &request.options {
+                pack.push_segment(option, &vec![true; option.len()], i as u64, Some(prompt));
+            }
+        }
+        // Scores come in the order of their target tokens, so they are dealt out option by option.
+        let mut scores = self.decoder.token_scores(&Batch::from_packs([&pack]))?.into_iter();
+        Ok(requests
+            .iter()
+            .map(|request| {
+                let options = request.options.iter().zip(&request.bytes);
+                options
+                    .map(|(ids, bytes)| {
+                        let mut score =
+                            OptionScore { log_prob: 0.0, tokens: ids.len(), bytes: *bytes, greedy: true };
+                        for token in scores.by_ref().take(ids.len()) {
+                            score.log_prob += token.log_prob;
+                            score.greedy &= token.greedy;
+                        }
+                        score
+                    })
+                    .collect()
+            })
+            .collect())
+    }
+
+    fn encode(&self, request: &ScoreRequest) -> Result<Encoded> {
+        let prompt = self.prompt_ids(&request.prompt)?;
+        let options = request
+            .options
+            .iter()
+            .map(|o| Ok(self.tokenizer.encode_after(prompt.last().copied(), o)?))
+            .collect::<Result<Vec<Vec<u32>>>>()?;
+        let longest = options.iter().map(Vec::len).max().unwrap_or(0);
+        self.hold_to_context(&request.id, prompt.len() + longest)?;
+        Ok(Encoded { prompt, options, bytes: request.options.iter().map(String::len).collect() })
+    }
+}
+
+/// A score request as token ids.
+struct Encoded {
+    prompt: Vec<u32>,
+    options: Vec<Vec<u32>>,
+    bytes: Vec<usize>,
+}
+
+impl Encoded {
+    fn tokens(&self) -> usize {
+        self.prompt.len() + self.options.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+impl LanguageModel for Model {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn score(&mut self, requests: &[ScoreRequest]) -> std::result::Result<Vec<Vec<OptionScore>>, ModelError> {
+        let mut encoded = Vec::with_capacity(requests.len());
+        for request in requests {
+            encoded.push(self.encode(request).map_err(|e| ModelError::at(&request.id, e))?);
+        }
+        let mut scores = Vec::with_capacity(requests.len());
+        let mut start = 0;
+        while start < encoded.len() {
+            let (mut end, mut tokens) = (start, 0);
+            while end < encoded.len() && (end == start || tokens + encoded[end].tokens() <= TOKENS_AT_ONCE) {
+                tokens += encoded[end].tokens();
+                end += 1;
+            }
+            scores.extend(self.score_pack(&encoded[start..end]).map_err(ModelError::new)?);
+            start = end;
+        }
+        Ok(scores)
+    }
+
+    fn generate(&mut self, requests: &[GenerateRequest]) -> std::result::Result<Vec<String>, ModelError> {
+        let mut prompts = Vec::with_capacity(requests.len());
+        for request in requests {
+            let prompt = self
+                .prompt_ids(&request.prompt)
+                .and_then(|ids| {
+                    self.hold_to_context(&request.id, ids.len() + request.max_new_tokens)?;
+                    Ok(ids)
+                })
+                .map_err(|e| ModelError::at(&request.id, e))?;
+            prompts.push(prompt);
+        }
+        let endings: Vec<Ending> = requests
+            .iter()
+            .map(|r| Ending { max_new_tokens: r.max_new_tokens, stop: &r.stop })
+            .collect();
+        self.continue_greedily(prompts, &endings).map_err(ModelError::new)
+    }
+
+    fn perplexity(&mut self, samples: &[Tokenized]) -> std::result::Result<Perplexity, ModelError> {
+        let mut total = Perplexity { loss_sum: 0.0, tokens: 0 };
+        for sample in samples {
+            let batch = Batch::from_packs([&Pack::single(sample)]);
+            for score in self.decoder.token_scores(&batch).map_err(|e| ModelError::at(&sample.id, e))? {
+                total.loss_sum -= score.log_prob;
+                total.tokens += 1;
+            }
+        }
+        Ok(total)
+    }
+}

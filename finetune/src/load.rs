@@ -1,0 +1,155 @@
+//! From a path to a model: weights, configuration, tokenizer and template, checked against one another.
+
+use std::path::{Path, PathBuf};
+
+use adapters::peft::PeftAdapter;
+use adapters::{Builder, Init, Method, Parameters, TensorSpec, Weights};
+use candle_core::DType;
+use datasets::{Template, Tokenizer};
+use serde_json::Value;
+
+use crate::config::DecoderConfig;
+use crate::decoder::Decoder;
+use crate::gguf_vocab::gguf_vocab;
+use crate::models::decoder_config;
+use crate::{Error, Result};
+
+/// Where a model's base weights come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Base {
+    /// A Hugging Face folder or a GGUF file.
+    Path(PathBuf),
+    /// Random weights of the shape that a `config.json` states.
+    Random {
+        /// The `config.json`.
+        config: PathBuf,
+        /// Folder whose tokenizer is used; `None`: the folder of `config`.
+        tokenizer: Option<PathBuf>,
+        /// Seed of the weights.
+        seed: u64,
+    },
+}
+
+/// A model that has been found and checked, its weights still where they are.
+pub struct Checkpoint {
+    /// The weights.
+    pub weights: Weights,
+    /// What they make up.
+    pub config: DecoderConfig,
+    /// The tokenizer they came with.
+    pub tokenizer: Tokenizer,
+}
+
+impl Checkpoint {
+    /// Opens a base model. Nothing is read but headers, `config.json` and the tokenizer.
+    pub fn open(base: &Base) -> Result<Self> {
+        let (weights, tokenizer) = match base {
+            Base::Path(path) => {
+                let weights = Weights::open(path)?;
+                let tokenizer = match weights.gguf() {
+                    Some(metadata) => Tokenizer::from_gguf(&gguf_vocab(metadata))?,
+                    None => Tokenizer::from_folder(path)?,
+                };
+                (weights, tokenizer)
+            }
+            Base::Random { config, tokenizer, seed } => {
+                let bytes = std::fs::read(config)
+                    .map_err(|source| Error::Io { path: config.clone(), source })?;
+                let json: Value = serde_json::from_slice(&bytes).map_err(|e| Error::ConfigKey {
+                    key: config.display().to_string(),
+                    problem: format!("is not JSON: {e}"),
+                })?;
+                let std = json.get("initializer_range").and_then(Value::as_f64).unwrap_or(0.02);
+                let specs = tensor_specs(&decoder_config(&json)?, std);
+                let folder = tokenizer.as_deref().or(config.parent()).unwrap_or(Path::new("."));
+                (Weights::random(json, specs, *seed), Tokenizer::from_folder(folder)?)
+            }
+        };
+        let config = decoder_config(weights.config())?;
+        if tokenizer.vocab_size() > config.vocab_size {
+            return Err(Error::Vocabulary { tokens: tokenizer.vocab_size(), rows: config.vocab_size });
+        }
+        Ok(Self { weights, config, tokenizer })
+    }
+
+    /// Builds the decoder for training or inference; the parameters are those that `method` trains.
+    pub fn decoder(
+        &self,
+        compute: DType,
+        method: Method,
+        adapter: Option<PeftAdapter>,
+        seed: u64,
+    ) -> Result<(Decoder, Parameters)> {
+        let mut builder = Builder::new(&self.weights, compute, method, seed);
+        if let Some(adapter) = adapter {
+            builder = builder.with_adapter(adapter)?;
+        }
+        let decoder = Decoder::build(&mut builder, self.config.clone(), compute)?;
+        Ok((decoder, builder.finish()?))
+    }
+
+    /// The model as something that answers, with an adapter's weights beside its own where one is given.
+    pub fn into_model(
+        self,
+        compute: DType,
+        adapter: Option<PeftAdapter>,
+        template: Template,
+        name: String,
+    ) -> Result<Model> {
+        let (decoder, _) = self.decoder(compute, Method::Frozen, adapter, 0)?;
+        Ok(Model { decoder, tokenizer: self.tokenizer, template, name })
+    }
+}
+
+/// A model that scores and generates; see [`eval::LanguageModel`].
+pub struct Model {
+    /// The decoder.
+    pub decoder: Decoder,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What is put around a conversation.
+    pub template: Template,
+    /// Shown in reports.
+    pub name: String,
+}
+
+/// Name, shape and random initialisation of every tensor of a decoder, in its own order.
+pub fn tensor_specs(config: &DecoderConfig, std: f64) -> Vec<TensorSpec> {
+    let (v, d, q, kv) = (config.vocab_size, config.hidden_size, config.q_dim(), config.kv_dim());
+    let f = config.intermediate_size;
+    let mut specs = Vec::new();
+    let mut add = |name: String, shape: &[usize], init: Init| {
+        specs.push(TensorSpec { name, shape: shape.to_vec(), init });
+    };
+    let normal = Init::Normal { std };
+    add("model.embed_tokens.weight".into(), &[v, d], normal);
+    for i in 0..config.num_hidden_layers {
+        let mut linear = |name: &str, out: usize, inputs: usize, bias: bool| {
+            add(format!("model.layers.{i}.{name}.weight"), &[out, inputs], normal);
+            if bias {
+                add(format!("model.layers.{i}.{name}.bias"), &[out], Init::Zeros);
+            }
+        };
+        linear("self_attn.q_proj", q, d, config.qkv_bias);
+        linear("self_attn.k_proj", kv, d, config.qkv_bias);
+        linear("self_attn.v_proj", kv, d, config.qkv_bias);
+        linear("self_attn.o_proj", d, q, config.o_bias);
+        linear("mlp.gate_proj", f, d, config.mlp_bias);
+        linear("mlp.up_proj", f, d, config.mlp_bias);
+        linear("mlp.down_proj", d, f, config.mlp_bias);
+        let mut norm = |name: &str, width: usize| {
+            add(format!("model.layers.{i}.{name}.weight"), &[width], Init::Ones);
+        };
+        norm("input_layernorm", d);
+        norm("post_attention_layernorm", d);
+        if config.qk_norm {
+            norm("self_attn.q_norm", config.head_dim);
+            norm("self_attn.k_norm", config.head_dim);
+        }
+    }
+    add("model.norm.weight".into(), &[d], Init::Ones);
+    if !config.tie_word_embeddings {
+        add("lm_head.weight".into(), &[v, d], normal);
+    }
+    specs
+}

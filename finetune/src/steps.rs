@@ -1,0 +1,138 @@
+//! Which samples each optimizer step reads: a pure function of the samples, the settings and the seed.
+
+use datasets::random::shuffled;
+use datasets::{Pack, Tokenized};
+
+use crate::recipe::TrainSection;
+use crate::{Error, Result};
+
+/// The packs of one optimizer step.
+pub struct Step {
+    /// Passes over the training set at the end of this step.
+    pub epoch: f64,
+    /// Micro-batches, each of one or more packs.
+    pub micro_batches: Vec<Vec<Pack>>,
+}
+
+/// The order of a whole training.
+pub struct Steps<'a> {
+    samples: &'a [Tokenized],
+    max_seq_len: usize,
+    packing: bool,
+    seed: u64,
+    micro_batch_size: usize,
+    packs_a_step: usize,
+    total: u64,
+}
+
+impl<'a> Steps<'a> {
+    /// Plans a training; errors where a sample is longer than a pack.
+    pub fn new(
+        samples: &'a [Tokenized],
+        settings: &TrainSection,
+        max_seq_len: usize,
+        packing: bool,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut steps = Self {
+            samples,
+            max_seq_len,
+            packing,
+            seed,
+            micro_batch_size: settings.micro_batch_size,
+            packs_a_step: settings.micro_batch_size * settings.gradient_accumulation_steps,
+            total: 0,
+        };
+        if let Some(longest) = samples.iter().max_by_key(|s| s.input_ids.len())
+            && longest.input_ids.len() > max_seq_len
+        {
+            return Err(Error::TooLong {
+                id: longest.id.clone(),
+                tokens: longest.input_ids.len(),
+                limit: max_seq_len,
+            });
+        }
+        steps.total = match settings.max_steps {
+            Some(n) => n,
+            None => {
+                let whole = settings.epochs.floor() as u64;
+                let mut total = 0;
+                for epoch in 0..whole {
+                    total += steps.steps_in(epoch);
+                }
+                let part = settings.epochs - whole as f64;
+                if part > 0.0 {
+                    total += (steps.steps_in(whole) as f64 * part).ceil() as u64;
+                }
+                total
+            }
+        };
+        Ok(steps)
+    }
+
+    /// Optimizer steps in all.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The steps after the first `done` ones.
+    pub fn after(&self, done: u64) -> impl Iterator<Item = Step> + '_ {
+        let mut epoch = 0;
+        let mut in_epoch = Vec::new().into_iter();
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            loop {
+                if at >= self.total {
+                    return None;
+                }
+                let Some(step) = in_epoch.next() else {
+                    in_epoch = self.epoch(epoch).into_iter();
+                    epoch += 1;
+                    continue;
+                };
+                at += 1;
+                if at > done {
+                    return Some(step);
+                }
+            }
+        })
+    }
+
+    fn epoch(&self, epoch: u64) -> Vec<Step> {
+        let packs = self.packs(epoch);
+        let count = packs.len().div_ceil(self.packs_a_step);
+        packs
+            .chunks(self.packs_a_step)
+            .enumerate()
+            .map(|(i, packs)| Step {
+                epoch: epoch as f64 + (i + 1) as f64 / count as f64,
+                micro_batches: packs.chunks(self.micro_batch_size).map(<[Pack]>::to_vec).collect(),
+            })
+            .collect()
+    }
+
+    fn steps_in(&self, epoch: u64) -> u64 {
+        self.packs(epoch).len().div_ceil(self.packs_a_step) as u64
+    }
+
+    /// Packs of one epoch. Which samples share a pack changes from epoch to epoch; a pack's place is shuffled too,
+    /// since packing sorts by length.
+    fn packs(&self, epoch: u64) -> Vec<Pack> {
+        let order = shuffled(self.samples.len(), self.seed, 2 * epoch);
+        if !self.packing {
+            return order.iter().map(|i| Pack::single(&self.samples[*i])).collect();
+        }
+        let packs: Vec<Pack> = order
+            .chunks(datasets::pack::WINDOW)
+            .flat_map(|window| {
+                let samples: Vec<Tokenized> = window.iter().map(|i| self.samples[*i].clone()).collect();
+                datasets::pack(&samples, self.max_seq_len)
+            })
+            .collect();
+        let mut slots: Vec<Option<Pack>> = packs.into_iter().map(Some).collect();
+        shuffled(slots.len(), self.seed, 2 * epoch + 1)
+            .into_iter()
+            .map(|i| slots[i].take().expect("a shuffle names each pack once"))
+            .collect()
+    }
+}
