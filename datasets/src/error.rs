@@ -76,7 +76,7 @@ pub enum Error {
     #[error("{at}: field {field:?} should be {wanted}, {}", match found { Some(found) => format!("found {found}"), None => "but is missing".to_string() })]
     Field {
         /// The record.
-        at: Site,
+        at: Box<Site>,
         /// The field.
         field: String,
         /// What it should be.

@@ -69,7 +69,7 @@ impl Record {
         found: Option<&Value>,
     ) -> Error {
         Error::Field {
-            at: self.site(),
+            at: Box::new(self.site()),
             field: name.to_string(),
             wanted,
             found: found.map(json_kind),

@@ -47,7 +47,7 @@ impl Piece {
 #[derive(Debug)]
 pub enum Template {
     /// A Hugging Face chat template.
-    Chat(ChatTemplate),
+    Chat(Box<ChatTemplate>),
     /// Me-LLaMA's: `Human: \n{prompt}\n\nAssistant: \n{answer}</s>`, turns one
     /// after another, no BOS. It has no place for a system message; one is
     /// written before the next question, with a blank line between.
@@ -65,7 +65,7 @@ impl Template {
     /// syntax.
     pub fn new(kind: TemplateKind, tokenizer: &Tokenizer) -> Result<Self> {
         match kind {
-            TemplateKind::Chat => Ok(Template::Chat(ChatTemplate::new(tokenizer)?)),
+            TemplateKind::Chat => Ok(Template::Chat(Box::new(ChatTemplate::new(tokenizer)?))),
             TemplateKind::MeLlama => {
                 let eos = tokenizer.eos().and_then(|id| tokenizer.token(id));
                 let eos = eos.ok_or_else(|| Error::NoEos {

@@ -173,11 +173,11 @@ fn named_fields(row: Row, file: &str) -> Result<Row> {
 
 fn wrong_field(row: &Row, file: &str, field: &str, wanted: &'static str) -> Error {
     let id = row.key.clone().unwrap_or_default();
-    let at = Site {
+    let at = Box::new(Site {
         id,
         file: file.to_string(),
         record: row.record,
-    };
+    });
     let available = row.fields.keys().cloned().collect();
     let found = row.fields.get(field).map(json_kind);
     Error::Field {

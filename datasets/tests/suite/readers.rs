@@ -227,11 +227,11 @@ fn a_huge_record_is_refused_before_it_fills_memory() {
     ");
     let huge = huge.replacen('\n', ",\n", 1);
     assert_snapshot!(fails("data.json", &format!("[{huge}")), @r"
-    data.json:2 (record 2): a record longer than 33554432 bytes
+    data.json:2 (record 2): a record larger than 32 MiB
     hint: is this a JSON file written without line ends, or another kind of file? Split long documents
     ");
     assert_snapshot!(reading_fails("note.txt", &vec![b'x'; 33 << 20], json!({"format": "text"})), @r"
-    note.txt:1: a record longer than 33554432 bytes
+    note.txt:1: a record larger than 32 MiB
     hint: is this a JSON file written without line ends, or another kind of file? Split long documents
     ");
 }
