@@ -12,9 +12,11 @@
 
 mod block;
 mod cached;
+mod case;
 mod family;
 
 pub use cached::{KvCache, attention_cached};
+pub(crate) use case::{PACKED, PREFIXED, WINDOWED};
 
 use crate::access::{self, dense, dense_as, dims2, read, same_shape};
 use crate::real::{Real, Stored, with_stored};

@@ -9,12 +9,12 @@ use crate::gemm::{ALL, Mat, MatMut, matmul};
 use crate::linear::{product, product_dx};
 use crate::matrix::Rows;
 use crate::real::{Real, accumulate_dtype, with_real};
-use crate::{Error, Matrix, Result, simd};
+use crate::{Error, Matrix, OpCase, Result, simd};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 /// Bytes of logits that exist at a time.
-const LOGITS_BYTES: usize = 64 << 20;
+pub const LOGITS_BYTES: usize = 64 << 20;
 
 /// A loss and its gradients.
 #[must_use]
@@ -181,3 +181,36 @@ fn score_row<T: Real>(z: &[T], target: usize) -> TokenScore {
     let greedy = z[target] == max && z[..target].iter().all(|x| *x != max);
     TokenScore { log_prob, greedy }
 }
+
+fn case_targets(n: usize, v: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * 5 + 2) % v) as u32).collect()
+}
+
+/// y is the loss (1), so dy is the scale of the gradients.
+pub(crate) const CASE: OpCase = OpCase {
+    name: "linear_cross_entropy",
+    shapes: &[
+        &[&[5, 123], &[7, 123]],
+        &[&[3, 12], &[17, 12]],
+        &[&[130, 30], &[210, 30]],
+    ],
+    run: |inputs, dy| {
+        let (x, w) = (&inputs[0], Matrix::dense(inputs[1].contiguous()?));
+        let targets = case_targets(x.dim(0)?, w.rows());
+        let scale = match dy {
+            Some(dy) => dy.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?[0],
+            None => 0.0,
+        };
+        let want = dy.is_some();
+        let loss = linear_cross_entropy(x, &w, &targets, scale, want, want)?;
+        let y = access::tensor(vec![loss.loss_sum], 1)?;
+        Ok((y, loss.dx.into_iter().chain(loss.dweight).collect()))
+    },
+    reference: |inputs| {
+        let logits = inputs[0].matmul(&inputs[1].t()?)?;
+        let targets = case_targets(inputs[0].dim(0)?, inputs[1].dim(0)?);
+        let targets = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
+        let at_target = logits.gather(&targets, 1)?.squeeze(1)?;
+        (logits.log_sum_exp(1)? - at_target)?.sum_all()?.reshape(1)
+    },
+};

@@ -6,7 +6,7 @@
 
 use crate::access::{self, dense, read};
 use crate::real::{Real, Stored, with_stored};
-use crate::{Error, Result, simd};
+use crate::{Error, OpCase, Result, simd};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -117,3 +117,35 @@ fn mix32(mut x: u32) -> u32 {
     x = (x ^ (x >> 15)).wrapping_mul(0x735a_2d97);
     x ^ (x >> 15)
 }
+
+fn case_dropout(x: &Tensor) -> Result<Tensor> {
+    let t = x.dim(0)?;
+    let rows = RowIds {
+        sample: (0..t as u64).map(|i| i / 4).collect(),
+        position: (0..t as u32).map(|i| i % 4).collect(),
+    };
+    dropout(
+        x,
+        0.3,
+        DropoutKey {
+            seed: 1,
+            step: 2,
+            module: 3,
+        },
+        &rows,
+    )
+}
+
+/// The reference multiplies by the mask that ones give; what the mask is, other tests say.
+pub(crate) const CASE: OpCase = OpCase {
+    name: "dropout",
+    shapes: &[&[&[5, 123]], &[&[130, 300]]],
+    run: |inputs, dy| {
+        let y = case_dropout(&inputs[0])?;
+        Ok((y, dy.map(case_dropout).transpose()?.into_iter().collect()))
+    },
+    reference: |inputs| {
+        let mask = case_dropout(&inputs[0].ones_like()?).map_err(candle_core::Error::wrap)?;
+        &inputs[0] * mask
+    },
+};

@@ -2,7 +2,7 @@
 
 use crate::access::{self, CHUNK, dense, dense_as, dims2, mutate, read, same_shape};
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
-use crate::{Error, Result, simd};
+use crate::{Error, OpCase, Result, simd};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -165,3 +165,54 @@ fn check_rows(op: &'static str, indices: &[usize], rows: usize) -> Result<()> {
         None => Ok(()),
     }
 }
+
+pub(crate) const BIAS: OpCase = OpCase {
+    name: "add_bias and sum_rows",
+    shapes: &[&[&[5, 123], &[123]], &[&[130, 300], &[300]]],
+    run: |inputs, dy| {
+        let mut y = inputs[0].force_contiguous()?;
+        add_bias(&mut y, &inputs[1])?;
+        let Some(dy) = dy else { return Ok((y, vec![])) };
+        Ok((y, vec![dy.clone(), sum_rows(dy)?]))
+    },
+    reference: |inputs| inputs[0].broadcast_add(&inputs[1]),
+};
+
+/// 0.75 · (a + b).
+pub(crate) const SUM: OpCase = OpCase {
+    name: "add_assign and scale_assign",
+    shapes: &[&[&[5, 123], &[5, 123]], &[&[130, 300], &[130, 300]]],
+    run: |inputs, dy| {
+        let mut y = inputs[0].force_contiguous()?;
+        add_assign(&mut y, &inputs[1])?;
+        scale_assign(&mut y, 0.75)?;
+        let Some(dy) = dy else { return Ok((y, vec![])) };
+        let mut d = dy.force_contiguous()?;
+        scale_assign(&mut d, 0.75)?;
+        Ok((y, vec![d.clone(), d]))
+    },
+    reference: |inputs| (&inputs[0] + &inputs[1])? * 0.75,
+};
+
+fn case_rows(t: usize) -> Vec<usize> {
+    (0..9).map(|i| (i * i) % t).collect()
+}
+
+/// Nine rows, some more than once.
+pub(crate) const ROWS: OpCase = OpCase {
+    name: "gather_rows and scatter_rows",
+    shapes: &[&[&[5, 123]], &[&[130, 300]]],
+    run: |inputs, dy| {
+        let t = inputs[0].dim(0)?;
+        let y = gather_rows(&inputs[0], &case_rows(t))?;
+        let Some(dy) = dy else { return Ok((y, vec![])) };
+        Ok((y, vec![scatter_rows(dy, &case_rows(t), t)?]))
+    },
+    reference: |inputs| {
+        let rows: Vec<u32> = case_rows(inputs[0].dim(0)?)
+            .iter()
+            .map(|i| *i as u32)
+            .collect();
+        inputs[0].index_select(&Tensor::new(rows, inputs[0].device())?, 0)
+    },
+};

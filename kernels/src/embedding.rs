@@ -2,7 +2,7 @@
 
 use crate::access::{self, dense_as, dims2, read};
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
-use crate::{Error, Matrix, Result};
+use crate::{Error, Matrix, OpCase, Result};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
@@ -71,3 +71,24 @@ fn check_ids(ids: &[u32], rows: usize) -> Result<()> {
         None => Ok(()),
     }
 }
+
+fn case_ids(rows: usize) -> Vec<u32> {
+    (0..37).map(|i| (i * i + 3 * i) % rows as u32).collect()
+}
+
+/// 37 ids, some more than once.
+pub(crate) const CASE: OpCase = OpCase {
+    name: "embedding",
+    shapes: &[&[&[11, 7]], &[&[210, 123]]],
+    run: |inputs, dy| {
+        let table = Matrix::dense(inputs[0].contiguous()?);
+        let ids = case_ids(table.rows());
+        let y = embedding(&table, &ids, inputs[0].dtype())?;
+        let Some(dy) = dy else { return Ok((y, vec![])) };
+        Ok((y, vec![embedding_backward(&ids, dy, table.rows())?]))
+    },
+    reference: |inputs| {
+        let ids = case_ids(inputs[0].dim(0)?);
+        inputs[0].index_select(&Tensor::new(ids, inputs[0].device())?, 0)
+    },
+};

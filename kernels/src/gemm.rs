@@ -5,7 +5,7 @@
 
 use crate::access::{self, CpuNumbers};
 use crate::real::{Real, with_real};
-use crate::{Error, Result};
+use crate::{Error, OpCase, Result, widen};
 use candle_core::{Layout, Storage, Tensor};
 pub(crate) use gemm::Parallelism;
 
@@ -238,3 +238,32 @@ fn view<'a, T: Real>(storage: &'a Storage, layout: &Layout, op: Op) -> Result<Ma
     let view = Mat::strided(data, *rows, *cols, *rs, *cs);
     Ok(if op == Op::Plain { view } else { view.t() })
 }
+
+/// out = 0.5·out - 1.5·aᵀ·b.
+pub(crate) const CASE: OpCase = OpCase {
+    name: "gemm",
+    shapes: &[
+        &[&[5, 7], &[123, 5], &[123, 7]],
+        &[&[130, 210], &[300, 130], &[300, 210]],
+    ],
+    run: |inputs, dy| {
+        let [out, a, b] = inputs else {
+            return Ok((inputs[0].clone(), vec![]));
+        };
+        let mut y = widen(out)?.force_contiguous()?;
+        let (a, b) = (&widen(a)?, &widen(b)?);
+        gemm(&mut y, 0.5, -1.5, a, Op::Transposed, b, Op::Plain)?;
+        let Some(dy) = dy else { return Ok((y, vec![])) };
+        let dy = &widen(dy)?;
+        let mut d_out = dy.force_contiguous()?;
+        crate::scale_assign(&mut d_out, 0.5)?;
+        let (mut da, mut db) = (a.zeros_like()?, b.zeros_like()?);
+        gemm(&mut da, 0.0, -1.5, b, Op::Plain, dy, Op::Transposed)?;
+        gemm(&mut db, 0.0, -1.5, a, Op::Plain, dy, Op::Plain)?;
+        Ok((y, vec![d_out, da, db]))
+    },
+    reference: |inputs| {
+        let product = inputs[1].t()?.matmul(&inputs[2])?;
+        (&inputs[0] * 0.5)? - (product * 1.5)?
+    },
+};

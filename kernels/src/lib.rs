@@ -36,7 +36,9 @@ pub use attention::{
     attention_cached,
 };
 pub use bytes::Bytes;
-pub use cross_entropy::{HeadLoss, TokenScore, linear_cross_entropy, linear_token_scores};
+pub use cross_entropy::{
+    HeadLoss, LOGITS_BYTES, TokenScore, linear_cross_entropy, linear_token_scores,
+};
 pub use dropout::{DropoutKey, RowIds, dropout};
 pub use elementwise::{
     add_assign, add_bias, gather_rows, scale_assign, scatter_rows, sum_of_squares, sum_rows,

@@ -8,7 +8,7 @@ use crate::access::{self, dense_as, dims2, read};
 use crate::gemm::{ALL, Mat, MatMut, matmul};
 use crate::matrix::Rows;
 use crate::real::{Real, accumulate_dtype, with_real};
-use crate::{Matrix, Result, simd};
+use crate::{Matrix, Op, OpCase, Result, gemm, simd, widen};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -163,3 +163,31 @@ fn thin_product<T: Real>(y: &mut [T], x: &[T], w: Rows, (t, n, k): (usize, usize
         }
     }
 }
+
+/// A trainable weight: its gradient is dyᵀ x.
+pub(crate) const CASE: OpCase = OpCase {
+    name: "linear",
+    shapes: &[
+        &[&[5, 123], &[7, 123]],
+        &[&[3, 123], &[7, 123]],
+        &[&[1, 33], &[130, 33]],
+        &[&[130, 300], &[210, 300]],
+    ],
+    run: |inputs, dy| {
+        let (x, w) = (&inputs[0], Matrix::dense(inputs[1].contiguous()?));
+        let y = linear(x, &w)?;
+        let Some(dy) = dy else { return Ok((y, vec![])) };
+        let mut dw = widen(&inputs[1].zeros_like()?)?;
+        gemm(
+            &mut dw,
+            0.0,
+            1.0,
+            &widen(dy)?,
+            Op::Transposed,
+            &widen(x)?,
+            Op::Plain,
+        )?;
+        Ok((y, vec![linear_dx(dy, &w)?, dw]))
+    },
+    reference: |inputs| inputs[0].matmul(&inputs[1].t()?),
+};

@@ -1,19 +1,35 @@
-//! The registry of differentiable operations, for the contract test and the benchmark.
+//! The registry of differentiable operations: what the contract test and the benchmark walk.
 
 use crate::Result;
 use candle_core::Tensor;
 
-/// One operation on inputs of one choice of shapes.
+/// One way to use an operation, with the shapes to try it on.
+#[derive(Clone, Copy)]
 pub struct OpCase {
     /// The operation and the case.
     pub name: &'static str,
-    /// Shapes of the inputs that have gradients.
-    pub inputs: &'static [&'static [usize]],
-    /// y, and the gradient of sum(y · dy) for each input.
+    /// Choices of shapes for the inputs that have gradients; the last crosses block borders.
+    pub shapes: &'static [&'static [&'static [usize]]],
+    /// y, and for each input the gradient of sum(y · dy) if dy is given.
     pub run: fn(&[Tensor], dy: Option<&Tensor>) -> Result<(Tensor, Vec<Tensor>)>,
-    /// y by candle's plain operations, which its tape differentiates.
-    pub reference: fn(&[Tensor]) -> Result<Tensor>,
+    /// y by candle's plain operations that keep the tape.
+    pub reference: fn(&[Tensor]) -> candle_core::Result<Tensor>,
 }
 
 /// Every differentiable operation.
-pub const OPS: &[OpCase] = &[];
+pub const OPS: &[OpCase] = &[
+    crate::gemm::CASE,
+    crate::linear::CASE,
+    crate::rms_norm::CASE,
+    crate::rope::CASE,
+    crate::swiglu::CASE,
+    crate::attention::PACKED,
+    crate::attention::PREFIXED,
+    crate::attention::WINDOWED,
+    crate::embedding::CASE,
+    crate::cross_entropy::CASE,
+    crate::dropout::CASE,
+    crate::elementwise::BIAS,
+    crate::elementwise::SUM,
+    crate::elementwise::ROWS,
+];

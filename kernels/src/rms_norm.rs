@@ -6,8 +6,8 @@
 
 use crate::access::{self, dense, dense_as, read, same_shape};
 use crate::real::{Real, Stored, with_stored};
-use crate::{Result, simd};
-use candle_core::Tensor;
+use crate::{OpCase, Result, simd};
+use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
 /// What the backward pass needs: x, the weight, and 1/rms of each row.
@@ -169,3 +169,24 @@ fn backward_row<S: Stored>(
         dw[i] += dy[i] * x[i].widen() * r;
     }
 }
+
+pub(crate) const CASE: OpCase = OpCase {
+    name: "rms_norm",
+    shapes: &[
+        &[&[5, 123], &[123]],
+        &[&[5, 3, 7], &[7]],
+        &[&[130, 300], &[300]],
+    ],
+    run: |inputs, dy| {
+        let (y, saved) = rms_norm(&inputs[0], &inputs[1], 1e-5)?;
+        let Some(dy) = dy else { return Ok((y, vec![])) };
+        let (dx, dweight) = rms_norm_backward(saved, dy, true)?;
+        Ok((y, std::iter::once(dx).chain(dweight).collect()))
+    },
+    reference: |inputs| {
+        let mean = inputs[0].sqr()?.mean_keepdim(D::Minus1)?;
+        inputs[0]
+            .broadcast_div(&(mean + 1e-5)?.sqrt()?)?
+            .broadcast_mul(&inputs[1])
+    },
+};

@@ -6,7 +6,7 @@
 
 use crate::access::{self, CpuNumbers, dims2, read};
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
-use crate::{Result, simd};
+use crate::{OpCase, Result, simd};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
@@ -102,3 +102,47 @@ fn rotate_head<S: Stored>(head: &mut [S], cos: &[S::Acc], sin: &[S::Acc], turn: 
         second[i] = S::narrow(b * cos[i] + a * s);
     }
 }
+
+const CASE_HEADS: usize = 3;
+const CASE_SCALE: f64 = 1.25;
+
+fn case_angles(t: usize, half: usize) -> (Vec<u32>, Vec<f64>) {
+    let positions = (0..t as u32).map(|i| (i * 7) % 29).collect();
+    let inv_freq = (0..half)
+        .map(|i| 100f64.powf(-(i as f64) / half as f64))
+        .collect();
+    (positions, inv_freq)
+}
+
+/// Three heads; positions restart and repeat, as in a pack.
+pub(crate) const CASE: OpCase = OpCase {
+    name: "rope",
+    shapes: &[&[&[5, 42]], &[&[1, 6]], &[&[130, 120]]],
+    run: |inputs, dy| {
+        let x = &inputs[0];
+        let (positions, inv_freq) = case_angles(x.dim(0)?, x.dim(1)? / CASE_HEADS / 2);
+        let table = RopeTable::new(&positions, &inv_freq, CASE_SCALE, x.dtype())?;
+        let mut y = x.force_contiguous()?;
+        rope(&mut y, CASE_HEADS, &table, Direction::Forward)?;
+        let Some(dy) = dy else { return Ok((y, vec![])) };
+        let mut dx = dy.force_contiguous()?;
+        rope(&mut dx, CASE_HEADS, &table, Direction::Backward)?;
+        Ok((y, vec![dx]))
+    },
+    reference: |inputs| {
+        let (t, width) = inputs[0].dims2()?;
+        let half = width / CASE_HEADS / 2;
+        let (positions, inv_freq) = case_angles(t, half);
+        let angle = |i: usize| f64::from(positions[i / half]) * inv_freq[i % half];
+        let table = |f: fn(f64) -> f64| {
+            let list: Vec<f64> = (0..t * half).map(|i| f(angle(i)) * CASE_SCALE).collect();
+            Tensor::from_vec(list, (t, 1, half), inputs[0].device())?.to_dtype(inputs[0].dtype())
+        };
+        let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
+        let x = inputs[0].reshape((t, CASE_HEADS, 2 * half))?;
+        let (a, b) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+        let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+        Tensor::cat(&[first, second], 2)?.reshape((t, width))
+    },
+};

@@ -5,7 +5,7 @@
 
 use crate::access::{self, CHUNK, dense, dense_as, read, same_shape};
 use crate::real::{Real, Stored, with_stored};
-use crate::{Error, Result, simd};
+use crate::{Error, OpCase, Result, simd};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -95,3 +95,15 @@ fn backward<S: Stored>(gate: &[S], up: &[S], dy: &[S::Acc]) -> (Vec<S::Acc>, Vec
         });
     (dgate, dup)
 }
+
+pub(crate) const CASE: OpCase = OpCase {
+    name: "swiglu",
+    shapes: &[&[&[5, 123], &[5, 123]], &[&[130, 300], &[130, 300]]],
+    run: |inputs, dy| {
+        let (y, saved) = swiglu(inputs[0].clone(), inputs[1].clone())?;
+        let Some(dy) = dy else { return Ok((y, vec![])) };
+        let (dgate, dup) = swiglu_backward(saved, dy)?;
+        Ok((y, vec![dgate, dup]))
+    },
+    reference: |inputs| inputs[0].silu()? * &inputs[1],
+};
