@@ -223,6 +223,8 @@ pub enum Error {
         line: Option<usize>,
         /// What went wrong; never quotes a record.
         message: String,
+        /// The fields it could use, of a template over a record.
+        available: Vec<String>,
     },
     /// The model has no chat template.
     #[error("the tokenizer {tokenizer} has no chat template")]
@@ -370,7 +372,10 @@ impl Error {
             Error::MixedSamples { .. } => "tune on conversations and pre-train on documents in separate stages".into(),
             Error::TwoValidations { .. } => "keep one of them".into(),
             Error::Fraction { .. } => "0.05 holds out one sample in twenty".into(),
-            Error::Template { .. } => return None,
+            Error::Template { available, .. } => match available.len() {
+                0 => return None,
+                _ => format!("the record's fields are {}", available.join(", ")),
+            },
             Error::NoChatTemplate { .. } => {
                 "set template = \"me-llama\", or put a chat_template.jinja beside the tokenizer".into()
             }

@@ -94,19 +94,38 @@ pub(crate) fn render(
         .map_err(|error| failed(name, &error))
 }
 
+/// An error of a template function of ours, which may be shown as it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
+
+/// Fails a template with a message for the user.
+pub(crate) fn refuse(message: String) -> minijinja::Error {
+    minijinja::Error::from(ErrorKind::InvalidOperation).with_source(Refused(message))
+}
+
 fn failed(name: &str, error: &minijinja::Error) -> Error {
-    // Only what the template's author wrote: a kind, and a detail for kinds
-    // whose detail names variables or syntax rather than values.
-    let message = match (error.kind(), error.detail()) {
-        (ErrorKind::UndefinedError, None) => {
-            "it uses a field or variable that is not there".to_string()
-        }
-        (kind, Some(detail)) => format!("{kind}: {detail}"),
-        (kind, None) => kind.to_string(),
+    use ErrorKind::{
+        SyntaxError, UndefinedError, UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest,
+    };
+    let refused =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<Refused>());
+    let message = match (refused, error.kind(), error.detail()) {
+        (Some(refused), ..) => refused.to_string(),
+        // Their details name what stands in the template. Others' may quote a
+        // value, which is a record's text, so only their kind is shown.
+        (
+            None,
+            kind @ (SyntaxError | UndefinedError | UnknownFilter | UnknownFunction | UnknownMethod
+            | UnknownTest),
+            Some(detail),
+        ) => format!("{kind}: {detail}"),
+        (None, kind, _) => kind.to_string(),
     };
     Error::Template {
         name: name.to_string(),
         line: error.line(),
         message,
+        available: Vec::new(),
     }
 }

@@ -2,10 +2,10 @@
 
 use minijinja::{Environment, UndefinedBehavior};
 
-use crate::Result;
 use crate::jinja;
 use crate::recipe::TaskSection;
 use crate::record::{Conversation, Message, Record, Role};
+use crate::{Error, Result};
 
 /// A Jinja template over a record's fields. A field that the record does not
 /// have is an error, never an empty text.
@@ -36,8 +36,13 @@ impl RecordTemplate {
     /// A field that is not there, or a filter given the wrong kind of value;
     /// the error names the record.
     pub fn render(&self, record: &Record) -> Result<String> {
-        jinja::render(&self.env, self.name, jinja::object(&record.fields))
-            .map_err(|error| error.at(record.site()))
+        let rendered = jinja::render(&self.env, self.name, jinja::object(&record.fields));
+        rendered.map_err(|mut error| {
+            if let Error::Template { available, .. } = &mut error {
+                available.extend(record.fields.keys().cloned());
+            }
+            error.at(record.site())
+        })
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use minijinja::Environment;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, ErrorKind};
 
 use super::Piece;
 use crate::record::{Message, Role};
@@ -148,10 +148,7 @@ fn environment() -> Environment<'static> {
 }
 
 fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Error> {
-    Err(minijinja::Error::new(
-        ErrorKind::InvalidOperation,
-        format!("the template refuses: {message}"),
-    ))
+    Err(jinja::refuse(format!("the template refuses: {message}")))
 }
 
 /// The date that templates write into their system message. It is always
@@ -180,8 +177,9 @@ fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error>
             Some('%') => "%",
             other => {
                 let directive = other.map(String::from).unwrap_or_default();
-                let message = format!("strftime_now does not know %{directive}");
-                return Err(minijinja::Error::new(ErrorKind::InvalidOperation, message));
+                return Err(jinja::refuse(format!(
+                    "strftime_now does not know %{directive}"
+                )));
             }
         });
     }

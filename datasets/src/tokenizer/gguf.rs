@@ -130,14 +130,7 @@ pub(super) fn tokenizer(vocab: &GgufVocab) -> Result<Tokenizer> {
         pad: vocab.pad,
         ends: [vocab.eos, vocab.eot].into_iter().flatten().collect(),
     };
-    let config = Map::from_iter([
-        // The class that takes tokenizer.json as it is.
-        (
-            "tokenizer_class".to_string(),
-            json!("PreTrainedTokenizerFast"),
-        ),
-        ("clean_up_tokenization_spaces".to_string(), json!(false)),
-    ]);
+    let config = Map::from_iter([("clean_up_tokenization_spaces".to_string(), json!(false))]);
     Tokenizer::new(
         json.to_string().as_bytes(),
         ORIGIN.into(),

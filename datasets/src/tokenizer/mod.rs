@@ -283,6 +283,10 @@ impl Tokenizer {
         };
         let tokenizer = serde_json::to_value(&self.inner).map_err(failed)?;
         let mut config = self.config.clone();
+        // Where nothing is said, the class that takes tokenizer.json as it is.
+        config
+            .entry("tokenizer_class")
+            .or_insert(json!("PreTrainedTokenizerFast"));
         for (name, token) in self.named_tokens() {
             config.entry(name).or_insert(json!(token));
         }

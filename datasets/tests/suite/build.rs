@@ -215,11 +215,66 @@ fn a_task_that_does_not_fit_the_records_is_named() {
             "task": {"prompt": prompt, "answer": "x"}}]}),
         )
     };
-    assert_snapshot!(with("{{ durg }}"), @"sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 1: undefined value: `durg` is undefined");
+    assert_snapshot!(with("{{ durg }}"), @r"
+    sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 1: undefined value: `durg` is undefined
+    hint: the record's fields are drug, use, options
+    ");
     assert_snapshot!(with("{{ drug"), @"template task.prompt, line 1: syntax error: unexpected end of input, expected end of variable block");
-    assert_snapshot!(with("{{ drug.nothing }}"), @"sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 1: undefined value: `drug.nothing` is undefined");
-    assert_snapshot!(with("\n{{ drug|nofilter }}"), @"sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 2: unknown filter: filter nofilter is unknown");
-    assert_snapshot!(with("{{ drug|int }}"), @"sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 1: invalid operation: invalid float literal");
+    assert_snapshot!(with("{{ drug.nothing }}"), @r"
+    sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 1: undefined value: `drug.nothing` is undefined
+    hint: the record's fields are drug, use, options
+    ");
+    assert_snapshot!(with("\n{{ drug|nofilter }}"), @r"
+    sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 2: unknown filter: filter nofilter is unknown
+    hint: the record's fields are drug, use, options
+    ");
+    assert_snapshot!(with("{{ drug|int }}"), @r"
+    sample f/1 (sets/facts.jsonl, record 1): template task.prompt, line 1: invalid operation
+    hint: the record's fields are drug, use, options
+    ");
+}
+
+#[test]
+fn an_error_never_quotes_a_record() {
+    let prompts = [
+        "{{ drug + 1 }}",
+        "{{ drug.nothing() }}",
+        "{{ drug|float }}",
+        "{{ drug|items }}",
+        "{{ drug|sum }}",
+        "{{ drug() }}",
+        "{{ {}[drug] }}",
+        "{{ {}[drug].x }}",
+        "{{ options[drug] }}",
+        "{% for a, b in [drug] %}{% endfor %}",
+        "{{ drug[drug] }}",
+        "{{ drug is divisibleby(drug) }}",
+        "{{ drug|round }}",
+        "{{ drug|indent(drug) }}",
+        "{{ drug.replace(1, 2) }}",
+        "{% include drug %}",
+        "{{ -drug }}",
+        "{{ dict(drug) }}",
+        "{{ range(drug) }}",
+        "{{ drug|tojson(indent=drug) }}",
+        "{{ drug|default(x=drug) }}",
+        "{{ drug|bool|abs|sort(attribute=drug) }}",
+    ];
+    for prompt in prompts {
+        let task = json!({"prompt": prompt, "answer": "x"});
+        let source =
+            json!({"name": "f", "format": "records", "path": "sets/facts.jsonl", "task": task});
+        let (root, out) = (data(), tempfile::tempdir().unwrap());
+        // Some of these have a meaning; most are mistakes.
+        if let Err(error) = build(
+            &section(json!({"source": [source]})),
+            root.path(),
+            out.path(),
+            0,
+        ) {
+            assert!(!shown(&error).contains("drug 0"), "{prompt}: {error}");
+        }
+    }
 }
 
 #[test]
@@ -250,4 +305,64 @@ fn the_recipe_names_every_format() {
         json!({"source": [{"name": "a", "format": "alpacca", "path": "x"}]}),
     );
     assert_snapshot!(unknown.unwrap_err().to_string(), @r#"unknown format "alpacca"; the formats are alpaca, messages, sharegpt, prompt-completion, text, pubmedqa, records"#);
+}
+
+/// The sections as a recipe's file writes them, read by the recipe language.
+#[test]
+fn a_recipe_reads_the_sections_and_names_mistakes() {
+    #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Recipe {
+        data: DataSection,
+    }
+    let read = |text: &str| {
+        let root = folder([("r.toml", text.as_bytes())]);
+        let read = ledger::recipe::read::<Recipe>(&root.path().join("r.toml"), &[]);
+        read.map(|document| document.value.data).map_err(|error| {
+            error
+                .to_string()
+                .replace(root.path().to_str().unwrap(), "ROOT")
+        })
+    };
+    let good = r#"
+        [data]
+        template = "me-llama"
+        on_too_long = "truncate_prompt"
+        max_seq_len = 512
+        [[data.source]]
+        name = "pubmedqa"
+        format = "pubmedqa"
+        path = "ori_pqal.json"
+        split = "train"
+        access = "non-commercial"
+        [data.source.task]
+        prompt = "{{ context }}"
+        answer = "{{ final_decision }}"
+        [[data.validation]]
+        name = "held-out"
+        format = "text"
+        path = "notes"
+    "#;
+    let section = read(good).unwrap();
+    assert_eq!((section.max_seq_len, section.packing), (512, true));
+    assert_eq!(
+        section.source[0].task.as_ref().unwrap().answer,
+        "{{ final_decision }}"
+    );
+    assert_eq!(section.validation.unwrap()[0].format.0.name, "text");
+    let bad = good
+        .replace("template =", "templat =")
+        .replace("\"truncate_prompt\"", "\"truncate\"")
+        .replace("format = \"pubmedqa\"", "format = \"pubmed-qa\"")
+        .replace("answer =", "anwser =");
+    assert_snapshot!(read(&bad).unwrap_err(), @r#"
+    the recipe has 4 problems
+    ROOT/r.toml:3:9: unknown key `templat` in [data]
+      hint: did you mean `template`?
+    ROOT/r.toml:4:23: `data.on_too_long` is the string "truncate", expected one of `error`, `drop`, `truncate_prompt`
+    ROOT/r.toml:8:18: `data.source[0].format` is the string "pubmed-qa", expected one of `alpaca`, `messages`, `sharegpt`, `prompt-completion`, `text`, `pubmedqa`, `records`
+      hint: did you mean `pubmedqa`?
+    ROOT/r.toml:14:9: unknown key `anwser` in [data.source.task]
+      hint: did you mean `answer`?
+    "#);
 }

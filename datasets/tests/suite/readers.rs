@@ -333,3 +333,28 @@ fn the_real_files_have_the_published_counts() {
         }
     }
 }
+
+/// Whatever bytes a file has, reading it ends, in records or in an error.
+#[test]
+fn damaged_files_never_panic() {
+    let whole = b"[{\"a\": \"x\\n\xc3\xa9\", \"b\": [1, {\"c\": null}]},\n {\"a\": \"\"}]\n";
+    let bytes = b"[]{}\",:\\\n \xff\xc3\x00a1-";
+    let draws = datasets::random::Draws::new(0, "damage");
+    for round in 0..600 {
+        let mut damaged = whole.to_vec();
+        for change in 0..1 + round % 4 {
+            let at = draws.at(round * 8 + change) as usize % damaged.len();
+            let byte = bytes[draws.at(round * 8 + 4 + change) as usize % bytes.len()];
+            if change % 2 == 0 {
+                damaged[at] = byte
+            } else {
+                damaged.truncate(at + 1)
+            }
+        }
+        let root = folder([("data.json", damaged.as_slice())]);
+        for format in ["records", "pubmedqa", "text"] {
+            let section = source(json!({"path": "data.json", "format": format}));
+            let _ = read_all(&section, root.path());
+        }
+    }
+}

@@ -245,3 +245,72 @@ fn fingerprints_tell_tokenizers_apart() {
     assert_eq!(std::collections::BTreeSet::from(prints).len(), 5);
     assert_eq!(print(&|_| {}), print(&|_| {}));
 }
+
+/// GGUF's `llama` kind: pieces with scores, bytes for what has no piece.
+#[test]
+fn a_gguf_sentencepiece_vocabulary_joins_by_score() {
+    let pieces = [
+        ("<unk>", 0.0, 2),
+        ("<s>", 0.0, 3),
+        ("</s>", 0.0, 3),
+        ("<0x0A>", 0.0, 6),
+        ("<0xC3>", 0.0, 6),
+        ("<0xA9>", 0.0, 6),
+        ("bc", -1.0, 1),
+        ("ab", -2.0, 1),
+        ("▁a", -3.0, 1),
+        ("▁", -4.0, 1),
+        ("a", -5.0, 1),
+        ("b", -6.0, 1),
+        ("c", -7.0, 1),
+    ];
+    let vocab = GgufVocab {
+        model: "llama".into(),
+        pre: Some("default".into()),
+        tokens: pieces.iter().map(|(text, ..)| text.to_string()).collect(),
+        scores: pieces.iter().map(|&(_, score, _)| score).collect(),
+        token_types: pieces.iter().map(|&(.., kind)| kind).collect(),
+        bos: Some(1),
+        eos: Some(2),
+        unk: Some(0),
+        ..GgufVocab::default()
+    };
+    let tokenizer = Tokenizer::from_gguf(&vocab).unwrap();
+    let encode = |text: &str| tokenizer.encode(text, false).unwrap();
+    // bc before ab: the best score first, wherever it stands.
+    assert_eq!(encode("abc"), [8, 6]);
+    assert_eq!(encode("ab"), [9, 7], "ab before ▁a");
+    assert_eq!(
+        encode(" a"),
+        [9, 8],
+        "the text's own space and the one put before it"
+    );
+    assert_eq!(encode("é\n"), [9, 4, 5, 3]);
+    assert_eq!(encode("a</s>a"), [8, 2, 8]);
+    assert_eq!(
+        tokenizer.encode("a", true).unwrap(),
+        [1, 8],
+        "BOS unless told otherwise"
+    );
+    assert_eq!(
+        tokenizer.decode(&[8, 6, 9, 4, 5, 3], false).unwrap(),
+        "abc é\n"
+    );
+    assert_eq!(tokenizer.encode_after(Some(3), "a").unwrap(), [10]);
+    assert_eq!(tokenizer.encode_after(Some(2), "a").unwrap(), [8]);
+    assert_eq!(
+        tokenizer.encode_after(Some(3), "a</s>a").unwrap(),
+        [10, 2, 8]
+    );
+    let without = GgufVocab {
+        add_space_prefix: Some(false),
+        ..vocab
+    };
+    assert_eq!(
+        Tokenizer::from_gguf(&without)
+            .unwrap()
+            .encode("a", false)
+            .unwrap(),
+        [10]
+    );
+}
