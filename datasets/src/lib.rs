@@ -8,9 +8,9 @@
 //! - [`task`] makes conversations of records by the recipe's templates;
 //! - [`Tokenizer`] and [`Template`] write a conversation as tokens, piece by
 //!   piece, so that which tokens teach is known and never searched for;
-//! - [`pack`] puts samples in one row of tokens, [`Batch`] is what a forward
+//! - [`pack()`] puts samples in one row of tokens, [`Batch`] is what a forward
 //!   pass reads;
-//! - [`build`] does the first half and leaves files.
+//! - [`build()`] does the first half and leaves files.
 //!
 //! Nothing here depends on the number of threads, and nothing here has tensors.
 
