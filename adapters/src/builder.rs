@@ -85,9 +85,14 @@ impl<'w> Builder<'w> {
     }
 
     /// Evaluates with these adapter matrices, or goes on training them.
-    pub fn with_adapter(mut self, adapter: PeftAdapter) -> Self {
+    pub fn with_adapter(mut self, adapter: PeftAdapter) -> Result<Self> {
+        match &self.method {
+            Method::Full => return Err(Error::AdapterUnderFull),
+            Method::Lora(config) => adapter.check_continues(config)?,
+            Method::Frozen => {}
+        }
         self.adapter = Some(adapter);
-        self
+        Ok(self)
     }
 
     /// Linear layers that read the same input.
@@ -99,16 +104,17 @@ impl<'w> Builder<'w> {
         Ok(LinearGroup::new(members, self.dtype))
     }
 
-    /// The norm of this module name, without `.weight`.
+    /// The norm whose weight has this checkpoint name: `model.norm.weight`.
     pub fn norm(&mut self, name: &str, dim: usize) -> Result<Norm> {
-        let (weight, param) = self.vector(&format!("{name}.weight"), dim)?;
+        let (weight, param) = self.vector(name, dim)?;
         Ok(Norm { weight, param })
     }
 
-    /// The table of this module name, without `.weight`: `model.embed_tokens`, or `lm_head`.
+    /// The table whose weight has this checkpoint name: `model.embed_tokens.weight`, or `lm_head.weight`.
     pub fn embedding(&mut self, name: &str, vocab: usize, dim: usize) -> Result<Embedding> {
-        self.tables.push(name.into());
-        let (matrix, param) = self.weight(&format!("{name}.weight"), vocab, dim)?;
+        self.tables
+            .push(name.strip_suffix(".weight").unwrap_or(name).into());
+        let (matrix, param) = self.weight(name, vocab, dim)?;
         Ok(Embedding { matrix, param })
     }
 
@@ -224,23 +230,21 @@ impl<'w> Builder<'w> {
     /// The adapter of a linear layer, if it carries one.
     fn lora(&mut self, spec: &LinearSpec) -> Result<Option<Lora>> {
         let config = match (&self.method, &self.adapter) {
-            (Method::Full, Some(_)) => return Err(Error::AdapterUnderFull),
-            (Method::Full, None) | (Method::Frozen, None) => return Ok(None),
-            (Method::Frozen, Some(adapter)) => {
-                if adapter.pair(&spec.name).is_none() {
-                    return Ok(None);
-                }
-                adapter.config.lora.clone()
-            }
+            (Method::Full, _) | (Method::Frozen, None) => return Ok(None),
+            (Method::Frozen, Some(adapter)) => match adapter.pair(&spec.name) {
+                Some(_) => adapter.config.lora.clone(),
+                None => return Ok(None),
+            },
             (Method::Lora(config), adapter) => {
                 config.check()?;
+                let target = config.target_modules.position(&spec.name);
                 if let Some(adapter) = adapter {
-                    adapter.check_continues(config, &spec.name)?;
+                    adapter.check_same_target(&spec.name, target.is_some())?;
                 }
-                match config.target_modules.position(&spec.name) {
-                    Some(target) => self.matched.insert(target),
-                    None => return Ok(None),
+                let Some(target) = target else {
+                    return Ok(None);
                 };
+                self.matched.insert(target);
                 config.clone()
             }
         };

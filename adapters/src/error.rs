@@ -176,6 +176,12 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// Rotary divisors that no supported scaling gives.
+    #[error("{}: the divisors in `rope_freqs.weight` are not those of Llama 3's rotary scaling", path.display())]
+    RopeDivisors {
+        /// The file.
+        path: PathBuf,
+    },
     /// A target module that no linear layer of the model answers to.
     #[error("target module `{target}` matches no linear layer of this model")]
     TargetMatchesNothing {
@@ -356,9 +362,15 @@ impl Error {
     /// What the person who reads the message can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Error::NotFound { path } => match path.extension().is_some_and(|e| e == "gguf") {
-                true => "check the spelling of the file's path".into(),
-                false => "give a Hugging Face folder or a .gguf file that is on this machine".into(),
+            Error::NotFound { path } => match path.file_name().and_then(|n| n.to_str()) {
+                Some("adapter_config.json" | "adapter_model.safetensors") => {
+                    "an adapter is a folder with adapter_config.json and adapter_model.safetensors".into()
+                }
+                Some(name) if name.ends_with(".json") || name.ends_with(".safetensors") => {
+                    "the folder is incomplete: copy or download it again".into()
+                }
+                Some(name) if name.ends_with(".gguf") => "check the spelling of the file's path".into(),
+                _ => "give a Hugging Face folder or a .gguf file that is on this machine".into(),
             },
             Error::NotAModel { .. } => {
                 "a model is a folder with config.json and model.safetensors (or its index and shards), or a .gguf file".into()
@@ -373,9 +385,15 @@ impl Error {
             }
             Error::ShardMissing { .. } => "copy or download the missing shard, or the whole folder again".into(),
             Error::ShardLacks { .. } => "the index and the shards belong to different versions: download the folder again".into(),
-            Error::MissingTensor { nearest, .. } | Error::AdapterModule { nearest, .. } => match nearest {
-                Some(name) => format!("the nearest name is `{name}`; do config.json and the weights belong together?"),
+            Error::MissingTensor { nearest, .. } => match nearest {
+                Some(name) => {
+                    format!("the nearest name is `{name}`; do config.json and the weights belong together?")
+                }
                 None => "do config.json and the weights belong together?".into(),
+            },
+            Error::AdapterModule { nearest, .. } => match nearest {
+                Some(name) => format!("the adapter belongs to another base model; the nearest name in this one is `{name}`"),
+                None => "the adapter belongs to another base model".into(),
             },
             Error::Shape { .. } => "config.json and the weights do not belong together".into(),
             Error::UnsupportedDtype { .. } => {
@@ -386,7 +404,7 @@ impl Error {
             Error::GgufType { .. } => {
                 "these are read: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K".into()
             }
-            Error::GgufTensor { .. } => "mixtures of experts and models with additions are not read".into(),
+            Error::GgufTensor { .. } => "mixtures of experts, and models of which only some layers have biases, are not read".into(),
             Error::TargetMatchesNothing { nearest, available, .. } => match nearest {
                 Some(name) => format!("did you mean `{name}`? There are: {}", available.join(", ")),
                 None => format!("there are: {}", available.join(", ")),
@@ -407,8 +425,10 @@ impl Error {
             Error::ProofFailed { .. } => "do not use this folder; merge again, and report it if it happens twice".into(),
             Error::Kernel(e) => return e.hint(),
             Error::Ledger(e) => return e.hint(),
+            Error::GgufKey { .. } | Error::RopeDivisors { .. } => {
+                "use the model's Hugging Face folder, or a GGUF file made from it by a current llama.cpp".into()
+            }
             Error::Io { .. }
-            | Error::GgufKey { .. }
             | Error::Dtype { .. }
             | Error::LoraSetting { .. }
             | Error::DuplicateParameter { .. }
@@ -440,4 +460,33 @@ pub(crate) fn nearest<'a>(
         .filter(|(score, _)| *score >= 0.6)
         .max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)))
         .map(|(_, c)| c.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those that only a fault of the machine or of ours brings about.
+    #[test]
+    fn the_rest_of_the_messages() {
+        let shown = |e: Error| format!("{e}\nhint: {}", e.hint().unwrap_or("none".into()));
+        let problems = vec![
+            "`a.weight` is missing".into(),
+            "`b.weight` is not in the base".into(),
+        ];
+        insta::assert_snapshot!(shown(Error::ProofFailed { problems }), @r"
+        the merged weights are not base + adapter: `a.weight` is missing; `b.weight` is not in the base
+        hint: do not use this folder; merge again, and report it if it happens twice
+        ");
+        let dtype = "u8".into();
+        insta::assert_snapshot!(shown(Error::Dtype { dtype, choices: crate::encode::FLOATS }), @r"
+        dtype u8 is not one of f32, bf16, f16, f64
+        hint: none
+        ");
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        insta::assert_snapshot!(shown(Error::Io { path: "model".into(), source }), @r"
+        model: permission denied
+        hint: none
+        ");
+    }
 }

@@ -8,7 +8,6 @@ use kernels::{Matrix, Op, gemm};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 

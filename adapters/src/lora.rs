@@ -182,6 +182,6 @@ mod tests {
             assert_eq!(serde_json::to_string(&targets).unwrap(), text);
         }
         let error = serde_json::from_str::<TargetModules>("\".*_proj\"").unwrap_err();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @r#"expected "all-linear" or a list of layer names, such as ["q_proj", "v_proj"]"#);
     }
 }

@@ -4,13 +4,12 @@ use crate::{Error, Result};
 use kernels::Bytes;
 use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A whole file, mapped for reading.
 #[derive(Clone)]
 pub(crate) struct MappedFile {
-    path: PathBuf,
     data: Arc<Mapping>,
 }
 
@@ -47,13 +46,8 @@ impl MappedFile {
             Mapping::File(unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?)
         };
         Ok(Self {
-            path: path.into(),
             data: Arc::new(data),
         })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {

@@ -104,10 +104,10 @@ impl Updates {
                 });
             };
             let [out, inner] = view.shape[..] else {
-                return Err(Error::Shape {
-                    name,
-                    expected: vec![b.dim(0)?, a.dim(1)?],
-                    found: view.shape,
+                let why = "in this base it is not a linear layer";
+                return Err(Error::TargetUnsupported {
+                    target: module.into(),
+                    why,
                 });
             };
             if !view.is_float() {

@@ -10,7 +10,6 @@ use kernels::Matrix;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";
@@ -125,46 +124,48 @@ impl PeftAdapter {
     }
 
     /// Refuses to go on training under settings by which the same matrices would mean something else.
-    pub(crate) fn check_continues(&self, asked: &LoraConfig, module: &str) -> Result<()> {
+    pub(crate) fn check_continues(&self, asked: &LoraConfig) -> Result<()> {
         let mine = &self.config.lora;
-        let differs = |key, adapter: String, asked: String| {
-            Err(Error::AdapterDiffers {
-                key,
-                adapter,
-                asked,
-            })
-        };
-        if mine.rank != asked.rank {
-            return differs("rank", mine.rank.to_string(), asked.rank.to_string());
-        }
-        if mine.alpha != asked.alpha {
-            return differs("alpha", mine.alpha.to_string(), asked.alpha.to_string());
-        }
-        if mine.use_rslora != asked.use_rslora {
-            return differs(
+        for (key, adapter, asked) in [
+            ("rank", mine.rank.to_string(), asked.rank.to_string()),
+            ("alpha", mine.alpha.to_string(), asked.alpha.to_string()),
+            (
                 "use_rslora",
                 mine.use_rslora.to_string(),
                 asked.use_rslora.to_string(),
-            );
+            ),
+        ] {
+            if adapter != asked {
+                return Err(Error::AdapterDiffers {
+                    key,
+                    adapter,
+                    asked,
+                });
+            }
         }
+        Ok(())
+    }
+
+    /// Refuses to go on training with a matrix fewer or more.
+    pub(crate) fn check_same_target(&self, module: &str, wanted: bool) -> Result<()> {
         let says = |with: bool| {
             format!(
                 "{} {module}",
                 if with {
-                    "a list with"
+                    "layers with"
                 } else {
-                    "a list without"
+                    "layers without"
                 }
             )
         };
-        let (have, want) = (
-            self.pair(module).is_some(),
-            asked.target_modules.position(module).is_some(),
-        );
-        if have != want {
-            return differs("target_modules", says(have), says(want));
+        match self.pair(module).is_some() {
+            has if has == wanted => Ok(()),
+            has => Err(Error::AdapterDiffers {
+                key: "target_modules",
+                adapter: says(has),
+                asked: says(wanted),
+            }),
         }
-        Ok(())
     }
 }
 
@@ -425,7 +426,7 @@ fn model_bytes(path: &Path, tensors: &BTreeMap<&str, &Tensor>) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-/// `adapter_config.json`, keys sorted as PEFT sorts them: those that every version of PEFT since 0.6 takes.
+/// `adapter_config.json`, keys sorted as PEFT sorts them: those that every version of PEFT since 0.9 takes.
 fn config_json(config: &LoraConfig, base_model: Option<&str>, modules: &BTreeSet<&str>) -> Value {
     // PEFT resolves "all-linear" when it makes an adapter, and so do we: a file names its layers.
     let targets = match &config.target_modules {

@@ -221,12 +221,16 @@ fn round(x: f32, dtype: DType) -> f32 {
 
 /// Whether the merged tensor is the base's: the same bytes, or, in another dtype, each number rounded once.
 fn untouched(view: &WeightView, merged: &WeightView) -> Result<bool> {
-    if view.dtype_name() == merged.dtype_name() {
-        return view.with_bytes(|a| merged.with_bytes(|b| a == b))?;
-    }
-    let (Some(dtype), true) = (merged.float_dtype(), view.is_float()) else {
-        return Ok(false);
+    let same_bytes = || view.with_bytes(|a| merged.with_bytes(|b| a == b))?;
+    let Some(dtype) = merged.float_dtype() else {
+        return Ok(view.dtype_name() == merged.dtype_name() && same_bytes()?);
     };
+    if view.bytes_are(dtype) && merged.bytes_are(dtype) {
+        return same_bytes();
+    }
+    if !view.is_float() {
+        return Ok(false);
+    }
     let (rows, columns) = view.rows_and_columns();
     let matrix = view.matrix_of(rows, columns)?;
     let width = columns * dtype.size_in_bytes();

@@ -107,6 +107,13 @@ mod tests {
     fn the_sequence_is_pinned() {
         let mut values = [0.0; 4];
         Stream::new(42, "model.embed_tokens.weight").normals(0, 1.0, &mut values);
-        insta::assert_debug_snapshot!(values, @"");
+        insta::assert_debug_snapshot!(values, @r"
+        [
+            0.9569595,
+            0.14020146,
+            -0.63587,
+            -0.8501592,
+        ]
+        ");
     }
 }

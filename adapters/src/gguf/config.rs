@@ -331,10 +331,8 @@ fn llama3_scaling(
     head_dim: usize,
     original: u64,
 ) -> Result<Value> {
-    let unknown = || Error::GgufTensor {
+    let unknown = || Error::RopeDivisors {
         path: keys.path.into(),
-        tensor: "rope_freqs.weight".into(),
-        architecture: keys.architecture.0.into(),
     };
     let mut stored = vec![0f32; head_dim / 2];
     let matrix = Matrix::ggml(bytes, kind, 1, head_dim / 2, None).map_err(|_| unknown())?;

@@ -38,7 +38,10 @@ pub(crate) fn open(path: &Path) -> Result<GgufFile> {
     let version = cursor.u32()?;
     if !(2..=3).contains(&version) {
         return Err(match version.swap_bytes() {
-            2..=3 => cursor.damaged("it is written for big-endian machines".into()),
+            2..=3 => Error::NotAModel {
+                path: path.into(),
+                why: "it is a GGUF file for big-endian machines".into(),
+            },
             _ => Error::GgufVersion {
                 path: path.into(),
                 version,
