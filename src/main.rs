@@ -1,1 +1,52 @@
-fn main() {}
+//! medtune: builds a medical instruction set, tunes a Llama-family model on it, merges, and evaluates, as a recipe
+//! says.
+//!
+//! A [`recipe::Recipe`] is what was written, a [`plan::Plan`] what will happen, a [`run::RunFolder`] what was done.
+//! The libraries never print; everything a user sees is said here, and the exit code is chosen here
+//! ([`failure`]).
+
+mod args;
+mod commands;
+mod failure;
+mod library;
+mod plan;
+mod recipe;
+mod run;
+mod stages;
+mod terminal;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use failure::Exit;
+
+fn main() -> ExitCode {
+    finetune::keep_freed_memory();
+    let args = args::Args::parse();
+    report_panics();
+    let exit = match catch_unwind(AssertUnwindSafe(|| commands::execute(args))) {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(error)) => {
+            terminal::note(&failure::describe(&error));
+            failure::exit_of(&error)
+        }
+        // The hook has said where.
+        Err(_) => Exit::Ours,
+    };
+    exit.into()
+}
+
+/// A panic is a defect of medtune. Its message can hold what a sample says, so only the place is printed.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or(String::new(), |place| {
+            format!(" at {}:{}", place.file(), place.line())
+        });
+        terminal::note(&format!(
+            "error: medtune {} failed{place}\nhint: this is a defect of medtune: please report this line with the recipe",
+            args::VERSION
+        ));
+    }));
+}

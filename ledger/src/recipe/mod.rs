@@ -28,6 +28,7 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 use check::Found;
+pub use suggest::nearest;
 use tree::{Node, Sources};
 
 /// The longest recipe file that is read. The largest real one is a thousandth of it.

@@ -123,7 +123,8 @@ pub(super) fn table_name(key: &str) -> String {
 
 /// The candidate that was most likely meant, if any is near enough: a third of the letters may be wrong, one may
 /// in a short name, and `-` for `_` or another case is no mistake at all.
-pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     // Longer than any key, and the distance is quadratic.
     if word.len() > 100 {
         return None;

@@ -1,0 +1,297 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use adapters::recipe::StoredDtype;
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+/// The version with the commit, as `--version` prints it.
+pub const VERSION: &str = env!("MEDTUNE_VERSION");
+
+const EXAMPLES: &str = "\
+Examples:
+  medtune run recipes/quickstart.toml            all stages of a recipe, into runs/quickstart
+  medtune run RECIPE --set train.epochs=1        with one setting changed
+  medtune check RECIPE                           every problem of a recipe, before anything runs
+  medtune show RECIPE --sample 3                 its settings, and three samples with what they teach
+  medtune recipes list                           the recipes that come with medtune
+
+Exit codes: 0 done; 1 an [[expect]] of the recipe is not met; 2 a problem in what was given;
+3 a defect or a failing machine; 4 stopped, and the same command goes on from there.";
+
+/// Tunes Llama-family models for medicine: builds the data, trains, merges and evaluates, as a recipe says.
+#[derive(Debug, Parser)]
+#[command(name = "medtune", version = VERSION, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Prints the result as JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs every stage of a recipe: data, training, merge, evaluation
+    ///
+    /// A stage whose inputs and settings have not changed since it last ran is not run again.
+    #[command(after_help = "\
+Examples:
+  medtune run recipes/quickstart.toml
+  medtune run recipes/smollm2-pubmedqa.toml --data-root /data --out /scratch/pubmedqa
+  medtune run RECIPE --set train.learning_rate=2e-4 --set 'data.source[0].limit=100'")]
+    Run(StageArgs),
+    /// Builds a recipe's data
+    #[command(after_help = "Example:\n  medtune build recipes/quickstart.toml --out /tmp/run")]
+    Build(StageArgs),
+    /// Trains, after building the data
+    #[command(
+        after_help = "Example:\n  medtune train recipes/quickstart.toml --set train.epochs=1"
+    )]
+    Train(StageArgs),
+    /// Merges an adapter into its base: a recipe's, or any two folders
+    #[command(after_help = "\
+Examples:
+  medtune merge recipes/quickstart.toml
+  medtune merge --base models/SmolLM2-135M-Instruct --adapter runs/x/adapter --into merged")]
+    Merge(MergeArgs),
+    /// Proves that a merged model is its base plus its adapter, tensor by tensor
+    #[command(after_help = "\
+Examples:
+  medtune verify recipes/quickstart.toml
+  medtune verify --base models/SmolLM2-135M-Instruct --adapter runs/x/adapter --merged merged")]
+    Verify(VerifyArgs),
+    /// Evaluates a recipe's model, before and after tuning
+    #[command(
+        after_help = "Example:\n  medtune eval recipes/smollm2-pubmedqa.toml --set 'eval.tasks=[\"pubmedqa:100\"]'"
+    )]
+    Eval(StageArgs),
+    /// Talks with a model: a recipe's tuned one, a folder or a GGUF file
+    #[command(after_help = "\
+Examples:
+  medtune chat recipes/quickstart.toml
+  medtune chat models/SmolLM2-135M-Instruct --adapter runs/x/adapter
+  medtune chat MODEL --prompt 'What is aspirin for?'")]
+    Chat(ChatArgs),
+    /// Says what a recipe would do: stages, files, sizes; runs nothing
+    #[command(after_help = "Example:\n  medtune plan recipes/smollm2-pubmedqa.toml")]
+    Plan(StageArgs),
+    /// Shows a recipe's settings with where each comes from, or samples with their masks
+    #[command(after_help = "\
+Examples:
+  medtune show recipes/quickstart.toml
+  medtune show recipes/quickstart.toml --sample 2")]
+    Show(ShowArgs),
+    /// Finds every problem of recipes and evaluation tasks
+    ///
+    /// Without arguments: all of those in ./recipes.
+    #[command(
+        after_help = "Examples:\n  medtune check\n  medtune check my.toml --set train.epochs=1"
+    )]
+    Check(CheckArgs),
+    /// Lists, prints and copies the recipes that come with medtune
+    #[command(subcommand)]
+    Recipes(RecipesCommand),
+    /// Converts a GGUF file to a Hugging Face folder
+    #[command(after_help = "Example:\n  medtune convert model.Q4_K.gguf models/model --dtype bf16")]
+    Convert(ConvertArgs),
+    /// Prints a completion script for a shell
+    #[command(
+        after_help = "Example:\n  medtune completions bash > ~/.local/share/bash-completion/completions/medtune"
+    )]
+    Completions { shell: Shell },
+}
+
+/// What every command that reads a recipe takes.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct RecipeFlags {
+    /// Changes one setting of the recipe, such as train.epochs=1; can be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// The run's folder [default: runs/NAME]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+    /// Where the paths of data sources start [default: the recipe's folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_root: Option<PathBuf>,
+    /// What computes
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+}
+
+/// A recipe, and how to run it.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct StageArgs {
+    /// A recipe's file, or the name of one in ./recipes
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub recipe: PathBuf,
+    #[command(flatten)]
+    pub flags: RecipeFlags,
+    /// Runs every stage again, even where nothing changed
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct MergeArgs {
+    /// A recipe's file, or the name of one in ./recipes
+    #[arg(required_unless_present = "base", conflicts_with = "base", value_hint = ValueHint::FilePath)]
+    pub recipe: Option<PathBuf>,
+    #[command(flatten)]
+    pub flags: RecipeFlags,
+    /// Runs every stage again, even where nothing changed
+    #[arg(long)]
+    pub fresh: bool,
+    /// The base model: a folder or a GGUF file
+    #[arg(long, value_name = "MODEL", requires = "adapter", requires = "into", value_hint = ValueHint::AnyPath)]
+    pub base: Option<PathBuf>,
+    /// The adapter's folder, in PEFT's format
+    #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
+    pub adapter: Option<PathBuf>,
+    /// The folder to write
+    #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
+    pub into: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct VerifyArgs {
+    /// A recipe's file, or the name of one in ./recipes
+    #[arg(required_unless_present = "base", conflicts_with = "base", value_hint = ValueHint::FilePath)]
+    pub recipe: Option<PathBuf>,
+    #[command(flatten)]
+    pub flags: RecipeFlags,
+    /// The base model: a folder or a GGUF file
+    #[arg(long, value_name = "MODEL", requires = "adapter", requires = "merged", value_hint = ValueHint::AnyPath)]
+    pub base: Option<PathBuf>,
+    /// The adapter's folder, in PEFT's format
+    #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
+    pub adapter: Option<PathBuf>,
+    /// The merged model's folder
+    #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
+    pub merged: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ChatArgs {
+    /// A recipe that was run, a model's folder, or a GGUF file
+    #[arg(value_name = "RECIPE|MODEL", value_hint = ValueHint::AnyPath)]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub flags: RecipeFlags,
+    /// An adapter to put on the model
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub adapter: Option<PathBuf>,
+    /// Answers this and ends, instead of reading from the terminal
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// The longest answer
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_new_tokens: usize,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ShowArgs {
+    /// A recipe's file, or the name of one in ./recipes
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub recipe: PathBuf,
+    #[command(flatten)]
+    pub flags: RecipeFlags,
+    /// Shows this many samples as the model reads them, with what it learns marked
+    #[arg(long, value_name = "N")]
+    pub sample: Option<usize>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct CheckArgs {
+    /// Recipes, evaluation tasks, or folders of them
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub flags: RecipeFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RecipesCommand {
+    /// Lists them
+    List,
+    /// Prints one
+    Show {
+        /// As `recipes list` names it
+        name: String,
+    },
+    /// Copies one, with what it extends, to change it
+    Copy {
+        /// As `recipes list` names it
+        name: String,
+        /// Into this folder
+        #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+    },
+    /// Prints the JSON schema of recipes or of evaluation tasks, for editors
+    Schema {
+        #[arg(value_enum, default_value_t = SchemaKind::Recipe)]
+        kind: SchemaKind,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaKind {
+    /// A tuning recipe
+    Recipe,
+    /// An evaluation task
+    Task,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ConvertArgs {
+    /// The GGUF file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub gguf: PathBuf,
+    /// The folder to write
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub folder: PathBuf,
+    /// What the weights are stored as [default: as in the file; quantized ones as f32, which is exact]
+    #[arg(long, value_enum)]
+    pub dtype: Option<WeightType>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeightType {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<WeightType> for StoredDtype {
+    fn from(dtype: WeightType) -> Self {
+        match dtype {
+            WeightType::F32 => Self::F32,
+            WeightType::F16 => Self::F16,
+            WeightType::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Args::command().get_subcommands() {
+            let examples = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let has = examples.contains("medtune ") || command.get_name() == "recipes";
+            assert!(has, "{} has no example", command.get_name());
+        }
+    }
+}

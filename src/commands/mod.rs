@@ -1,0 +1,43 @@
+//! One file a command; each returns the exit code.
+
+mod chat;
+mod check;
+mod convert;
+mod merge;
+mod plan;
+mod recipes;
+mod run;
+mod show;
+mod verify;
+
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::args::{Args, Command};
+use crate::failure::Exit;
+use crate::plan::Stage;
+
+/// Does what the command line says.
+pub fn execute(args: Args) -> Result<Exit> {
+    let json = args.json;
+    match args.command {
+        Command::Run(args) => run::run(&args, None, json),
+        Command::Build(args) => run::run(&args, Some(Stage::Data), json),
+        Command::Train(args) => run::run(&args, Some(Stage::Train), json),
+        Command::Merge(args) => merge::merge(args, json),
+        Command::Verify(args) => verify::verify(&args, json),
+        Command::Eval(args) => run::run(&args, Some(Stage::Eval), json),
+        Command::Chat(args) => chat::chat(&args),
+        Command::Plan(args) => plan::plan(&args, json),
+        Command::Show(args) => show::show(&args, json),
+        Command::Check(args) => check::check(&args, json),
+        Command::Recipes(command) => recipes::recipes(&command, json),
+        Command::Convert(args) => convert::convert(&args, json),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "medtune", &mut script);
+            crate::terminal::print(&String::from_utf8_lossy(&script))?;
+            Ok(Exit::Done)
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! How a failure is printed, and which exit code it has.
+//!
+//! | code | means |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | done, and an `[[expect]]` or a threshold of the recipe is not met |
+//! | 2 | the user's input: a recipe, a file, a flag |
+//! | 3 | ours or the machine's: a defect, a full disk |
+//! | 4 | stopped and resumable |
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+/// The exit codes, by meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    Unmet,
+    User,
+    Ours,
+    Stopped,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        let code = match exit {
+            Exit::Done => 0,
+            Exit::Unmet => 1,
+            Exit::User => 2,
+            Exit::Ours => 3,
+            Exit::Stopped => 4,
+        };
+        Self::from(code)
+    }
+}
+
+/// A failure that the binary itself found.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// Something the user can set right.
+    pub fn user(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::User,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Failure {}
+
+/// The failure as it is printed: what failed, why, and what to do.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::from("error: ");
+    let mut last = String::new();
+    for (depth, cause) in error.chain().enumerate() {
+        let message = cause.to_string();
+        // An error that only passes on its source would say everything twice.
+        if depth > 0 && last.ends_with(&message) {
+            continue;
+        }
+        if depth > 0 {
+            text.push_str("\n  ");
+        }
+        text.push_str(message.trim_end());
+        last = message;
+    }
+    if let Some(hint) = error.chain().find_map(hint) {
+        text.push_str("\nhint: ");
+        text.push_str(&hint);
+    }
+    text
+}
+
+/// The hint of one error of a chain, whosever it is.
+fn hint(error: &(dyn StdError + 'static)) -> Option<String> {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.hint.clone();
+    }
+    macro_rules! hint_of {
+        ($($library:ident),*) => {
+            $(if let Some(error) = error.downcast_ref::<$library::Error>() {
+                return error.hint();
+            })*
+        };
+    }
+    hint_of!(finetune, adapters, kernels, eval, datasets, ledger);
+    None
+}
+
+/// The exit code of a failure. What a library refuses is what it was given; what the system refuses is the
+/// user's where it is about a name or a permission, and the machine's otherwise.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    for cause in error.chain() {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return failure.exit;
+        }
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            return exit_of_io(error.kind());
+        }
+    }
+    if error.chain().any(is_library_error) {
+        Exit::User
+    } else {
+        Exit::Ours
+    }
+}
+
+fn exit_of_io(kind: ErrorKind) -> Exit {
+    match kind {
+        ErrorKind::NotFound
+        | ErrorKind::PermissionDenied
+        | ErrorKind::AlreadyExists
+        | ErrorKind::InvalidData
+        | ErrorKind::InvalidInput
+        | ErrorKind::UnexpectedEof
+        | ErrorKind::IsADirectory
+        | ErrorKind::NotADirectory
+        | ErrorKind::ReadOnlyFilesystem => Exit::User,
+        _ => Exit::Ours,
+    }
+}
+
+fn is_library_error(error: &(dyn StdError + 'static)) -> bool {
+    error.is::<finetune::Error>()
+        || error.is::<adapters::Error>()
+        || error.is::<eval::Error>()
+        || error.is::<datasets::Error>()
+        || error.is::<ledger::Error>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn a_failure_shows_its_causes_and_its_hint() {
+        let error = ledger::Error::Read {
+            path: "quick.toml".into(),
+            source: ErrorKind::NotFound.into(),
+        };
+        let error = anyhow::Error::from(error).context("cannot build the data");
+        insta::assert_snapshot!(describe(&error), @"");
+        assert_eq!(exit_of(&error), Exit::User);
+        let error = anyhow::Error::from(Failure::user("no such thing").hint("try another"));
+        insta::assert_snapshot!(describe(&error), @"");
+        assert_eq!(exit_of(&error), Exit::User);
+    }
+
+    #[test]
+    fn the_machines_failures_are_not_the_users() {
+        let full = ledger::Error::Write {
+            path: "x".into(),
+            source: ErrorKind::StorageFull.into(),
+        };
+        assert_eq!(exit_of(&full.into()), Exit::Ours);
+        let odd = ledger::Error::Read {
+            path: "x".into(),
+            source: io::Error::other("I/O error"),
+        };
+        assert_eq!(exit_of(&odd.into()), Exit::Ours);
+        assert_eq!(
+            exit_of(&anyhow::anyhow!("a sum that does not add up")),
+            Exit::Ours
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! The recipes that come with medtune: in the binary as they were when it was built, and on disk.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::failure::Failure;
+
+/// Name (with folders, with `.toml`) and text of every recipe of the source tree.
+pub const RECIPES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/recipes.rs"));
+
+/// What a file below `recipes/` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A tuning recipe.
+    Recipe,
+    /// An evaluation task.
+    Task,
+}
+
+/// The kind of a recipe file, by its place: tasks live in a folder called `eval`.
+pub fn kind_of(path: &Path) -> Kind {
+    let in_eval = path
+        .parent()
+        .is_some_and(|folder| folder.components().any(|part| part.as_os_str() == "eval"));
+    if in_eval { Kind::Task } else { Kind::Recipe }
+}
+
+/// Every recipe and task of a folder, sorted: the TOML files on top are recipes, those anywhere below `eval/` are
+/// tasks; other folders hold what recipes use.
+pub fn on_disk(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    walk(
+        folder,
+        folder.file_name().is_some_and(|name| name == "eval"),
+        &mut found,
+    )
+    .with_context(|| format!("cannot list `{}`", folder.display()))?;
+    found.sort();
+    Ok(found)
+}
+
+fn walk(folder: &Path, in_eval: bool, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            let is_eval = path.file_name().is_some_and(|name| name == "eval");
+            if in_eval || is_eval {
+                walk(&path, true, found)?;
+            }
+        } else if path.extension().is_some_and(|ending| ending == "toml") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// A recipe by its name, with or without `.toml`.
+pub fn embedded(name: &str) -> Result<(&'static str, &'static str)> {
+    let plain = name.trim_end_matches(".toml");
+    let same = |(known, _): &&(&str, &str)| known.trim_end_matches(".toml") == plain;
+    let found = RECIPES.iter().find(same).copied();
+    Ok(found.ok_or_else(|| {
+        Failure::user(format!("there is no recipe `{name}` in medtune"))
+            .hint("`medtune recipes list` names them all")
+    })?)
+}
+
+/// A recipe and those it extends, by name.
+pub fn with_parents(name: &str) -> Result<Vec<(&'static str, &'static str)>> {
+    let mut files = vec![embedded(name)?];
+    while let Some(parent) = parent_of(files[files.len() - 1]) {
+        let parent = embedded(&parent)?;
+        if files.contains(&parent) {
+            break;
+        }
+        files.push(parent);
+    }
+    Ok(files)
+}
+
+fn parent_of((name, text): (&str, &str)) -> Option<String> {
+    let table: toml::Table = text.parse().ok()?;
+    let parent = table.get("extends")?.as_str()?;
+    let folder = Path::new(name).parent()?;
+    Some(folder.join(parent).to_string_lossy().replace('\\', "/"))
+}
+
+/// What a recipe says about itself in one line.
+pub fn about(text: &str) -> String {
+    let about = text.parse::<toml::Table>().ok();
+    let about = about.and_then(|table| Some(table.get("about")?.as_str()?.to_owned()));
+    about.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_tell_tasks_from_recipes() {
+        assert_eq!(kind_of(Path::new("recipes/quickstart.toml")), Kind::Recipe);
+        assert_eq!(kind_of(Path::new("recipes/eval/mibe/hoc.toml")), Kind::Task);
+        assert_eq!(kind_of(Path::new("eval.toml")), Kind::Recipe);
+    }
+
+    #[test]
+    fn what_is_in_the_binary_is_what_is_on_disk() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+        let disk: Vec<_> = on_disk(&root).unwrap();
+        let disk: Vec<_> = disk
+            .iter()
+            .map(|path| path.strip_prefix(&root).unwrap())
+            .collect();
+        let embedded: Vec<_> = RECIPES.iter().map(|(name, _)| Path::new(*name)).collect();
+        assert_eq!(disk, embedded);
+        for (name, text) in RECIPES {
+            assert!(!about(text).is_empty(), "{name} lacks `about`");
+            assert!(
+                with_parents(name).is_ok(),
+                "{name} extends a recipe that is not there"
+            );
+        }
+    }
+}

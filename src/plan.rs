@@ -1,0 +1,226 @@
+//! What will happen: a recipe with its paths resolved and its stages in order.
+//!
+//! A relative path in a recipe starts from the folder of the file in which it is written, one given with `--set`
+//! from the current folder; sources' paths start from the data root, by default the folder of the recipe.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use eval::{Task, TaskChoice};
+use finetune::Base;
+use ledger::recipe::{Document, nearest};
+
+use crate::args::{RecipeFlags, StageArgs};
+use crate::failure::Failure;
+use crate::recipe::{Recipe, problem};
+use crate::stages::known_metrics;
+
+/// A step of a run, in the order of running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// `[data]`, into `data/`.
+    Data,
+    /// `[train]`, into `adapter/` or `model/`, with its logs and checkpoints in `train/`.
+    Train,
+    /// `[merge]`, into `merged/`.
+    Merge,
+    /// `[eval]`, into `eval/`.
+    Eval,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Data => "data",
+            Self::Train => "train",
+            Self::Merge => "merge",
+            Self::Eval => "eval",
+        })
+    }
+}
+
+/// What will happen.
+pub struct Plan {
+    /// The recipe, with where everything in it comes from.
+    pub document: Document<Recipe>,
+    /// The run's folder.
+    pub out: PathBuf,
+    /// Where sources' paths start.
+    pub data_root: PathBuf,
+    /// The base model.
+    pub base: Base,
+    /// The stages that the recipe has.
+    pub stages: Vec<Stage>,
+    /// The tasks of `[eval]`.
+    pub tasks: Vec<PlannedTask>,
+}
+
+/// An entry of `eval.tasks`, found.
+#[derive(Debug)]
+pub struct PlannedTask {
+    /// The task's file.
+    pub file: PathBuf,
+    /// How many items are asked; all where not given.
+    pub limit: Option<usize>,
+    /// The tasks of the file, one a way of answering.
+    pub tasks: Vec<Task>,
+}
+
+impl Plan {
+    /// Reads a recipe and resolves it. Opens no model and no data.
+    pub fn new(recipe: &Path, flags: &RecipeFlags) -> Result<Self> {
+        check_device(&flags.device)?;
+        let document = Recipe::read(recipe, &flags.sets)?;
+        let recipe = &document.value;
+        let folder = document
+            .files
+            .first()
+            .and_then(|path| path.parent())
+            .unwrap_or(Path::new(""));
+        let out = flags
+            .out
+            .clone()
+            .unwrap_or_else(|| Path::new("runs").join(&recipe.name));
+        let data_root = flags.data_root.clone().unwrap_or_else(|| match folder {
+            folder if folder.as_os_str().is_empty() => PathBuf::from("."),
+            folder => folder.to_owned(),
+        });
+        let stages = [
+            (Stage::Data, recipe.data.is_some()),
+            (Stage::Train, recipe.train.is_some()),
+            (Stage::Merge, recipe.merge.is_some()),
+            (Stage::Eval, recipe.eval.is_some()),
+        ];
+        let stages = stages
+            .into_iter()
+            .filter_map(|(stage, has)| has.then_some(stage))
+            .collect();
+        let tasks = tasks(&document, folder)?;
+        check_expectations(&document, &tasks)?;
+        Ok(Self {
+            out,
+            data_root,
+            base: base(&document),
+            stages,
+            tasks,
+            document,
+        })
+    }
+
+    /// As [`Plan::new`], of a command's arguments.
+    pub fn of(args: &StageArgs) -> Result<Self> {
+        Self::new(&args.recipe, &args.flags)
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.document.value
+    }
+
+    /// A stage's folder.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.out.join(name)
+    }
+
+    /// Refuses a command whose stage the recipe does not have.
+    pub fn require(&self, stage: Stage) -> Result<()> {
+        if self.stages.contains(&stage) {
+            return Ok(());
+        }
+        let message = format!("the recipe `{}` has no [{stage}]", self.recipe().name);
+        Err(Failure::user(message)
+            .hint(format!("add a [{stage}] table to it"))
+            .into())
+    }
+}
+
+/// The base model, with its paths resolved.
+fn base(document: &Document<Recipe>) -> Base {
+    let model = &document.value.model;
+    let resolve = |key: &str, path: &str| document.folder_of(key).join(path);
+    match (&model.path, &model.config) {
+        (None, Some(config)) => Base::Random {
+            config: resolve("model.config", config),
+            tokenizer: model
+                .tokenizer
+                .as_deref()
+                .map(|path| resolve("model.tokenizer", path)),
+            seed: document.value.seed,
+        },
+        (path, _) => Base::Path(resolve("model.path", path.as_deref().unwrap_or_default())),
+    }
+}
+
+fn tasks(document: &Document<Recipe>, folder: &Path) -> Result<Vec<PlannedTask>> {
+    let Some(section) = &document.value.eval else {
+        return Ok(Vec::new());
+    };
+    let base = document.folder_of("eval.tasks");
+    let folders = [folder.join("eval"), PathBuf::from("recipes/eval")];
+    let tasks = section.tasks.iter().map(|entry| {
+        let choice = TaskChoice::parse(entry)?;
+        let file = eval::find_task(&choice.task, &base, &folders)?;
+        let tasks = Task::load(&file, &[])?;
+        Ok(PlannedTask {
+            file,
+            limit: choice.limit,
+            tasks,
+        })
+    });
+    tasks.collect()
+}
+
+/// Finds a misspelt metric now and not after hours of training.
+fn check_expectations(document: &Document<Recipe>, tasks: &[PlannedTask]) -> Result<()> {
+    let known = known_metrics(&document.value, tasks);
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let mut problems = Vec::new();
+    for (i, expect) in document.value.expect.iter().enumerate() {
+        let named = [
+            ("metric", Some(&expect.metric)),
+            ("above", expect.above.as_ref()),
+            ("below", expect.below.as_ref()),
+        ];
+        for (field, metric) in named {
+            let Some(metric) = metric.filter(|metric| !known.contains(&metric.as_str())) else {
+                continue;
+            };
+            let hint = match nearest(metric, &known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if known.is_empty() => "only [train] and [eval] measure anything".into(),
+                None => format!("it measures {}", known.join(", ")),
+            };
+            let message = format!("this recipe does not measure `{metric}`");
+            problems.push(problem(
+                document,
+                &format!("expect[{i}].{field}"),
+                message,
+                Some(&hint),
+            ));
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(ledger::Error::Recipe(problems).into())
+    }
+}
+
+/// Only the CPU computes in this build.
+pub fn check_device(device: &str) -> Result<()> {
+    if device == "cpu" {
+        return Ok(());
+    }
+    if device == "cuda" || device.starts_with("cuda:") {
+        let failure = Failure::user(format!(
+            "this build of medtune cannot compute on `{device}`"
+        ));
+        return Err(failure
+            .hint("leave --device out: every recipe runs on the CPU")
+            .into());
+    }
+    Err(Failure::user(format!("there is no device `{device}`"))
+        .hint("devices are: cpu")
+        .into())
+}

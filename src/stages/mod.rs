@@ -1,0 +1,206 @@
+//! The stages of a run, in their order; each is kept where nothing it depends on has changed.
+
+mod data;
+mod evaluate;
+mod expect;
+mod merge;
+mod samples;
+mod stop;
+mod train;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use adapters::{PeftAdapter, Weights};
+use anyhow::Result;
+use finetune::Base;
+use ledger::{AccessClass, FileHash, Manifest};
+use serde_json::Value;
+
+pub use expect::{Verdict, known_metrics, verdicts};
+pub use samples::{Tokens, template_of, tokens};
+pub use train::companions;
+
+use crate::failure::Failure;
+use crate::plan::{Plan, Stage};
+use crate::run::{RunFolder, access_of};
+use crate::terminal::note;
+
+/// What a run did.
+#[derive(Default)]
+pub struct Outcome {
+    /// The stages' manifests.
+    pub manifests: BTreeMap<&'static str, Manifest>,
+    /// Everything that `[[expect]]` can name.
+    pub metrics: BTreeMap<String, f64>,
+    /// The table of an evaluation.
+    pub table: Option<String>,
+    /// Training was stopped and can go on.
+    pub stopped: bool,
+}
+
+/// A run in progress: what the stages share.
+struct Work<'a> {
+    plan: &'a Plan,
+    run: &'a RunFolder,
+    /// [`Weights::fingerprint`] of the base, asked for once: it reads every weight.
+    base: Option<FileHash>,
+}
+
+/// Runs the stages that a recipe has, up to one of them.
+pub fn run(plan: &Plan, until: Option<Stage>, fresh: bool) -> Result<Outcome> {
+    let run = RunFolder::open(&plan.out, fresh)?;
+    let mut work = Work {
+        plan,
+        run: &run,
+        base: None,
+    };
+    let mut outcome = Outcome::default();
+    for stage in &plan.stages {
+        if until.is_some_and(|until| *stage > until) {
+            break;
+        }
+        let (name, manifest) = match stage {
+            Stage::Data => ("data", work.data()?),
+            Stage::Train => match work.train(&outcome.manifests["data"])? {
+                Some(manifest) => ("train", manifest),
+                None => {
+                    outcome.stopped = true;
+                    return Ok(outcome);
+                }
+            },
+            Stage::Merge => ("merge", work.merge()?),
+            Stage::Eval => {
+                let (manifest, table) = work.evaluate(&outcome.manifests)?;
+                outcome.table = Some(table);
+                ("eval", manifest)
+            }
+        };
+        outcome.metrics.extend(metrics_of(name, &manifest));
+        outcome.manifests.insert(name, manifest);
+    }
+    Ok(outcome)
+}
+
+/// The numbers of a stage that `[[expect]]` can name.
+fn metrics_of(stage: &str, manifest: &Manifest) -> BTreeMap<String, f64> {
+    let numbers = |value: Option<&Value>, prefix: &str| {
+        let entries = value.and_then(Value::as_object).into_iter().flatten();
+        let numbers =
+            entries.filter_map(|(name, value)| Some((format!("{prefix}{name}"), value.as_f64()?)));
+        numbers.collect()
+    };
+    match stage {
+        "train" => numbers(Some(&manifest.details), "train."),
+        "eval" => numbers(manifest.details.get("metrics"), ""),
+        _ => BTreeMap::new(),
+    }
+}
+
+impl Work<'_> {
+    /// The base model by its content.
+    fn base_hash(&mut self) -> Result<FileHash> {
+        if let Some(hash) = &self.base {
+            return Ok(hash.clone());
+        }
+        let sha256 = match &self.plan.base {
+            Base::Path(path) => Weights::open(path)?.fingerprint()?,
+            base => finetune::Checkpoint::open(base)?.weights.fingerprint()?,
+        };
+        // The weights may lie in many files; their length says nothing more.
+        let hash = FileHash {
+            path: "base".into(),
+            sha256,
+            bytes: 0,
+        };
+        Ok(self.base.insert(hash).clone())
+    }
+
+    /// The terms that the base comes under.
+    fn base_access(&self) -> AccessClass {
+        match &self.plan.base {
+            Base::Path(path) => access_of(path),
+            Base::Random { .. } => AccessClass::Open,
+        }
+    }
+
+    /// The adapter that tuning starts from, or that is evaluated.
+    fn given_adapter(&self) -> Option<PathBuf> {
+        given_adapter(self.plan)
+    }
+}
+
+/// `model.adapter`, with its path resolved.
+pub fn given_adapter(plan: &Plan) -> Option<PathBuf> {
+    let path = plan.recipe().model.adapter.as_deref()?;
+    Some(plan.document.folder_of("model.adapter").join(path))
+}
+
+/// The model that a recipe makes: where its weights are, and the adapter to put on them.
+pub struct Tuned {
+    /// The weights.
+    pub base: Base,
+    /// The adapter, where it is not merged into them.
+    pub adapter: Option<PathBuf>,
+}
+
+/// What the recipe's stages have made so far: merged weights, or fully trained ones, or an adapter on the base.
+pub fn tuned(plan: &Plan) -> Result<Tuned> {
+    let on_base = |adapter| Tuned {
+        base: plan.base.clone(),
+        adapter,
+    };
+    let made = |name: &str| {
+        let folder = plan.folder(name);
+        Manifest::read(&folder).map(|manifest| manifest.map(|_| folder))
+    };
+    if plan.recipe().merge.is_some()
+        && let Some(folder) = made("merged")?
+    {
+        return Ok(Tuned {
+            base: Base::Path(folder),
+            adapter: None,
+        });
+    }
+    if plan.recipe().train.is_none() {
+        return Ok(on_base(given_adapter(plan)));
+    }
+    if let Some(folder) = made(train::product(plan))? {
+        return Ok(match train::product(plan) {
+            "adapter" => on_base(Some(folder)),
+            _ => Tuned {
+                base: Base::Path(folder),
+                adapter: None,
+            },
+        });
+    }
+    let failure = Failure::user(format!(
+        "the recipe `{}` has not been trained yet",
+        plan.recipe().name
+    ));
+    Err(failure
+        .hint("train it first with `medtune train RECIPE`, or name its folder with --out")
+        .into())
+}
+
+/// Loads a model that answers.
+pub fn load(plan: &Plan, model: &Tuned, name: &str, chat: bool) -> Result<finetune::Model> {
+    let checkpoint = finetune::Checkpoint::open(&model.base)?;
+    let adapter = model
+        .adapter
+        .as_deref()
+        .map(PeftAdapter::load)
+        .transpose()?;
+    let template = template_of(plan, &checkpoint.tokenizer, chat)?;
+    Ok(checkpoint.into_model(
+        plan.recipe().model.dtype.into(),
+        adapter,
+        template,
+        name.to_owned(),
+    )?)
+}
+
+/// A line about a stage that is done.
+fn done(stage: &str, what: &str) {
+    note(&format!("{stage:<6} {what}"));
+}

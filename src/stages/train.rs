@@ -1,0 +1,386 @@
+//! The training stage: samples and a base to an adapter, or to a whole model.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use adapters::recipe::AdapterSection;
+use adapters::{ExportOptions, LoraConfig, Method, Parameters, PeftAdapter};
+use anyhow::{Context, Result};
+use datasets::BuiltSamples;
+use finetune::recipe::{TrainMethod, TrainSection};
+use finetune::{Checkpoint, TrainJob, TrainOutcome};
+use ledger::files::{StagedDir, write_atomic};
+use ledger::{FileHash, Manifest};
+use serde_json::{Value, json};
+
+use super::stop::Stop;
+use super::{Tokens, Work, done, template_of, tokens};
+use crate::plan::Plan;
+use crate::run::{Clock, StageInput};
+use crate::terminal::{bar, count, note};
+
+/// The folder of what training makes.
+pub(super) fn product(plan: &Plan) -> &'static str {
+    match plan.recipe().train.as_ref().map(|train| train.method) {
+        Some(TrainMethod::Full) => "model",
+        _ => "adapter",
+    }
+}
+
+/// What goes into a training.
+struct Prepared {
+    checkpoint: Checkpoint,
+    train: Tokens,
+    validation: Tokens,
+}
+
+impl Work<'_> {
+    /// Trains, or goes on with a training; `None` where it was stopped before its end.
+    pub(super) fn train(&mut self, data: &Manifest) -> Result<Option<Manifest>> {
+        let input = self.train_input(data)?;
+        let product = product(self.plan);
+        if let Some(manifest) = self.run.kept(product, &input)? {
+            return Ok(Some(manifest));
+        }
+        let clock = Clock::start();
+        let prepared = self.prepare()?;
+        let folder = self.run.folder("train");
+        let method = self.method();
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make `{}`", folder.display()))?;
+        write_too_long(&folder, &prepared)?;
+        let outcome = self.steps(&prepared, &method, &input, &folder)?;
+        let facts = json!({
+            "tokens": outcome.tokens,
+            "target_tokens": outcome.target_tokens,
+            "step_secs": outcome.step_secs,
+            "tokens_per_sec": outcome.tokens as f64 / outcome.step_secs,
+            "resumed_from_step": outcome.resumed_from,
+            "eval_loss_before": outcome.eval_loss_before,
+        });
+        if outcome.stopped {
+            let (steps, total) = (count(outcome.steps), count(outcome.total_steps));
+            done(
+                "train",
+                &format!(
+                    "stopped after step {steps} of {total}; the same command goes on from there"
+                ),
+            );
+            return Ok(None);
+        }
+        let access = data.access.max(self.base_access());
+        let details = json!({
+            "steps": outcome.total_steps,
+            "loss": outcome.final_loss,
+            "eval_loss": outcome.eval_loss,
+            "trained_parameters": elements(&outcome.parameters),
+        });
+        let target = self.run.folder(product);
+        let write = |folder: &Path| -> Result<Manifest> {
+            let mut manifest = input.manifest(folder, access, details)?;
+            manifest.counts = counts(&prepared);
+            manifest.write(folder)?;
+            clock.write(folder, facts)?;
+            Ok(manifest)
+        };
+        let manifest = match &method {
+            Method::Lora(config) => {
+                let staged = StagedDir::create(&target)?;
+                self.save_adapter(
+                    &prepared.checkpoint,
+                    &outcome.parameters,
+                    config,
+                    staged.path(),
+                )?;
+                let manifest = write(staged.path())?;
+                staged.commit()?;
+                manifest
+            }
+            _ => {
+                let options = ExportOptions {
+                    companions: companions(&prepared.checkpoint)?,
+                    ..Default::default()
+                };
+                adapters::save_full(
+                    &prepared.checkpoint.weights,
+                    &outcome.parameters,
+                    &target,
+                    &options,
+                )?;
+                write(&target)?
+            }
+        };
+        summary(&outcome, &clock);
+        Ok(Some(manifest))
+    }
+
+    fn train_input(&mut self, data: &Manifest) -> Result<StageInput> {
+        let recipe = self.plan.recipe();
+        let section = recipe.data.clone().unwrap_or_default();
+        let mut inputs = vec![self.base_hash()?];
+        inputs.extend(data.outputs.iter().map(|file| FileHash {
+            path: format!("data/{}", file.path),
+            ..file.clone()
+        }));
+        if let Some(adapter) = self.given_adapter() {
+            let files = FileHash::tree(&adapter)?.into_iter();
+            inputs.extend(files.map(|file| FileHash {
+                path: format!("start/{}", file.path),
+                ..file
+            }));
+        }
+        let tokenizer = Checkpoint::open(&self.plan.base)?.tokenizer.fingerprint()?;
+        inputs.push(FileHash {
+            path: "tokenizer".into(),
+            sha256: tokenizer,
+            bytes: 0,
+        });
+        Ok(StageInput {
+            stage: "train",
+            inputs,
+            settings: json!({
+                "seed": recipe.seed,
+                "dtype": recipe.model.dtype,
+                "adapter": recipe.adapter,
+                "train": what_trains(recipe.train.as_ref())?,
+                "data": {
+                    "template": section.template,
+                    "max_seq_len": section.max_seq_len,
+                    "on_too_long": section.on_too_long,
+                    "packing": section.packing,
+                },
+            }),
+        })
+    }
+
+    fn prepare(&self) -> Result<Prepared> {
+        let section = self.plan.recipe().data.clone().unwrap_or_default();
+        let BuiltSamples { train, validation } = datasets::load_built(&self.run.folder("data"))?;
+        let checkpoint = Checkpoint::open(&self.plan.base)?;
+        let chat = matches!(train, datasets::Samples::Conversations(_));
+        let template = template_of(self.plan, &checkpoint.tokenizer, chat)?;
+        let train = tokens(&train, &section, &checkpoint.tokenizer, &template)?;
+        let validation = tokens(&validation, &section, &checkpoint.tokenizer, &template)?;
+        for (what, set) in [("training", &train), ("validation", &validation)] {
+            if set.dropped + set.truncated > 0 {
+                note(&format!(
+                    "train  {what} samples longer than {} tokens: {} left out, {} with a shortened prompt; all are in {}",
+                    section.max_seq_len,
+                    set.dropped,
+                    set.truncated,
+                    self.run.folder("train").join(TOO_LONG_FILE).display()
+                ));
+            }
+        }
+        Ok(Prepared {
+            checkpoint,
+            train,
+            validation,
+        })
+    }
+
+    fn method(&self) -> Method {
+        let recipe = self.plan.recipe();
+        match (
+            &recipe.adapter,
+            recipe.train.as_ref().map(|train| train.method),
+        ) {
+            (Some(AdapterSection::Lora(lora)), Some(TrainMethod::Adapter)) => {
+                Method::Lora(LoraConfig::from(lora))
+            }
+            _ => Method::Full,
+        }
+    }
+
+    fn steps(
+        &self,
+        prepared: &Prepared,
+        method: &Method,
+        input: &StageInput,
+        folder: &Path,
+    ) -> Result<TrainOutcome> {
+        let recipe = self.plan.recipe();
+        let section = recipe.data.clone().unwrap_or_default();
+        let settings = recipe.train.clone().unwrap_or_default();
+        let start = self
+            .given_adapter()
+            .map(|path| PeftAdapter::load(&path))
+            .transpose()?;
+        let (decoder, parameters) = prepared.checkpoint.decoder(
+            recipe.model.dtype.into(),
+            method.clone(),
+            start,
+            recipe.seed,
+        )?;
+        done(
+            "train",
+            &format!(
+                "{} parameters, {} samples",
+                count(elements(&parameters)),
+                count(prepared.train.samples.len() as u64)
+            ),
+        );
+        let stop = Stop::listen()?;
+        let job = TrainJob {
+            decoder: &decoder,
+            parameters,
+            train: &prepared.train.samples,
+            validation: &prepared.validation.samples,
+            settings: &settings,
+            max_seq_len: section.max_seq_len,
+            packing: section.packing,
+            seed: recipe.seed,
+            folder,
+            run: identity(input),
+            stop: stop.flag(),
+        };
+        let bar = bar(0, "train");
+        let outcome = finetune::train(job, &mut |step, total| {
+            bar.set_length(total);
+            bar.set_position(step.step);
+            bar.set_message(format!(
+                "loss {:.3}, {:.0} tokens/s",
+                step.loss, step.tokens_per_sec
+            ));
+        });
+        bar.finish_and_clear();
+        Ok(outcome?)
+    }
+
+    fn save_adapter(
+        &mut self,
+        checkpoint: &Checkpoint,
+        parameters: &Parameters,
+        config: &LoraConfig,
+        folder: &Path,
+    ) -> Result<()> {
+        let belonging = adapters::Belonging {
+            base_fingerprint: self.base_hash()?.sha256,
+            tokenizer_fingerprint: Some(checkpoint.tokenizer.fingerprint()?),
+        };
+        // As the recipe writes it: an absolute path would be another one on every machine.
+        let base = self.plan.recipe().model.path.as_deref();
+        adapters::peft::save(folder, parameters, config, base, Some(&belonging))?;
+        Ok(())
+    }
+}
+
+/// The files that a model of a GGUF base, or of fresh weights, needs beside its weights.
+pub fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>> {
+    let in_folder = checkpoint
+        .weights
+        .folder()
+        .is_some_and(|folder| folder.join("tokenizer.json").is_file());
+    if in_folder {
+        return Ok(Vec::new());
+    }
+    let (tokenizer, config) = checkpoint.tokenizer.files_json()?;
+    Ok(vec![
+        ("tokenizer.json".into(), tokenizer),
+        ("tokenizer_config.json".into(), config),
+    ])
+}
+
+/// The file of samples that were too long, in `train/`.
+const TOO_LONG_FILE: &str = "too_long.jsonl";
+
+fn write_too_long(folder: &Path, prepared: &Prepared) -> Result<()> {
+    let all = prepared
+        .train
+        .too_long
+        .iter()
+        .chain(&prepared.validation.too_long);
+    let text: String = all.map(|sample| format!("{sample}\n")).collect();
+    Ok(write_atomic(&folder.join(TOO_LONG_FILE), text.as_bytes())?)
+}
+
+/// The settings that the trained weights depend on: not how often the way there is looked at or saved.
+fn what_trains(section: Option<&TrainSection>) -> Result<Value> {
+    let mut settings = serde_json::to_value(section)?;
+    if let Some(settings) = settings.as_object_mut() {
+        for key in ["eval_steps", "save_steps", "save_total_limit"] {
+            settings.remove(key);
+        }
+    }
+    Ok(settings)
+}
+
+/// What a checkpoint must have in common with the run that goes on from it, by dotted key.
+fn identity(input: &StageInput) -> BTreeMap<String, String> {
+    fn flatten(value: &Value, key: &str, all: &mut BTreeMap<String, String>) {
+        match value {
+            Value::Object(entries) => {
+                for (name, value) in entries {
+                    flatten(
+                        value,
+                        &if key.is_empty() {
+                            name.clone()
+                        } else {
+                            format!("{key}.{name}")
+                        },
+                        all,
+                    );
+                }
+            }
+            leaf => {
+                all.insert(key.to_owned(), leaf.to_string());
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    flatten(&input.settings, "", &mut all);
+    all.extend(
+        input
+            .inputs
+            .iter()
+            .map(|file| (format!("input {}", file.path), file.sha256.clone())),
+    );
+    all
+}
+
+fn counts(prepared: &Prepared) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for (name, set) in [
+        ("train", &prepared.train),
+        ("validation", &prepared.validation),
+    ] {
+        let mut add = |what: &str, number| counts.insert(format!("{name}.{what}"), number);
+        add("samples", set.samples.len() as u64);
+        add("tokens", set.tokens());
+        add("target_tokens", set.target_tokens());
+        add("dropped_too_long", set.dropped as u64);
+        add("truncated", set.truncated as u64);
+    }
+    counts
+}
+
+fn elements(parameters: &Parameters) -> u64 {
+    parameters
+        .0
+        .iter()
+        .map(|parameter| parameter.value.elem_count() as u64)
+        .sum()
+}
+
+fn summary(outcome: &TrainOutcome, clock: &Clock) {
+    let mut what = format!("{} steps", count(outcome.total_steps));
+    if outcome.resumed_from > 0 {
+        what.push_str(&format!(" (from step {} on)", count(outcome.resumed_from)));
+    }
+    if let Some(loss) = outcome.final_loss {
+        what.push_str(&format!(", loss {loss:.3}"));
+    }
+    match (outcome.eval_loss_before, outcome.eval_loss) {
+        (Some(before), Some(after)) => {
+            what.push_str(&format!(", held-out loss {before:.3} to {after:.3}"))
+        }
+        (None, Some(after)) => what.push_str(&format!(", held-out loss {after:.3}")),
+        _ => {}
+    }
+    let speed = outcome.tokens as f64 / outcome.step_secs;
+    if speed.is_finite() {
+        what.push_str(&format!(", {} tokens/s", count(speed as u64)));
+    }
+    done("train", &format!("{what}, in {}", clock.shown()));
+}
