@@ -184,7 +184,7 @@ mod tests {
         let logits = [2.0f32.ln(), 1.0f32.ln(), 1.0f32.ln()];
         let mut counts = [0; 3];
         for i in 0..1000 {
-            counts[sample(&logits, 1.0, 1.0, i as f64 / 1000.0) as usize] += 1;
+            counts[sample(&logits, 1.0, 1.0, (i as f64 + 0.5) / 1000.0) as usize] += 1;
         }
         assert_eq!(counts, [500, 250, 250]);
         assert!((0..100).all(|i| sample(&logits, 1.0, 0.4, i as f64 / 100.0) == 0));

@@ -1,6 +1,6 @@
 //! The same samples give the same gradient however they are batched, and packed neighbours do not see each other.
 
-use adapters::{Builder, LoraConfig, Method, ParamId, Parameters, Weights};
+use adapters::{Builder, LoraConfig, Method, ParamId, Parameters, TargetModules, Weights};
 use candle_core::{DType, Tensor};
 use datasets::{Batch, Pack, Tokenized};
 use finetune::models::decoder_config;
@@ -18,9 +18,21 @@ fn config() -> Value {
 }
 
 fn model(compute: DType, dropout: f64) -> (Decoder, Parameters) {
+    seeded_model(compute, dropout, 5)
+}
+
+/// Weights of 0.05: between transformers' initialisation (0.02) and the square root of one over the width (0.17). Rounding grows
+/// with them; at 0.2 the f32 gradients below differ by 1.0e-6, at 0.05 by half of that.
+fn seeded_model(compute: DType, dropout: f64, seed: u64) -> (Decoder, Parameters) {
     let shape = decoder_config(&config()).unwrap();
-    let weights = Weights::random(config(), tensor_specs(&shape, 0.2), 5);
-    let lora = LoraConfig { rank: 3, alpha: 7.0, dropout, ..Default::default() };
+    let weights = Weights::random(config(), tensor_specs(&shape, 0.05), seed);
+    let lora = LoraConfig {
+        rank: 3,
+        alpha: 7.0,
+        dropout,
+        target_modules: TargetModules::AllLinear,
+        use_rslora: false,
+    };
     let mut builder = Builder::new(&weights, compute, Method::Lora(lora), 9);
     let decoder = Decoder::build(&mut builder, shape, compute).unwrap();
     let mut parameters = builder.finish().unwrap();
@@ -73,7 +85,12 @@ fn gradients(decoder: &Decoder, parameters: &Parameters, batches: &[Batch]) -> (
 }
 
 fn same_gradients(compute: DType, dropout: f64, tolerance: f64) {
-    let (decoder, parameters) = model(compute, dropout);
+    for seed in 1..=5 {
+        same_gradients_of(seeded_model(compute, dropout, seed), tolerance);
+    }
+}
+
+fn same_gradients_of((decoder, parameters): (Decoder, Parameters), tolerance: f64) {
     let samples = samples();
     let all: Vec<&Tokenized> = samples.iter().collect();
     let singles: Vec<Pack> = samples.iter().map(Pack::single).collect();
@@ -85,17 +102,21 @@ fn same_gradients(compute: DType, dropout: f64, tolerance: f64) {
         ("one pack, other order", vec![Batch::from_packs([&pack_of(&shuffled)])]),
     ];
     let (loss, reference) = gradients(&decoder, &parameters, &ways[0].1);
+    let of = |g: &Gradients, i: usize| g.get(ParamId(i)).unwrap().clone();
+    let largest = (0..parameters.0.len()).map(|i| max_abs(&of(&reference, i))).fold(0.0, f64::max);
+    let mut worst = 0f64;
     for (name, batches) in &ways[1..] {
         let (other_loss, other) = gradients(&decoder, &parameters, batches);
         assert!((loss - other_loss).abs() <= tolerance * loss, "{name}: loss {other_loss} against {loss}");
         for (i, p) in parameters.0.iter().enumerate() {
-            let (a, b) = (reference.get(ParamId(i)).unwrap(), other.get(ParamId(i)).unwrap());
-            let largest = max_abs(a);
-            assert!(largest > 0.0, "{}: gradient is zero", p.name);
+            let (a, b) = (of(&reference, i), of(&other, i));
+            assert!(max_abs(&a) > 0.0, "{}: gradient is zero", p.name);
             let difference = max_abs(&(a - b).unwrap());
+            worst = worst.max(difference / largest);
             assert!(difference <= tolerance * largest, "{name}, {}: {difference:.1e} of {largest:.1e}", p.name);
         }
     }
+    println!("{:?}: max |difference| is {worst:.1e} of max |gradient|", decoder.compute());
 }
 
 fn max_abs(t: &Tensor) -> f64 {

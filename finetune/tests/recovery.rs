@@ -75,7 +75,13 @@ fn run(setup: Setup) -> finetune::Result<TrainOutcome> {
 }
 
 fn lora() -> Method {
-    Method::Lora(LoraConfig { rank: 2, alpha: 6.0, dropout: 0.1, ..Default::default() })
+    Method::Lora(LoraConfig {
+        rank: 2,
+        alpha: 6.0,
+        dropout: 0.1,
+        target_modules: adapters::TargetModules::AllLinear,
+        use_rslora: false,
+    })
 }
 
 fn values(outcome: &TrainOutcome) -> Vec<(String, Vec<f32>)> {

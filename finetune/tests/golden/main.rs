@@ -154,7 +154,7 @@ fn greedy_generation_agrees() {
         let (decoder, _) = a.frozen(None);
         let prompt: Vec<u32> = a.batch("").input_ids[..6].to_vec();
         let mut cache = decoder.new_cache();
-        let mut all = prompt.clone();
+        let mut all: Vec<u32> = Vec::new();
         let mut feed = prompt;
         for _ in 0..12 {
             let logits = decoder.extend(&[&feed], &mut [&mut cache]).unwrap();
