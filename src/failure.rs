@@ -161,10 +161,18 @@ mod tests {
             source: ErrorKind::NotFound.into(),
         };
         let error = anyhow::Error::from(error).context("cannot build the data");
-        insta::assert_snapshot!(describe(&error), @"");
+        insta::assert_snapshot!(describe(&error), @"
+        error: cannot build the data
+          cannot read `quick.toml`
+          entity not found
+        hint: check the path; a relative one starts from the current folder
+        ");
         assert_eq!(exit_of(&error), Exit::User);
         let error = anyhow::Error::from(Failure::user("no such thing").hint("try another"));
-        insta::assert_snapshot!(describe(&error), @"");
+        insta::assert_snapshot!(describe(&error), @"
+        error: no such thing
+        hint: try another
+        ");
         assert_eq!(exit_of(&error), Exit::User);
     }
 

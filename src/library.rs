@@ -86,11 +86,11 @@ fn parent_of((name, text): (&str, &str)) -> Option<String> {
     Some(folder.join(parent).to_string_lossy().replace('\\', "/"))
 }
 
-/// What a recipe says about itself in one line.
-pub fn about(text: &str) -> String {
-    let about = text.parse::<toml::Table>().ok();
-    let about = about.and_then(|table| Some(table.get("about")?.as_str()?.to_owned()));
-    about.unwrap_or_default()
+/// What a recipe says about itself in one line, or else the one that it extends.
+pub fn about(name: &str) -> String {
+    let files = with_parents(name).unwrap_or_default();
+    let about = |(_, text): &(&str, &str)| Some(text.parse::<toml::Table>().ok()?.get("about")?.as_str()?.to_owned());
+    files.iter().find_map(about).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -114,8 +114,8 @@ mod tests {
             .collect();
         let embedded: Vec<_> = RECIPES.iter().map(|(name, _)| Path::new(*name)).collect();
         assert_eq!(disk, embedded);
-        for (name, text) in RECIPES {
-            assert!(!about(text).is_empty(), "{name} lacks `about`");
+        for (name, _) in RECIPES {
+            assert!(!about(name).is_empty(), "{name} lacks `about`");
             assert!(
                 with_parents(name).is_ok(),
                 "{name} extends a recipe that is not there"

@@ -161,6 +161,20 @@ impl Clock {
     }
 }
 
+/// What the CPU can do, as far as the arithmetic of training depends on it: same level, same bytes.
+pub fn cpu_level() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            return "x86-64-v4";
+        }
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            return "x86-64-v3";
+        }
+    }
+    std::env::consts::ARCH
+}
+
 fn cpu_name() -> Option<String> {
     let info = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;

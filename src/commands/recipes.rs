@@ -37,8 +37,8 @@ fn list(json: bool) -> Result<()> {
             Kind::Recipe => "recipe",
             Kind::Task => "task",
         };
-        let all = RECIPES.iter().map(|(name, text)| {
-            json!({"name": plain(name), "kind": kind(name), "about": library::about(text)})
+        let all = RECIPES.iter().map(|(name, _)| {
+            json!({"name": plain(name), "kind": kind(name), "about": library::about(name)})
         });
         return print_json(&all.collect());
     }
@@ -47,7 +47,7 @@ fn list(json: bool) -> Result<()> {
             .iter()
             .filter(|(name, _)| library::kind_of(Path::new(name)) == kind);
         let rows: Vec<_> = of_kind
-            .map(|(name, text)| vec![plain(name), library::about(text)])
+            .map(|(name, _)| vec![plain(name), library::about(name)])
             .collect();
         // The second column is prose: to the left.
         let width = rows.iter().map(|row| row[0].len()).max().unwrap_or(0);

@@ -192,7 +192,14 @@ mod tests {
             .iter()
             .map(Verdict::line)
             .collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"
+        met      tuned.qa.accuracy = 0.5500, expected at least 0.5 and above base.qa.accuracy = 0.3300
+        NOT MET  tuned.qa.accuracy = 0.5500, expected at most 0.5
+        met      base.qa.accuracy = 0.3300, expected below tuned.qa.accuracy = 0.5500
+        NOT MET  tuned.qa.accuracy = 0.5500, expected above base.qa.f1 = not measured
+        NOT MET  tuned.qa.f1 = not measured, expected at least 0
+        NOT MET  tuned.odd = NaN, expected at least 0
+        ");
     }
 
     #[test]

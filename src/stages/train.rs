@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::stop::Stop;
 use super::{Tokens, Work, done, template_of, tokens};
 use crate::plan::Plan;
-use crate::run::{Clock, StageInput};
+use crate::run::{Clock, StageInput, cpu_level};
 use crate::terminal::{bar, count, note};
 
 /// The folder of what training makes.
@@ -75,6 +75,7 @@ impl Work<'_> {
             "loss": outcome.final_loss,
             "eval_loss": outcome.eval_loss,
             "trained_parameters": elements(&outcome.parameters),
+            "cpu_level": cpu_level(),
         });
         let target = self.run.folder(product);
         let write = |folder: &Path| -> Result<Manifest> {
