@@ -78,9 +78,10 @@ impl LinearGroup {
         if self.members.iter().any(Member::needs_input) {
             saved.x = Some(x.clone());
         }
+        let wide = self.widen_for_adapters(x)?;
         let mut outputs = Vec::with_capacity(self.members.len());
         for member in &self.members {
-            let (y, h) = member.forward(x, Some(pass), self.dtype)?;
+            let (y, h) = member.forward(x, wide.as_ref(), Some(pass), self.dtype)?;
             outputs.push(y);
             saved.h.push(h.filter(|_| member.trains_adapter()));
         }
@@ -89,10 +90,18 @@ impl LinearGroup {
 
     /// Each member's output, keeping nothing and dropping nothing.
     pub fn infer(&self, x: &Tensor) -> Result<Vec<Tensor>> {
-        self.members
+        let wide = self.widen_for_adapters(x)?;
+        let outputs = self
+            .members
             .iter()
-            .map(|m| Ok(m.forward(x, None, self.dtype)?.0))
-            .collect()
+            .map(|m| Ok(m.forward(x, wide.as_ref(), None, self.dtype)?.0));
+        outputs.collect()
+    }
+
+    /// x in the accumulate dtype, once for all members, if one of them has an adapter to read it.
+    fn widen_for_adapters(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        let adapted = self.members.iter().any(|m| m.lora.is_some());
+        Ok(if adapted { Some(widen(x)?) } else { None })
     }
 
     /// Hands the gradients of what is trained to `sink`, and returns that of x (T, K) in the accumulate dtype if it
@@ -106,17 +115,26 @@ impl LinearGroup {
         need_dx: bool,
         sink: &mut dyn GradSink,
     ) -> Result<Option<Tensor>> {
+        if dy.len() != self.members.len() {
+            return Err(kernels::Error::Length {
+                op: "LinearGroup::backward",
+                what: "dy",
+                expected: self.members.len(),
+                found: dy.len(),
+            }
+            .into());
+        }
+        let x = saved.x.as_ref().map(widen).transpose()?;
         let mut dx: Option<Tensor> = None;
         for ((member, dy), h) in self.members.iter().zip(dy).zip(saved.h) {
-            let dy = widen(dy)?;
             if need_dx {
-                let through_weight = kernels::linear_dx(&dy, &member.matrix)?;
+                let through_weight = kernels::linear_dx(dy, &member.matrix)?;
                 match &mut dx {
                     None => dx = Some(through_weight),
                     Some(sum) => kernels::add_assign(sum, &through_weight)?,
                 }
             }
-            member.backward(saved.x.as_ref(), h, &dy, pass, dx.as_mut(), sink)?;
+            member.backward(x.as_ref(), h, &widen(dy)?, pass, dx.as_mut(), sink)?;
         }
         Ok(dx)
     }
@@ -134,6 +152,7 @@ impl Member {
     fn forward(
         &self,
         x: &Tensor,
+        wide: Option<&Tensor>,
         pass: Option<&Pass>,
         dtype: DType,
     ) -> Result<(Tensor, Option<Tensor>)> {
@@ -142,8 +161,8 @@ impl Member {
             kernels::add_bias(&mut y, bias)?;
         }
         let mut h = None;
-        if let Some(lora) = &self.lora {
-            let low = product(&lora.input(x, pass)?, Op::Plain, &lora.a, Op::Transposed)?;
+        if let (Some(lora), Some(wide)) = (&self.lora, wide) {
+            let low = product(&lora.drop(wide, pass)?, Op::Plain, &lora.a, Op::Transposed)?;
             gemm(
                 &mut y,
                 1.0,
@@ -158,7 +177,7 @@ impl Member {
         Ok((kernels::narrow(&y, dtype)?, h))
     }
 
-    /// `dx`, if it is wanted, already holds dy W and gets the adapter's part added.
+    /// `x` and `dy` in the accumulate dtype; `dx`, if it is wanted, already holds dy W and gets the adapter's part added.
     fn backward(
         &self,
         x: Option<&Tensor>,
@@ -169,7 +188,7 @@ impl Member {
         sink: &mut dyn GradSink,
     ) -> Result<()> {
         if let (Some(param), Some(x)) = (self.weight_param, x) {
-            sink.add(param, product(dy, Op::Transposed, &widen(x)?, Op::Plain)?)?;
+            sink.add(param, product(dy, Op::Transposed, x, Op::Plain)?)?;
         }
         if let Some((_, Some(param))) = &self.bias {
             sink.add(*param, kernels::sum_rows(dy)?)?;
@@ -182,25 +201,22 @@ impl Member {
 }
 
 impl Lora {
-    /// d(x) in the accumulate dtype.
-    fn input(&self, x: &Tensor, pass: Option<&Pass>) -> Result<Tensor> {
-        let x = widen(x)?;
-        match pass {
-            Some(pass) => self.drop(x, pass),
-            None => Ok(x),
-        }
+    /// Whether d is anything but the identity.
+    fn drops(&self, pass: &Pass) -> bool {
+        pass.training && self.dropout > 0.0
     }
 
-    fn drop(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
-        if !pass.training || self.dropout == 0.0 {
-            return Ok(x);
-        }
+    /// d(x), of x or of a gradient.
+    fn drop(&self, x: &Tensor, pass: Option<&Pass>) -> Result<Tensor> {
+        let Some(pass) = pass.filter(|p| self.drops(p)) else {
+            return Ok(x.clone());
+        };
         let key = DropoutKey {
             seed: pass.seed,
             step: pass.step,
             module: self.module,
         };
-        Ok(kernels::dropout(&x, self.dropout, key, pass.rows)?)
+        Ok(kernels::dropout(x, self.dropout, key, pass.rows)?)
     }
 
     fn backward(
@@ -221,7 +237,7 @@ impl Lora {
         if let Some(((a_param, b_param), (x, h))) = trained {
             sink.add(
                 a_param,
-                product(&g, Op::Transposed, &self.input(x, Some(pass))?, Op::Plain)?,
+                product(&g, Op::Transposed, &self.drop(x, Some(pass))?, Op::Plain)?,
             )?;
             let mut db = zeros(self.b.dims2()?, dy.dtype())?;
             gemm(
@@ -236,8 +252,9 @@ impl Lora {
             sink.add(b_param, db)?;
         }
         let Some(dx) = dx else { return Ok(()) };
-        if pass.training && self.dropout > 0.0 {
-            let through_adapter = self.drop(product(&g, Op::Plain, &self.a, Op::Plain)?, pass)?;
+        if self.drops(pass) {
+            let through_adapter = product(&g, Op::Plain, &self.a, Op::Plain)?;
+            let through_adapter = self.drop(&through_adapter, Some(pass))?;
             kernels::add_assign(dx, &through_adapter)?;
         } else {
             gemm(dx, 1.0, 1.0, &g, Op::Plain, &self.a, Op::Plain)?;

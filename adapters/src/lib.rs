@@ -15,6 +15,7 @@ mod fingerprint;
 mod folder;
 mod gguf;
 mod group;
+mod hint;
 mod lora;
 mod mapped;
 mod merge;

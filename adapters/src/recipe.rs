@@ -67,10 +67,12 @@ pub enum AdapterSection {
 #[serde(deny_unknown_fields, default)]
 pub struct LoraSection {
     /// Rank of the update
+    #[schemars(range(min = 1))]
     pub rank: usize,
     /// The update is scaled by alpha / rank
     pub alpha: f64,
     /// Probability that an element of the adapter's input is dropped in training
+    #[schemars(range(min = 0, max = 1))]
     pub dropout: f64,
     /// Which linear layers carry an adapter
     pub target_modules: TargetModules,

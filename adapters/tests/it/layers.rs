@@ -402,3 +402,28 @@ fn bf16_outputs_are_the_f32_sum_rounded_once() {
         assert_eq!(distance(y, &once), 0.0);
     }
 }
+
+#[test]
+fn gradients_for_fewer_outputs_than_there_are_are_refused() {
+    let weights = weights();
+    let (group, _) = build(&weights, DType::F32, Method::Full);
+    let rows = rows();
+    let pass = Pass {
+        training: true,
+        seed: 0,
+        step: 0,
+        rows: &rows,
+    };
+    let (_, saved) = group
+        .forward(&tensor((TOKENS, INNER), DType::F32, 1), &pass)
+        .unwrap();
+    let two = &output_gradients(DType::F32)[..2];
+    let found = crate::support::refused(group.backward(
+        saved,
+        two,
+        &pass,
+        false,
+        &mut Gradients::default(),
+    ));
+    insta::assert_snapshot!(found, @"LinearGroup::backward: dy has 2 entries, but 3 are needed");
+}

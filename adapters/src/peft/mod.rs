@@ -3,27 +3,22 @@
 //! What PEFT has no place for (whose base and tokenizer the adapter belongs to) lies beside them in `medtune.json`, so
 //! that PEFT is not confused by unknown keys. Source: `LoraConfig` and `save_pretrained` of huggingface/peft.
 
+mod config;
+
+pub use config::PeftConfig;
+
 use crate::safetensors_file::{self, Entry, Stored};
 use crate::{Error, LoraConfig, Parameters, Result, TargetModules, encode, folder};
 use candle_core::{DType, Tensor};
 use kernels::Matrix;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";
 const MODEL: &str = "adapter_model.safetensors";
 const BELONGING: &str = "medtune.json";
-
-/// The part of `adapter_config.json` that says something.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PeftConfig {
-    /// Rank, scaling, dropout and targets.
-    pub lora: LoraConfig,
-    /// `base_model_name_or_path`.
-    pub base_model: Option<String>,
-}
 
 /// Which base and tokenizer an adapter was trained on, by hash.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,7 +60,7 @@ fn parse_key(key: &str) -> Option<(&str, &'static str)> {
 impl PeftAdapter {
     /// Reads a folder that PEFT or medtune wrote.
     pub fn load(dir: &Path) -> Result<Self> {
-        let mut config = read_config(&dir.join(CONFIG))?;
+        let mut config = config::read(&dir.join(CONFIG))?;
         let path = dir.join(MODEL);
         if !path.is_file() && dir.join("adapter_model.bin").is_file() {
             return Err(Error::OnlyBinWeights {
@@ -247,122 +242,6 @@ fn read_matrix(key: &str, stored: Stored) -> Result<Tensor> {
     Ok(tensor)
 }
 
-/// Settings that change nothing in how a saved adapter is applied, whatever their value.
-const WITHOUT_EFFECT: &[&str] = &[
-    "auto_mapping",
-    "base_model_name_or_path",
-    "exclude_modules",
-    "inference_mode",
-    "layers_pattern",
-    "layers_to_transform",
-    "loftq_config",
-    "lora_dropout",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "target_modules",
-    "task_type",
-    "r",
-    "lora_alpha",
-    "use_rslora",
-];
-
-/// Reads the settings, refusing by name each one that is on and not supported, also those that PEFT has yet to invent.
-fn read_config(path: &Path) -> Result<PeftConfig> {
-    let json = folder::read_json(path)?;
-    let refused = |key: &str, value: &Value| {
-        Err(Error::AdapterSetting {
-            path: path.into(),
-            key: key.into(),
-            value: value.to_string(),
-        })
-    };
-    let Some(settings) = json.as_object() else {
-        return Err(Error::Damaged {
-            path: path.into(),
-            reason: "it is not an object".into(),
-        });
-    };
-    match settings.get("peft_type") {
-        Some(Value::String(kind)) if kind == "LORA" => {}
-        other => return refused("peft_type", other.unwrap_or(&Value::Null)),
-    }
-    for (key, value) in settings {
-        let off = match (key.as_str(), value) {
-            ("peft_type", _) => true,
-            ("bias", value) => value == "none",
-            // These ways to start change the base weights too, so the adapter belongs to a base that is not stored.
-            ("init_lora_weights", Value::String(way)) => !["pissa", "olora", "corda", "loftq"]
-                .iter()
-                .any(|w| way.to_lowercase().starts_with(w)),
-            ("init_lora_weights", _) => true,
-            (key, _) if WITHOUT_EFFECT.contains(&key) => true,
-            (_, Value::Null | Value::Bool(false)) => true,
-            (_, Value::Object(map)) => map.is_empty(),
-            (_, Value::Array(list)) => list.is_empty(),
-            _ => false,
-        };
-        if !off {
-            return refused(key, value);
-        }
-    }
-    let wrong = |key: &str| {
-        let value = settings.get(key).map_or("nothing".into(), Value::to_string);
-        Error::Damaged {
-            path: path.into(),
-            reason: format!("`{key}` is {value}"),
-        }
-    };
-    let number = |key: &str| {
-        settings
-            .get(key)
-            .and_then(Value::as_f64)
-            .ok_or_else(|| wrong(key))
-    };
-    let target_modules = match settings.get("target_modules") {
-        Some(Value::String(word)) if word == "all-linear" => TargetModules::AllLinear,
-        Some(Value::Array(list)) if !list.is_empty() => {
-            let names = list
-                .iter()
-                .map(|n| n.as_str().map(str::to_owned))
-                .collect::<Option<Vec<String>>>();
-            TargetModules::Named(names.ok_or_else(|| wrong("target_modules"))?)
-        }
-        // Filled in from the matrices.
-        Some(Value::String(_) | Value::Array(_) | Value::Null) | None => {
-            TargetModules::Named(vec![])
-        }
-        Some(_) => return Err(wrong("target_modules")),
-    };
-    let rank = settings
-        .get("r")
-        .and_then(Value::as_u64)
-        .filter(|r| *r > 0)
-        .ok_or_else(|| wrong("r"))?;
-    let dropout = match settings.get("lora_dropout") {
-        None | Some(Value::Null) => 0.0,
-        Some(_) => number("lora_dropout")?,
-    };
-    let use_rslora = settings
-        .get("use_rslora")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
-    let lora = LoraConfig {
-        rank: rank as usize,
-        alpha: number("lora_alpha")?,
-        dropout,
-        target_modules,
-        use_rslora,
-    };
-    let base_model = settings
-        .get("base_model_name_or_path")
-        .and_then(Value::as_str)
-        .map(str::to_owned);
-    Ok(PeftConfig { lora, base_model })
-}
-
 /// Writes an adapter into the folder `dir`, each file at once. Same parameters, same bytes. Returns the files.
 pub fn save(
     dir: &Path,
@@ -391,7 +270,7 @@ pub fn save(
         (dir.join(MODEL), model_bytes(&dir.join(MODEL), &tensors)?),
         (
             dir.join(CONFIG),
-            pretty(&config_json(config, base_model, &modules)),
+            pretty(&config::json(config, base_model, &modules)),
         ),
     ];
     if let Some(belonging) = belonging {
@@ -424,53 +303,6 @@ fn model_bytes(path: &Path, tensors: &BTreeMap<&str, &Tensor>) -> Result<Vec<u8>
             .map_err(Error::io(path))
     })?;
     Ok(bytes)
-}
-
-/// `adapter_config.json`, keys sorted as PEFT sorts them: those that every version of PEFT since 0.9 takes.
-fn config_json(config: &LoraConfig, base_model: Option<&str>, modules: &BTreeSet<&str>) -> Value {
-    // PEFT resolves "all-linear" when it makes an adapter, and so do we: a file names its layers.
-    let targets = match &config.target_modules {
-        TargetModules::Named(names) => names.iter().map(String::as_str).collect(),
-        TargetModules::AllLinear => modules
-            .iter()
-            .filter_map(|m| m.rsplit('.').next())
-            .collect::<BTreeSet<_>>(),
-    };
-    let mut settings = Map::new();
-    for (key, value) in [
-        ("alpha_pattern", json!({})),
-        ("auto_mapping", Value::Null),
-        ("base_model_name_or_path", json!(base_model)),
-        ("bias", json!("none")),
-        ("fan_in_fan_out", json!(false)),
-        ("inference_mode", json!(true)),
-        ("init_lora_weights", json!(true)),
-        ("layers_pattern", Value::Null),
-        ("layers_to_transform", Value::Null),
-        ("lora_alpha", whole_if_possible(config.alpha)),
-        ("lora_dropout", json!(config.dropout)),
-        ("modules_to_save", Value::Null),
-        ("peft_type", json!("LORA")),
-        ("r", json!(config.rank)),
-        ("rank_pattern", json!({})),
-        ("revision", Value::Null),
-        ("target_modules", json!(targets)),
-        ("task_type", json!("CAUSAL_LM")),
-        ("use_dora", json!(false)),
-        ("use_rslora", json!(config.use_rslora)),
-    ] {
-        settings.insert(key.into(), value);
-    }
-    Value::Object(settings)
-}
-
-/// PEFT declares alpha an integer.
-fn whole_if_possible(x: f64) -> Value {
-    if x.fract() == 0.0 && x.abs() < 1e15 {
-        json!(x as i64)
-    } else {
-        json!(x)
-    }
 }
 
 pub(crate) fn pretty(json: &Value) -> Vec<u8> {
