@@ -1,7 +1,8 @@
 //! A tensor's numbers as slices: the one place that touches candle's storage.
 
 use crate::real::{Real, Stored, accumulate_dtype, with_stored};
-use crate::{Error, Result, simd};
+use crate::simd::wide;
+use crate::{Error, Result};
 use candle_core::{
     CpuStorage, DType, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor, WithDType,
 };
@@ -190,7 +191,11 @@ pub(crate) fn not_aliased(
 pub(crate) fn dims2(op: &'static str, what: &'static str, t: &Tensor) -> Result<(usize, usize)> {
     match t.dims() {
         [rows, cols] => Ok((*rows, *cols)),
-        _ => Err(shape(op, what, t.dims(), "a matrix", &[])),
+        _ => Err(Error::Rank {
+            op,
+            what,
+            shape: t.dims().to_vec(),
+        }),
     }
 }
 
@@ -232,7 +237,7 @@ pub(crate) fn widened<S: Stored>(from: &[S]) -> Vec<S::Acc> {
     to.par_chunks_mut(CHUNK)
         .zip(from.par_chunks(CHUNK))
         .for_each(|(to, from)| {
-            simd::wide(|| {
+            wide!({
                 for (t, f) in to.iter_mut().zip(from) {
                     *t = f.widen();
                 }
@@ -247,7 +252,7 @@ pub(crate) fn narrowed<S: Stored>(from: &[S::Acc]) -> Vec<S> {
     to.par_chunks_mut(CHUNK)
         .zip(from.par_chunks(CHUNK))
         .for_each(|(to, from)| {
-            simd::wide(|| {
+            wide!({
                 for (t, f) in to.iter_mut().zip(from) {
                     *t = S::narrow(*f);
                 }

@@ -2,9 +2,10 @@
 //! p ← p (1 - lr·wd); m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²;
 //! p ← p - lr/(1-β₁ᵗ) · m / (sqrt(v)/sqrt(1-β₂ᵗ) + ε).
 
+use crate::Result;
 use crate::access::{self, CHUNK, CpuNumbers, dense_as, mutate, read, same_shape};
 use crate::real::{Real, with_real};
-use crate::{Result, simd};
+use crate::simd::wide;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -72,7 +73,7 @@ fn update<T: Real + CpuNumbers>(
         .zip(m.par_chunks_mut(CHUNK))
         .zip(v.par_chunks_mut(CHUNK));
     tasks.zip(g.par_chunks(CHUNK)).for_each(|(((p, m), v), g)| {
-        simd::wide(|| {
+        wide!({
             for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
                 *m = b1 * *m + c1 * *g;
                 *v = b2 * *v + c2 * *g * *g;

@@ -60,11 +60,20 @@ impl AttentionShape {
     }
 
     fn check(&self, op: &'static str, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<usize> {
-        if self.kv_heads == 0 || self.heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
-            return Err(Error::Heads {
-                rows: self.heads,
-                heads: self.kv_heads,
-            });
+        let refuse = |problem| {
+            let window = self.window.map_or("any length".into(), |w| w.to_string());
+            Err(Error::Heads {
+                heads: self.heads,
+                kv_heads: self.kv_heads,
+                window,
+                problem,
+            })
+        };
+        if self.heads == 0 || self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+            return refuse("every key/value head must serve the same number of query heads");
+        }
+        if self.window == Some(0) {
+            return refuse("a token must at least see itself");
         }
         let (t, width) = dims2(op, "q", q)?;
         let expected = [t, self.heads * self.head_dim];

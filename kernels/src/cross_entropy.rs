@@ -9,6 +9,7 @@ use crate::gemm::{ALL, Mat, MatMut, matmul};
 use crate::linear::{product, product_dx};
 use crate::matrix::Rows;
 use crate::real::{Real, accumulate_dtype, with_real};
+use crate::simd::wide;
 use crate::{Error, Matrix, OpCase, Result, simd};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -62,7 +63,7 @@ pub fn linear_cross_entropy(
             let losses: Vec<f64> = logits
                 .par_chunks_mut(v)
                 .zip(targets)
-                .map(|(z, target)| simd::wide(|| loss_row(z, *target as usize, scale)))
+                .map(|(z, target)| wide!(loss_row(z, *target as usize, scale)))
                 .collect();
             loss_sum += losses.iter().sum::<f64>();
             let rows = targets.len();
@@ -94,7 +95,7 @@ pub fn linear_token_scores(x: &Tensor, w: &Matrix, targets: &[u32]) -> Result<Ve
         let mut scores = Vec::with_capacity(targets.len());
         for_chunks(&x, hold.rows(), targets, (d, v), |_, _, targets, logits| {
             let rows = logits.par_chunks_mut(v).zip(targets);
-            scores.par_extend(rows.map(|(z, target)| simd::wide(|| score_row(z, *target as usize))));
+            scores.par_extend(rows.map(|(z, target)| wide!(score_row(z, *target as usize))));
         });
         Ok(scores)
     })
@@ -150,26 +151,42 @@ fn for_chunks<T: Real>(
     }
 }
 
-/// Σ exp(z - max): f32 within a piece, f64 from piece to piece.
+/// Numbers added up in the accumulate type before the sum goes on in f64.
+const PIECE: usize = 4096;
+
+/// Σ exp(z - max).
 #[inline(always)]
 fn exp_sum<T: Real>(z: &[T], max: T) -> f64 {
-    z.chunks(4096)
-        .map(|z| simd::sum_of(z.len(), |i| (z[i] - max).exp()).f64())
-        .sum()
+    let mut total = 0.0;
+    for z in z.chunks(PIECE) {
+        let sum: T = simd::sum_over(
+            z,
+            #[inline(always)]
+            |sum, z| sum + (z - max).exp(),
+        );
+        total += sum.f64();
+    }
+    total
 }
 
 /// The row's loss; with a scale its logits become the gradient of scale · loss.
 #[inline(always)]
 fn loss_row<T: Real>(z: &mut [T], target: usize, scale: Option<T>) -> f64 {
     let max = simd::largest(z);
-    let (total, at_target) = (exp_sum(z, max), z[target]);
-    if let Some(scale) = scale {
-        let factor = T::of(scale.f64() / total);
+    let at_target = z[target];
+    let Some(scale) = scale else {
+        return exp_sum(z, max).ln() + (max.f64() - at_target.f64());
+    };
+    let mut total = 0.0;
+    for z in z.chunks_mut(PIECE) {
         for z in z.iter_mut() {
-            *z = (*z - max).exp() * factor;
+            *z = (*z - max).exp();
         }
-        z[target] = z[target] - scale;
+        total += simd::sum(z).f64();
     }
+    let factor = T::of(scale.f64() / total);
+    z.iter_mut().for_each(|z| *z *= factor);
+    z[target] -= scale;
     total.ln() + (max.f64() - at_target.f64())
 }
 

@@ -6,7 +6,8 @@
 
 use crate::access::{self, dense, read};
 use crate::real::{Real, Stored, with_stored};
-use crate::{Error, OpCase, Result, simd};
+use crate::simd::wide;
+use crate::{Error, OpCase, Result};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -67,7 +68,7 @@ pub fn dropout(x: &Tensor, p: f64, key: DropoutKey, rows: &RowIds) -> Result<Ten
             for (i, (y, x)) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).enumerate() {
                 let row = task * ROWS + i;
                 let hash = row_hash(key, rows.sample[row], rows.position[row]);
-                simd::wide(|| drop_row(y, x, hash, threshold, keep));
+                wide!(drop_row(y, x, hash, threshold, keep));
             }
         });
         access::tensor(y, x.shape())

@@ -2,6 +2,7 @@
 
 use crate::access::{self, CHUNK, dense, dense_as, dims2, mutate, read, same_shape};
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
+use crate::simd::wide;
 use crate::{Error, OpCase, Result, simd};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -13,13 +14,18 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     with_stored!(OP, x.dtype(), S => {
         let x = read::<S>(OP, &x)?;
         let x: &[S] = &x;
-        let square = |x: &S| { let x = x.widen().f64(); x * x };
-        let partial: Vec<f64> = x
-            .par_chunks(CHUNK)
-            .map(|x| simd::wide(|| simd::sum_of(x.len(), |i| square(&x[i]))))
-            .collect();
+        let partial: Vec<f64> = x.par_chunks(CHUNK).map(|x| wide!(squares(x))).collect();
         Ok(partial.iter().sum())
     })
+}
+
+#[inline(always)]
+fn squares<S: Stored>(x: &[S]) -> f64 {
+    simd::sum_over(
+        x,
+        #[inline(always)]
+        |sum: f64, x| x.widen().f64().mul_add(x.widen().f64(), sum),
+    )
 }
 
 /// a ← a + b.
@@ -32,7 +38,7 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
         let b = read::<<S as Stored>::Acc>(OP, &b)?;
         let b: &[_] = &b;
         mutate::<S, _>(OP, a, |a| {
-            a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| simd::wide(|| {
+            a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| wide!({
                 for (a, b) in a.iter_mut().zip(b) {
                     *a = S::narrow(a.widen() + *b);
                 }
@@ -47,7 +53,7 @@ pub fn scale_assign(a: &mut Tensor, factor: f64) -> Result<()> {
     const OP: &str = "scale_assign";
     with_stored!(OP, a.dtype(), S => mutate::<S, _>(OP, a, |a| {
         let factor = <S as Stored>::Acc::of(factor);
-        a.par_chunks_mut(CHUNK).for_each(|a| simd::wide(|| {
+        a.par_chunks_mut(CHUNK).for_each(|a| wide!({
             for a in a {
                 *a = S::narrow(a.widen() * factor);
             }
@@ -72,7 +78,7 @@ pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
         let bias = read::<<S as Stored>::Acc>(OP, &bias)?;
         let bias: &[_] = &bias;
         mutate::<S, _>(OP, y, |y| {
-            y.par_chunks_mut(n * (CHUNK / n).max(1)).for_each(|y| simd::wide(|| {
+            y.par_chunks_mut(n * (CHUNK / n).max(1)).for_each(|y| wide!({
                 for y in y.chunks_exact_mut(n) {
                     for (y, b) in y.iter_mut().zip(bias) {
                         *y = S::narrow(y.widen() + *b);
@@ -94,7 +100,7 @@ pub fn sum_rows(x: &Tensor) -> Result<Tensor> {
         let x = read::<T>(OP, &x)?;
         let x: &[T] = &x;
         let add = |mut total: Vec<T>, row: &[T]| {
-            simd::wide(|| {
+            wide!({
                 for (t, x) in total.iter_mut().zip(row) {
                     *t += *x;
                 }

@@ -25,8 +25,32 @@ pub enum Error {
         /// Its shape.
         right_shape: Vec<usize>,
     },
+    /// An operand that must be a matrix has another number of dimensions.
+    #[error("{op}: {what} has shape {shape:?}, but a matrix is needed")]
+    Rank {
+        /// The operation.
+        op: &'static str,
+        /// The operand.
+        what: &'static str,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// Heads that cannot share keys and values, or a window that hides everything.
+    #[error(
+        "attention: {heads} query heads, {kv_heads} key/value heads, a window of {window}: {problem}"
+    )]
+    Heads {
+        /// Query heads.
+        heads: usize,
+        /// Key and value heads.
+        kv_heads: usize,
+        /// The window, in words.
+        window: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A list does not have one entry for each row.
-    #[error("{op}: {what} has {found} entries, but {expected} are needed")]
+    #[error("{op}: {expected} entries are needed in {what}, but there are {found}")]
     Length {
         /// The operation.
         op: &'static str,
@@ -142,8 +166,8 @@ pub enum Error {
         cols: usize,
     },
     /// Rows that a number of heads does not divide into even parts.
-    #[error("{rows} rows cannot be split into {heads} heads of even size")]
-    Heads {
+    #[error("a weight of {rows} rows cannot be split into {heads} heads of even size")]
+    HeadRows {
         /// Rows.
         rows: usize,
         /// Heads.
@@ -170,9 +194,6 @@ impl Error {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Type { .. } => {
-                Some("activations are f32, bf16 or f64; convert the tensor first".into())
-            }
             Self::Device { .. } => Some("move the tensors to the CPU".into()),
             Self::TokenId { .. } => Some(
                 "the tokenizer does not belong to this model, or its vocabulary was extended and the model's was not"
@@ -182,7 +203,7 @@ impl Error {
                 Some("the file is cut short or damaged: compare its hash with the source's".into())
             }
             Self::GgmlId { .. } => Some(
-                "supported: F32, F16, BF16, F64-free GGUF types Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"
+                "supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K; quantize the model again to one of them"
                     .into(),
             ),
             Self::Strided { .. } => Some("call contiguous() on it first".into()),

@@ -227,13 +227,12 @@ fn view<'a, T: Real>(storage: &'a Storage, layout: &Layout, op: Op) -> Result<Ma
     };
     let data = &storage.as_slice::<T>()?[layout.start_offset()..];
     let ([rows, cols], [rs, cs]) = (layout.dims(), layout.stride()) else {
-        return Err(access::shape(
-            OP,
-            "an operand",
-            layout.dims(),
-            "a matrix",
-            &[],
-        ));
+        let shape = layout.dims().to_vec();
+        return Err(Error::Rank {
+            op: OP,
+            what: "an operand",
+            shape,
+        });
     };
     let view = Mat::strided(data, *rows, *cols, *rs, *cs);
     Ok(if op == Op::Plain { view } else { view.t() })

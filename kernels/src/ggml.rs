@@ -87,15 +87,30 @@ impl GgmlType {
 
     /// Unpacks whole blocks. Stops at the shorter of the two lists.
     pub fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
-        crate::simd::wide(|| self.dequantize_loop(blocks, out));
+        crate::simd::wide!(self.dequantize_loop(blocks, out));
     }
 
     #[inline(always)]
     fn dequantize_loop(self, blocks: &[u8], out: &mut [f32]) {
         match self {
-            Self::F32 => each(blocks, out, |b| f32::from_le_bytes(*b)),
-            Self::F16 => each(blocks, out, |b| widen_f16(u16::from_le_bytes(*b))),
-            Self::BF16 => each(blocks, out, |b| widen_bf16(u16::from_le_bytes(*b))),
+            Self::F32 => each(
+                blocks,
+                out,
+                #[inline(always)]
+                |b| f32::from_le_bytes(*b),
+            ),
+            Self::F16 => each(
+                blocks,
+                out,
+                #[inline(always)]
+                |b| widen_f16(u16::from_le_bytes(*b)),
+            ),
+            Self::BF16 => each(
+                blocks,
+                out,
+                #[inline(always)]
+                |b| widen_bf16(u16::from_le_bytes(*b)),
+            ),
             Self::Q8_0 => by_block::<34, 32>(blocks, out, q8_0),
             Self::Q4_0 => by_block::<18, 32>(blocks, out, q4_0),
             Self::Q4_1 => by_block::<20, 32>(blocks, out, q4_1),

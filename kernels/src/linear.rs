@@ -8,6 +8,7 @@ use crate::access::{self, dense_as, dims2, read};
 use crate::gemm::{ALL, Mat, MatMut, matmul};
 use crate::matrix::Rows;
 use crate::real::{Real, accumulate_dtype, with_real};
+use crate::simd::wide;
 use crate::{Matrix, Op, OpCase, Result, gemm, simd, widen};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -153,7 +154,7 @@ fn thin_product<T: Real>(y: &mut [T], x: &[T], w: Rows, (t, n, k): (usize, usize
                     }
                 };
                 for (token, out) in out.iter_mut().enumerate() {
-                    *out = simd::wide(|| simd::dot(&x[token * k..][..k], weights));
+                    *out = wide!(simd::dot(&x[token * k..][..k], weights));
                 }
             }
         });

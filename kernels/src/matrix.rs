@@ -2,7 +2,8 @@
 
 use crate::access::{self, Slice, read};
 use crate::real::{Real, widen_bf16, widen_f16};
-use crate::{Bytes, Error, GgmlType, Result, simd};
+use crate::simd::wide;
+use crate::{Bytes, Error, GgmlType, Result};
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -86,7 +87,7 @@ impl Matrix {
         )?;
         let head_rows = match heads {
             Some(heads) if heads == 0 || !rows.is_multiple_of(2 * heads) => {
-                return Err(Error::Heads { rows, heads });
+                return Err(Error::HeadRows { rows, heads });
             }
             Some(heads) => Some(rows / heads),
             None => None,
@@ -326,8 +327,18 @@ impl<'a> Rows<'a> {
         match self.numbers {
             Numbers::F32(s) => convert(&s[all], out, T::from_f32),
             Numbers::F64(s) => convert(&s[all], out, T::of),
-            Numbers::Bf16(s) => convert(&s[all], out, |x| T::from_f32(widen_bf16(x.to_bits()))),
-            Numbers::F16(s) => convert(&s[all], out, |x| T::from_f32(widen_f16(x.to_bits()))),
+            Numbers::Bf16(s) => convert(
+                &s[all],
+                out,
+                #[inline(always)]
+                |x| T::from_f32(widen_bf16(x.to_bits())),
+            ),
+            Numbers::F16(s) => convert(
+                &s[all],
+                out,
+                #[inline(always)]
+                |x| T::from_f32(widen_f16(x.to_bits())),
+            ),
             Numbers::Unaligned { bytes, dtype } => read_unaligned(bytes, dtype, all, out),
             Numbers::Ggml {
                 bytes,
@@ -379,7 +390,7 @@ fn stored_row(index: usize, n: usize) -> usize {
 }
 
 fn convert<S: Copy, T: Real>(from: &[S], to: &mut [T], widen: impl Fn(S) -> T) {
-    simd::wide(|| {
+    wide!({
         for (t, f) in to.iter_mut().zip(from) {
             *t = widen(*f);
         }
@@ -395,9 +406,29 @@ fn read_unaligned<T: Real>(bytes: &[u8], dtype: DType, elements: Range<usize>, o
         bytes.as_chunks::<8>().0,
     );
     match dtype {
-        DType::F32 => convert(four, out, |b| T::from_f32(f32::from_le_bytes(b))),
-        DType::F64 => convert(eight, out, |b| T::of(f64::from_le_bytes(b))),
-        DType::BF16 => convert(two, out, |b| T::from_f32(widen_bf16(u16::from_le_bytes(b)))),
-        _ => convert(two, out, |b| T::from_f32(widen_f16(u16::from_le_bytes(b)))),
+        DType::F32 => convert(
+            four,
+            out,
+            #[inline(always)]
+            |b| T::from_f32(f32::from_le_bytes(b)),
+        ),
+        DType::F64 => convert(
+            eight,
+            out,
+            #[inline(always)]
+            |b| T::of(f64::from_le_bytes(b)),
+        ),
+        DType::BF16 => convert(
+            two,
+            out,
+            #[inline(always)]
+            |b| T::from_f32(widen_bf16(u16::from_le_bytes(b))),
+        ),
+        _ => convert(
+            two,
+            out,
+            #[inline(always)]
+            |b| T::from_f32(widen_f16(u16::from_le_bytes(b))),
+        ),
     }
 }

@@ -12,6 +12,8 @@ pub(crate) trait Real: WithDType + Default + std::iter::Sum + Stored<Acc = Self>
     fn from_f32(value: f32) -> Self;
     fn f64(self) -> f64;
     fn exp(self) -> Self;
+    /// self · factor + addend with one rounding.
+    fn fma(self, factor: Self, addend: Self) -> Self;
     fn ln(self) -> Self;
     fn sqrt(self) -> Self;
     fn abs(self) -> Self;
@@ -44,6 +46,10 @@ impl Real for f32 {
     #[inline(always)]
     fn exp(self) -> Self {
         crate::simd::exp_f32(self)
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        self.mul_add(factor, addend)
     }
     #[inline(always)]
     fn ln(self) -> Self {
@@ -92,6 +98,10 @@ impl Real for f64 {
     #[inline(always)]
     fn exp(self) -> Self {
         f64::exp(self)
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        self.mul_add(factor, addend)
     }
     #[inline(always)]
     fn ln(self) -> Self {

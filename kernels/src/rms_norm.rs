@@ -6,6 +6,7 @@
 
 use crate::access::{self, dense, dense_as, read, same_shape};
 use crate::real::{Real, Stored, with_stored};
+use crate::simd::wide;
 use crate::{OpCase, Result, simd};
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
@@ -94,7 +95,7 @@ fn forward<S: Stored>(x: &[S], w: &[S::Acc], d: usize, eps: f64) -> (Vec<S>, Vec
         .for_each(|((y, reciprocal), x)| {
             let rows = y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(reciprocal);
             for ((y, x), r) in rows {
-                *r = simd::wide(|| forward_row(y, x, w, S::Acc::of(eps)));
+                *r = wide!(forward_row(y, x, w, S::Acc::of(eps)));
             }
         });
     (y, reciprocal)
@@ -102,7 +103,11 @@ fn forward<S: Stored>(x: &[S], w: &[S::Acc], d: usize, eps: f64) -> (Vec<S>, Vec
 
 #[inline(always)]
 fn forward_row<S: Stored>(y: &mut [S], x: &[S], w: &[S::Acc], eps: S::Acc) -> S::Acc {
-    let squares = simd::sum_of(x.len(), |i| x[i].widen() * x[i].widen());
+    let squares = simd::sum_over(
+        x,
+        #[inline(always)]
+        |sum: S::Acc, x| x.widen().fma(x.widen(), sum),
+    );
     let r = S::Acc::ONE / (squares / S::Acc::of(x.len() as f64) + eps).sqrt();
     for i in 0..y.len().min(x.len()).min(w.len()) {
         y[i] = S::narrow(x[i].widen() * r * w[i]);
@@ -131,7 +136,7 @@ fn backward<S: Stored>(
                 .zip(x.chunks_exact(d))
                 .zip(dy.chunks_exact(d));
             for (((dx, x), dy), r) in rows.zip(r) {
-                simd::wide(|| backward_row(dx, &mut dw, x, w, dy, *r));
+                wide!(backward_row(dx, &mut dw, x, w, dy, *r));
             }
             dw
         })
@@ -161,7 +166,14 @@ fn backward_row<S: Stored>(
 ) {
     let d = dx.len();
     let (x, w, dy) = (&x[..d], &w[..d], &dy[..d]);
-    let mean = simd::sum_of(d, |i| dy[i] * w[i] * x[i].widen()) * r / S::Acc::of(d as f64);
+    let along = simd::sum_over3(
+        x,
+        w,
+        dy,
+        #[inline(always)]
+        |sum: S::Acc, x, w: S::Acc, dy| (w * dy).fma(x.widen(), sum),
+    );
+    let mean = along * r / S::Acc::of(d as f64);
     for i in 0..d {
         dx[i] = r * (dy[i] * w[i] - x[i].widen() * r * mean);
     }

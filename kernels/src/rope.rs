@@ -6,7 +6,8 @@
 
 use crate::access::{self, CpuNumbers, dims2, read};
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
-use crate::{OpCase, Result, simd};
+use crate::simd::wide;
+use crate::{OpCase, Result};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
@@ -54,7 +55,7 @@ pub fn rope(x: &mut Tensor, heads: usize, table: &RopeTable, direction: Directio
             OP,
             "x",
             x.dims(),
-            "the table for that many heads",
+            "the table's (positions, heads, head_dim)",
             &[positions, heads, 2 * half],
         ));
     }
@@ -87,7 +88,7 @@ fn rotate<S: Stored + CpuNumbers>(
                 let at = (task * ROWS + i) * half;
                 let (cos, sin) = (&cos[at..at + half], &sin[at..at + half]);
                 for head in x.chunks_exact_mut(2 * half) {
-                    simd::wide(|| rotate_head(head, cos, sin, turn));
+                    wide!(rotate_head(head, cos, sin, turn));
                 }
             }
         });

@@ -1,18 +1,31 @@
 //! Loops compiled for the machine at hand, and the functions inside them.
 //!
-//! Nothing here fuses a multiplication with an addition, so the wide build of a loop and the
-//! portable one give the same bits.
+//! A fused multiply-add gives one rounding in every build (the portable one of a processor without
+//! it calls a slow, exact function), so all builds give the same bits.
 
 use crate::real::Real;
 
-/// Runs a loop in the widest build this processor has. `body` must be a call of an
-/// `#[inline(always)]` function, or small enough to be inlined, to be compiled into it.
+/// Evaluates an expression in the widest build this processor has. What it calls is compiled into
+/// that build only if it is `#[inline(always)]`, closures included: the attribute may stand on a
+/// closure that is an argument.
+macro_rules! wide {
+    ($body:expr) => {
+        $crate::simd::in_wide_build(
+            #[inline(always)]
+            || $body,
+        )
+    };
+}
+pub(crate) use wide;
+
+/// See [`wide`].
 #[inline(always)]
-pub(crate) fn wide<R>(body: impl FnOnce() -> R) -> R {
+pub(crate) fn in_wide_build<R>(body: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2.
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
+            // SAFETY: the processor has AVX2 and FMA.
             return unsafe { wide_avx2(body) };
         }
     }
@@ -20,7 +33,7 @@ pub(crate) fn wide<R>(body: impl FnOnce() -> R) -> R {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 unsafe fn wide_avx2<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
@@ -37,16 +50,20 @@ pub(crate) fn exp_f32(x: f32) -> f32 {
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let clamped = if x > 88.8 { 88.8 } else { x };
     let clamped = if clamped < -88.0 { -88.0 } else { clamped };
-    let shifted = clamped * std::f32::consts::LOG2_E + SHIFT;
+    let shifted = clamped.mul_add(std::f32::consts::LOG2_E, SHIFT);
     let n = shifted - SHIFT;
-    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, clamped));
     let mut p = 1.987_569_1e-4_f32;
-    p = p * r + 1.398_2e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let e = (p * r) * r + r + 1.0;
+    for coefficient in [
+        1.398_2e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+    ] {
+        p = p.mul_add(r, coefficient);
+    }
+    let e = (p * r).mul_add(r, r) + 1.0;
     // n reaches 128 just below the overflow: 2^n in two factors.
     let bits = shifted.to_bits().wrapping_sub(SHIFT.to_bits()) as i32;
     let half = bits >> 1;
@@ -66,58 +83,110 @@ pub(crate) fn sigmoid<T: Real>(x: T) -> T {
     if x < T::ZERO { e * positive } else { positive }
 }
 
-/// Sum of `term(0) .. term(n)`, in 32 running sums that are added in a fixed order.
+/// Running sums: enough to fill the vector units, and added in a fixed order at the end.
+const LANES: usize = 32;
+
+/// A sum over a list; `add` takes a running sum and an element.
 #[inline(always)]
-pub(crate) fn sum_of<T: Real>(n: usize, term: impl Fn(usize) -> T) -> T {
-    const LANES: usize = 32;
+pub(crate) fn sum_over<T: Real, A: Copy>(a: &[A], add: impl Fn(T, A) -> T) -> T {
     let mut sums = [T::ZERO; LANES];
-    let whole = n / LANES * LANES;
-    let mut first = 0;
-    while first < whole {
+    let (whole, rest) = a.as_chunks::<LANES>();
+    for a in whole {
         for i in 0..LANES {
-            sums[i] += term(first + i);
+            sums[i] = add(sums[i], a[i]);
         }
-        first += LANES;
     }
-    for i in whole..n {
-        sums[i - whole] += term(i);
+    for (sum, a) in sums.iter_mut().zip(rest) {
+        *sum = add(*sum, *a);
     }
-    fold(sums)
+    fold(&sums)
+}
+
+/// A sum over two lists of one length.
+#[inline(always)]
+pub(crate) fn sum_over2<T: Real, A: Copy, B: Copy>(
+    a: &[A],
+    b: &[B],
+    add: impl Fn(T, A, B) -> T,
+) -> T {
+    let mut sums = [T::ZERO; LANES];
+    let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for i in 0..LANES {
+            sums[i] = add(sums[i], a[i], b[i]);
+        }
+    }
+    for ((sum, a), b) in sums.iter_mut().zip(rest_a).zip(rest_b) {
+        *sum = add(*sum, *a, *b);
+    }
+    fold(&sums)
+}
+
+/// A sum over three lists of one length.
+#[inline(always)]
+pub(crate) fn sum_over3<T: Real, A: Copy, B: Copy, C: Copy>(
+    a: &[A],
+    b: &[B],
+    c: &[C],
+    add: impl Fn(T, A, B, C) -> T,
+) -> T {
+    let mut sums = [T::ZERO; LANES];
+    let (whole_a, rest_a) = a.as_chunks::<LANES>();
+    let ((whole_b, rest_b), (whole_c, rest_c)) = (b.as_chunks::<LANES>(), c.as_chunks::<LANES>());
+    for ((a, b), c) in whole_a.iter().zip(whole_b).zip(whole_c) {
+        for i in 0..LANES {
+            sums[i] = add(sums[i], a[i], b[i], c[i]);
+        }
+    }
+    for (((sum, a), b), c) in sums.iter_mut().zip(rest_a).zip(rest_b).zip(rest_c) {
+        *sum = add(*sum, *a, *b, *c);
+    }
+    fold(&sums)
 }
 
 /// Sum of products of two lists of one length.
 #[inline(always)]
 pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let b = &b[..a.len()];
-    sum_of(a.len(), |i| a[i] * b[i])
+    sum_over2(
+        a,
+        b,
+        #[inline(always)]
+        |sum, a: T, b| a.fma(b, sum),
+    )
 }
 
 /// Sum of a list.
 #[inline(always)]
 pub(crate) fn sum<T: Real>(a: &[T]) -> T {
-    sum_of(a.len(), |i| a[i])
+    sum_over(
+        a,
+        #[inline(always)]
+        |sum, a| sum + a,
+    )
 }
 
 /// The largest value (NaNs are passed over), or minus infinity of nothing.
 #[inline(always)]
 pub(crate) fn largest<T: Real>(a: &[T]) -> T {
-    const LANES: usize = 32;
     let mut best = [T::NEG_INFINITY; LANES];
-    let mut chunks = a.chunks_exact(LANES);
-    for x in &mut chunks {
+    let (whole, rest) = a.as_chunks::<LANES>();
+    for a in whole {
         for i in 0..LANES {
-            best[i] = x[i].larger(best[i]);
+            best[i] = a[i].larger(best[i]);
         }
     }
-    for x in chunks.remainder() {
-        best[0] = x.larger(best[0]);
+    for (best, a) in best.iter_mut().zip(rest) {
+        *best = a.larger(*best);
     }
     best.into_iter().fold(T::NEG_INFINITY, |m, x| x.larger(m))
 }
 
-#[inline(always)]
-fn fold<T: Real>(mut sums: [T; 32]) -> T {
-    let mut width = 16;
+/// Adds up running sums. Kept out of line: seeing them stored side by side is what makes the
+/// compiler keep them in vector registers before.
+#[inline(never)]
+fn fold<T: Real>(sums: &[T; LANES]) -> T {
+    let mut sums = *sums;
+    let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
             let upper = sums[i + width];
@@ -170,8 +239,8 @@ mod tests {
         let b: Vec<f32> = (0..1003)
             .map(|i| ((i * 53 % 97) as f32 - 48.0) * 0.0917)
             .collect();
-        assert_eq!(wide(|| dot(&a, &b)).to_bits(), dot(&a, &b).to_bits());
-        assert_eq!(wide(|| sum(&a)).to_bits(), sum(&a).to_bits());
-        assert_eq!(wide(|| largest(&a)), largest(&a));
+        assert_eq!(wide!(dot(&a, &b)).to_bits(), dot(&a, &b).to_bits());
+        assert_eq!(wide!(sum(&a)).to_bits(), sum(&a).to_bits());
+        assert_eq!(wide!(largest(&a)), largest(&a));
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::access::{self, CHUNK, dense, dense_as, read, same_shape};
 use crate::real::{Real, Stored, with_stored};
+use crate::simd::wide;
 use crate::{Error, OpCase, Result, simd};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -50,7 +51,7 @@ fn forward<S: Stored>(gate: &[S], up: &[S]) -> Vec<S> {
         .zip(gate.par_chunks(CHUNK))
         .zip(up.par_chunks(CHUNK));
     tasks.for_each(|((y, gate), up)| {
-        simd::wide(|| {
+        wide!({
             for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
                 let g = g.widen();
                 *y = S::narrow(g * simd::sigmoid(g) * u.widen());
@@ -83,7 +84,7 @@ fn backward<S: Stored>(gate: &[S], up: &[S], dy: &[S::Acc]) -> (Vec<S::Acc>, Vec
     outputs
         .zip(inputs)
         .for_each(|((dgate, dup), ((gate, up), dy))| {
-            simd::wide(|| {
+            wide!({
                 let inputs = gate.iter().zip(up).zip(dy);
                 for ((dgate, dup), ((g, u), dy)) in dgate.iter_mut().zip(dup).zip(inputs) {
                     let g = g.widen();

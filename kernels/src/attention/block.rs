@@ -3,6 +3,7 @@
 use crate::gemm::{Mat, MatMut, ONE, matmul};
 use crate::real::Real;
 use crate::simd;
+use crate::simd::wide;
 use std::ops::Range;
 
 /// Query rows of a block; the heads of a group are rows too.
@@ -95,7 +96,7 @@ pub(super) fn forward<T: Real>(
                     let seen = geometry.visible_in(row, &block, run.position);
                     let scores = &mut scores[i * block.len()..][..block.len()];
                     let out = &mut out[i * d..][..d];
-                    simd::wide(|| soften(scores, seen, &mut max[i], &mut sum[i], out));
+                    wide!(soften(scores, seen, &mut max[i], &mut sum[i], out));
                 }
                 let values = &run.values[block.start * d..block.end * d];
                 let (p, v) = (
@@ -185,9 +186,7 @@ impl<'a, T: Real> Gradients<'a, T> {
     ) -> Self {
         let d = geometry.head_dim;
         let rows = outputs.chunks_exact(d).zip(d_outputs.chunks_exact(d));
-        let delta = rows
-            .map(|(o, d_o)| simd::wide(|| simd::dot(o, d_o)))
-            .collect();
+        let delta = rows.map(|(o, d_o)| wide!(simd::dot(o, d_o))).collect();
         let (scores, d_scores) = (vec![T::ZERO; QUERIES * KEYS], vec![T::ZERO; QUERIES * KEYS]);
         Self {
             geometry,
@@ -245,7 +244,14 @@ impl<'a, T: Real> Gradients<'a, T> {
         for (i, row) in rows.clone().enumerate() {
             let seen = self.geometry.visible_in(row, block, run.position);
             let (p, dp) = (&mut p[i * m..][..m], &mut dp[i * m..][..m]);
-            simd::wide(|| differentiate(p, dp, seen, self.log_sums[row], self.delta[row], scale));
+            wide!(differentiate(
+                p,
+                dp,
+                seen,
+                self.log_sums[row],
+                self.delta[row],
+                scale
+            ));
         }
         let (p, ds) = (Mat::new(p, n, m), Mat::new(dp, n, m));
         let (q, d_out) = (Mat::new(q, n, d), Mat::new(d_out, n, d));

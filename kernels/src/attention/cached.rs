@@ -135,7 +135,7 @@ pub fn attention_cached(
     if total != t {
         return Err(Error::Length {
             op: OP,
-            what: "q",
+            what: "the rows of q",
             expected: total,
             found: t,
         });
