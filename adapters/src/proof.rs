@@ -5,6 +5,7 @@ use crate::export::{encode_parallel, panels, read_panel};
 use crate::merge::Updates;
 use crate::{PeftAdapter, Result, WeightView, Weights};
 use candle_core::DType;
+use half::{bf16, f16};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -21,7 +22,7 @@ pub struct TensorProof {
     pub untouched: usize,
     /// Largest deviation from base + adapter, in rounding steps of the stored dtype at the weight's magnitude.
     pub max_steps: f64,
-    /// The tensor with that deviation.
+    /// The tensor with that deviation, if there is any.
     pub worst: Option<String>,
     /// ‖Δ‖ / ‖W‖ over the targeted tensors: how much the adapter changes at all.
     pub relative_change: f64,
@@ -81,14 +82,14 @@ pub fn verify_tensors(
         if updates.get(&view.name).is_some() {
             proof.targeted += 1;
             let of_tensor = targeted(view, &updates, &other)?;
-            if !(of_tensor.max_steps <= MOST_STEPS) {
+            if of_tensor.max_steps > MOST_STEPS {
                 let steps = of_tensor.max_steps;
                 proof.problems.push(format!(
                     "`{}` is {steps} rounding steps from base + adapter",
                     view.name
                 ));
             }
-            if of_tensor.max_steps > sums.max_steps || proof.worst.is_none() {
+            if of_tensor.max_steps > sums.max_steps {
                 proof.worst = Some(view.name.clone());
             }
             sums = sums.with(of_tensor);
@@ -130,12 +131,7 @@ struct Sums {
 impl Sums {
     fn with(self, other: Sums) -> Sums {
         Sums {
-            // A NaN must not pass for small.
-            max_steps: if other.max_steps.is_nan() {
-                f64::INFINITY
-            } else {
-                self.max_steps.max(other.max_steps)
-            },
+            max_steps: self.max_steps.max(other.max_steps),
             weight: self.weight + other.weight,
             delta: self.delta + other.delta,
             carried: self.carried + other.carried,
@@ -165,7 +161,15 @@ fn targeted(view: &WeightView, updates: &Updates, merged: &WeightView) -> Result
             found.par_chunks(PIECE),
         )
             .into_par_iter()
-            .map(|(base, wanted, found)| compare(base, wanted, found, dtype))
+            .map(|(base, wanted, found)| match dtype {
+                DType::BF16 => compare(base, wanted, found, Steps::of(7, -126), |x| {
+                    bf16::from_f32(x).to_f32()
+                }),
+                DType::F16 => compare(base, wanted, found, Steps::of(10, -14), |x| {
+                    f16::from_f32(x).to_f32()
+                }),
+                _ => compare(base, wanted, found, Steps::of(23, -126), |x| x),
+            })
             .collect();
         // Added in order: the same sum for any number of threads.
         sums = pieces.into_iter().fold(sums, Sums::with);
@@ -173,49 +177,53 @@ fn targeted(view: &WeightView, updates: &Updates, merged: &WeightView) -> Result
     Ok(sums)
 }
 
-fn compare(base: &[f32], wanted: &[f32], found: &[f32], dtype: DType) -> Sums {
+fn compare(
+    base: &[f32],
+    wanted: &[f32],
+    found: &[f32],
+    steps: Steps,
+    round: impl Fn(f32) -> f32,
+) -> Sums {
     let mut sums = Sums::default();
     for ((&w, &e), &m) in base.iter().zip(wanted).zip(found) {
         // Where W and Δ cancel, the step is that of W: the sum cannot be more exact than its terms.
-        let steps = f64::from((m - e).abs()) / step(w.abs().max(e.abs()), dtype);
-        sums.max_steps = if steps.is_nan() {
-            f64::INFINITY
-        } else {
-            sums.max_steps.max(steps)
-        };
+        let deviation = f64::from((m - e).abs()) * steps.in_one(w.abs().max(e.abs()));
+        // A NaN must not pass for small.
+        if deviation > sums.max_steps || deviation.is_nan() {
+            sums.max_steps = if deviation.is_nan() {
+                f64::INFINITY
+            } else {
+                deviation
+            };
+        }
+        let rounded = round(w);
         let (w, delta) = (f64::from(w), f64::from(e) - f64::from(w));
-        let rounded = round(w as f32, dtype);
         sums.weight += w * w;
         sums.delta += delta * delta;
         sums.carried += (f64::from(m) - f64::from(rounded)) * delta;
-        if delta != 0.0 {
-            sums.changed += 1;
-            sums.unchanged += u64::from(m == rounded);
-        }
+        sums.changed += u64::from(delta != 0.0);
+        sums.unchanged += u64::from(delta != 0.0 && m == rounded);
     }
     sums
 }
 
-/// Distance between neighbouring numbers of `dtype` at the magnitude `x`.
-fn step(x: f32, dtype: DType) -> f64 {
-    // Bits after the leading one, and the exponent of the smallest normal number.
-    let (mantissa, smallest) = match dtype {
-        DType::BF16 => (7, -126),
-        DType::F16 => (10, -14),
-        _ => (23, -126),
-    };
-    let exponent = match (x.to_bits() >> 23) as i32 - 127 {
-        e if e < smallest => smallest,
-        e => e,
-    };
-    2f64.powi(exponent - mantissa)
+/// Distances between neighbouring numbers of a float format.
+#[derive(Clone, Copy)]
+struct Steps {
+    mantissa: i32,
+    smallest: i32,
 }
 
-fn round(x: f32, dtype: DType) -> f32 {
-    match dtype {
-        DType::BF16 => half::bf16::from_f32(x).to_f32(),
-        DType::F16 => half::f16::from_f32(x).to_f32(),
-        _ => x,
+impl Steps {
+    /// By the bits after the leading one, and the exponent of the smallest normal number.
+    fn of(mantissa: i32, smallest: i32) -> Self {
+        Self { mantissa, smallest }
+    }
+
+    /// How many steps at the magnitude `x` make one: a power of two, put together from its bits.
+    fn in_one(self, x: f32) -> f64 {
+        let exponent = ((x.to_bits() >> 23) as i32 - 127).max(self.smallest);
+        f64::from_bits(((self.mantissa - exponent + 1023) as u64) << 52)
     }
 }
 
@@ -242,4 +250,23 @@ fn untouched(view: &WeightView, merged: &WeightView) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_those_of_the_format() {
+        for x in [1.0f32, 1.5, 0.7, 3e-5, 40_000.0, 1e-7] {
+            let next = bf16::from_bits(bf16::from_f32(x).to_bits() + 1).to_f32();
+            let step = f64::from(next) - f64::from(bf16::from_f32(x).to_f32());
+            assert_eq!(step * Steps::of(7, -126).in_one(x), 1.0, "{x}");
+            let next = f16::from_bits(f16::from_f32(x).to_bits() + 1).to_f32();
+            let step = f64::from(next) - f64::from(f16::from_f32(x).to_f32());
+            assert_eq!(step * Steps::of(10, -14).in_one(x), 1.0, "{x}");
+            let step = f64::from(x.next_up()) - f64::from(x);
+            assert_eq!(step * Steps::of(23, -126).in_one(x), 1.0, "{x}");
+        }
+    }
 }

@@ -109,7 +109,7 @@ impl Row {
         };
         let block = self.kind.block_size();
         let columns = *self.shape.last().unwrap_or(&1);
-        if columns % block != 0 {
+        if !columns.is_multiple_of(block) {
             let reason = format!(
                 "tensor `{}` has rows of {columns}, no multiple of its block of {block}",
                 self.name
@@ -190,7 +190,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn take(&mut self, bytes: usize) -> Result<&'a [u8]> {
-        let end = self.at.checked_add(bytes).unwrap_or(usize::MAX);
+        let end = self.at.saturating_add(bytes);
         let Some(slice) = self.data.get(self.at..end) else {
             let found = self.data.len() as u64;
             return Err(Error::Truncated {

@@ -9,4 +9,4 @@ mod layers; // LinearGroup against candle's tape and finite differences
 mod merge; // against PEFT's merge; proofs that hold and that must not
 mod peft; // adapter files, whole and damaged
 mod recipe; // the sections of a recipe
-mod support; // files and errors for the tests above
+mod support;
