@@ -49,7 +49,7 @@ pub use gemm::{Op, gemm};
 pub use ggml::GgmlType;
 pub use linear::{linear, linear_dx};
 pub use matrix::Matrix;
-pub use ops::{OPS, OpCase};
+pub use ops::{OPS, OpCase, Outcome};
 pub use real::accumulate_dtype;
 pub use rms_norm::{RmsNormSaved, rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeTable, rope};

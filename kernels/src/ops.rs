@@ -3,6 +3,9 @@
 use crate::Result;
 use candle_core::Tensor;
 
+/// y and the inputs' gradients.
+pub type Outcome = (Tensor, Vec<Tensor>);
+
 /// One way to use an operation, with the shapes to try it on.
 #[derive(Clone, Copy)]
 pub struct OpCase {
@@ -11,7 +14,7 @@ pub struct OpCase {
     /// Choices of shapes for the inputs that have gradients; the last crosses block borders.
     pub shapes: &'static [&'static [&'static [usize]]],
     /// y, and for each input the gradient of sum(y · dy) if dy is given.
-    pub run: fn(&[Tensor], dy: Option<&Tensor>) -> Result<(Tensor, Vec<Tensor>)>,
+    pub run: fn(&[Tensor], dy: Option<&Tensor>) -> Result<Outcome>,
     /// y by candle's plain operations that keep the tape.
     pub reference: fn(&[Tensor]) -> candle_core::Result<Tensor>,
 }

@@ -81,7 +81,7 @@ pub(super) fn forward<T: Real>(
     log_sums: &mut [T],
 ) {
     let d = geometry.head_dim;
-    let mut scores = vec![T::ZERO; QUERIES * KEYS];
+    let mut scores = [T::ZERO; QUERIES * KEYS];
     for rows in query_blocks(log_sums.len()) {
         let q = &queries[rows.start * d..rows.end * d];
         let out = &mut out[rows.start * d..rows.end * d];
