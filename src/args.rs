@@ -14,7 +14,7 @@ Examples:
   medtune run recipes/quickstart.toml            all stages of a recipe, into runs/quickstart
   medtune run RECIPE --set train.epochs=1        with one setting changed
   medtune check RECIPE                           every problem of a recipe, before anything runs
-  medtune show RECIPE --sample 3                 its settings, and three samples with what they teach
+  medtune show RECIPE --sample 3                 its settings, and three of its samples
   medtune recipes list                           the recipes that come with medtune
 
 Exit codes: 0 done; 1 an [[expect]] of the recipe is not met; 2 a problem in what was given;
@@ -96,6 +96,11 @@ Examples:
     /// Converts a GGUF file to a Hugging Face folder
     #[command(after_help = "Example:\n  medtune convert model.Q4_K.gguf models/model --dtype bf16")]
     Convert(ConvertArgs),
+    /// Prints a model's logits for token ids, to compare with another implementation
+    #[command(
+        after_help = "Example:\n  medtune logits models/SmolLM2-135M-Instruct --ids 1,9690,198 --json"
+    )]
+    Logits(LogitsArgs),
     /// Prints a completion script for a shell
     #[command(
         after_help = "Example:\n  medtune completions bash > ~/.local/share/bash-completion/completions/medtune"
@@ -254,6 +259,19 @@ pub struct ConvertArgs {
     /// What the weights are stored as [default: as in the file; quantized ones as f32, which is exact]
     #[arg(long, value_enum)]
     pub dtype: Option<WeightType>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct LogitsArgs {
+    /// A model's folder, or a GGUF file
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub model: PathBuf,
+    /// An adapter to put on the model
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub adapter: Option<PathBuf>,
+    /// Token ids with commas between
+    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
+    pub ids: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

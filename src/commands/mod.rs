@@ -3,6 +3,7 @@
 mod chat;
 mod check;
 mod convert;
+mod logits;
 mod merge;
 mod plan;
 mod recipes;
@@ -33,6 +34,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Check(args) => check::check(&args, json),
         Command::Recipes(command) => recipes::recipes(&command, json),
         Command::Convert(args) => convert::convert(&args, json),
+        Command::Logits(args) => logits::logits(&args, json),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "medtune", &mut script);
