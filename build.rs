@@ -17,6 +17,12 @@ fn main() {
         env::var("CARGO_PKG_VERSION").expect("cargo sets it")
     );
 
+    // For the test that asks cargo about this platform's dependencies.
+    println!(
+        "cargo::rustc-env=MEDTUNE_HOST={}",
+        env::var("TARGET").expect("cargo sets it")
+    );
+
     println!("cargo::rerun-if-changed=recipes");
     let mut files = Vec::new();
     tomls(&root.join("recipes"), "", 0, &mut files);

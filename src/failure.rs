@@ -85,11 +85,20 @@ pub fn describe(error: &anyhow::Error) -> String {
         text.push_str(message.trim_end());
         last = message;
     }
-    if let Some(hint) = error.chain().find_map(hint) {
+    if let Some(hint) = error.chain().find_map(hint).or_else(|| hint_of_io(error)) {
         text.push_str("\nhint: ");
         text.push_str(&hint);
     }
     text
+}
+
+/// The hint where nobody has a better one.
+fn hint_of_io(error: &anyhow::Error) -> Option<String> {
+    let missing = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == ErrorKind::NotFound);
+    missing.then(|| "check the path; one in a recipe starts from the recipe's folder".to_owned())
 }
 
 /// The hint of one error of a chain, whosever it is.

@@ -89,7 +89,15 @@ fn parent_of((name, text): (&str, &str)) -> Option<String> {
 /// What a recipe says about itself in one line, or else the one that it extends.
 pub fn about(name: &str) -> String {
     let files = with_parents(name).unwrap_or_default();
-    let about = |(_, text): &(&str, &str)| Some(text.parse::<toml::Table>().ok()?.get("about")?.as_str()?.to_owned());
+    let about = |(_, text): &(&str, &str)| {
+        Some(
+            text.parse::<toml::Table>()
+                .ok()?
+                .get("about")?
+                .as_str()?
+                .to_owned(),
+        )
+    };
     files.iter().find_map(about).unwrap_or_default()
 }
 

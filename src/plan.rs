@@ -82,10 +82,7 @@ impl Plan {
             .out
             .clone()
             .unwrap_or_else(|| Path::new("runs").join(&recipe.name));
-        let data_root = flags.data_root.clone().unwrap_or_else(|| match folder {
-            folder if folder.as_os_str().is_empty() => PathBuf::from("."),
-            folder => folder.to_owned(),
-        });
+        let data_root = flags.data_root.clone().unwrap_or_else(|| folder.to_owned());
         let stages = [
             (Stage::Data, recipe.data.is_some()),
             (Stage::Train, recipe.train.is_some()),

@@ -93,7 +93,7 @@ impl Recipe {
 }
 
 /// `quickstart` means ./recipes/quickstart.toml where there is no such file here.
-fn find(given: &Path) -> PathBuf {
+pub fn find(given: &Path) -> PathBuf {
     let named = Path::new("recipes").join(given).with_extension("toml");
     if !given.exists() && named.is_file() {
         named
@@ -124,6 +124,9 @@ fn problems(document: &Document<Recipe>) -> Vec<Problem> {
     for (i, expect) in recipe.expect.iter().enumerate() {
         found.expect(i, expect);
     }
+    found
+        .problems
+        .sort_by(|a, b| (&a.path, a.line, &a.key).cmp(&(&b.path, b.line, &b.key)));
     found.problems
 }
 

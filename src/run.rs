@@ -78,6 +78,11 @@ impl RunFolder {
         self.path.join(name)
     }
 
+    /// Whether every stage is to run again.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
     /// The manifest of what a stage made before, if it would come out the same now. Says so, or why not.
     pub fn kept(&self, folder: &str, input: &StageInput) -> Result<Option<Manifest>> {
         let path = self.folder(folder);
@@ -168,7 +173,8 @@ pub fn cpu_level() -> &'static str {
         if std::arch::is_x86_feature_detected!("avx512f") {
             return "x86-64-v4";
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
             return "x86-64-v3";
         }
     }

@@ -14,6 +14,7 @@ use finetune::{Base, Checkpoint, Model, argmax};
 use crate::args::ChatArgs;
 use crate::failure::{Exit, Failure};
 use crate::plan::{Plan, check_device};
+use crate::recipe::find;
 use crate::stages::{load, tuned};
 use crate::terminal::{note, print};
 
@@ -47,6 +48,12 @@ fn model(args: &ChatArgs) -> Result<Model> {
         }
         return load(&plan, &model, &plan.recipe().name, true);
     }
+    if !args.model.exists() {
+        let message = format!("there is no recipe and no model `{}`", args.model.display());
+        return Err(Failure::user(message)
+            .hint("name a recipe, a Hugging Face folder or a .gguf file")
+            .into());
+    }
     if !args.flags.sets.is_empty() {
         return Err(Failure::user("--set changes a recipe, and this is a model").into());
     }
@@ -58,7 +65,8 @@ fn model(args: &ChatArgs) -> Result<Model> {
 }
 
 fn is_recipe(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending == "toml") || !path.exists()
+    path.extension().is_some_and(|ending| ending == "toml")
+        || find(path).is_file() && !path.exists()
 }
 
 fn answer(

@@ -1,5 +1,7 @@
 //! `medtune plan`: what a recipe would do, before anything runs.
 
+use std::path::Path;
+
 use adapters::recipe::{AdapterSection, ComputeDtype};
 use adapters::{LoraConfig, Method};
 use anyhow::Result;
@@ -51,19 +53,26 @@ pub fn plan(args: &StageArgs, json: bool) -> Result<Exit> {
 
 fn shown(plan: &Plan, needed: &[Needed], sizes: Option<&TrainPlan>) -> String {
     let recipe = plan.recipe();
+    let about = if recipe.about.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", recipe.about)
+    };
     let mut text = format!(
-        "{}: {}\n\nStages, into {}\n",
+        "{}{about}\n\nStages, into {}\n",
         recipe.name,
-        recipe.about,
         plan.out.display()
     );
     for stage in &plan.stages {
         text.push_str(&format!("  {stage}\n"));
     }
-    text.push_str(&format!(
-        "\nNeeds, with the data root {}\n",
-        plan.data_root.display()
-    ));
+    let here = plan.data_root.as_os_str().is_empty();
+    let root = if here {
+        Path::new(".")
+    } else {
+        &plan.data_root
+    };
+    text.push_str(&format!("\nNeeds, with the data root {}\n", root.display()));
     for needed in needed {
         text.push_str(&format!(
             "  {}  {}\n",

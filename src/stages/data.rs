@@ -1,5 +1,7 @@
 //! The data stage: sources to training and validation samples.
 
+use std::path::Path;
+
 use anyhow::Result;
 use ledger::Manifest;
 use ledger::files::StagedDir;
@@ -36,7 +38,7 @@ impl Work<'_> {
         manifest.write(staged.path())?;
         clock.write(
             staged.path(),
-            json!({"data_root": std::path::absolute(data_root).ok()}),
+            json!({"data_root": std::path::absolute(Path::new(".").join(data_root)).ok()}),
         )?;
         staged.commit()?;
         let number = |name: &str| count(manifest.counts.get(name).copied().unwrap_or(0));

@@ -49,6 +49,7 @@ impl Work<'_> {
         let method = self.method();
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make `{}`", folder.display()))?;
+        self.clear_finished(&folder, &input)?;
         write_too_long(&folder, &prepared)?;
         let outcome = self.steps(&prepared, &method, &input, &folder)?;
         let facts = json!({
@@ -77,6 +78,7 @@ impl Work<'_> {
             "trained_parameters": elements(&outcome.parameters),
             "cpu_level": cpu_level(),
         });
+        let finished = serde_json::to_vec(&identity(&input))?;
         let target = self.run.folder(product);
         let write = |folder: &Path| -> Result<Manifest> {
             let mut manifest = input.manifest(folder, access, details)?;
@@ -112,8 +114,24 @@ impl Work<'_> {
                 write(&target)?
             }
         };
+        write_atomic(&folder.join(FINISHED_FILE), &finished)?;
         summary(&outcome, &clock);
         Ok(Some(manifest))
+    }
+
+    /// Clears the logs and checkpoints of a finished training that had other settings, or that is to be done
+    /// again. Those of an unfinished one stay: finetune goes on from them, or refuses if they are of another run.
+    fn clear_finished(&self, folder: &Path, input: &StageInput) -> Result<()> {
+        let Ok(finished) = fs::read(folder.join(FINISHED_FILE)) else {
+            return Ok(());
+        };
+        if self.run.is_fresh() || finished != serde_json::to_vec(&identity(input))? {
+            let failed = || format!("cannot clear `{}`", folder.display());
+            fs::remove_dir_all(folder)
+                .and_then(|()| fs::create_dir(folder))
+                .with_context(failed)?;
+        }
+        Ok(())
     }
 
     fn train_input(&mut self, data: &Manifest) -> Result<StageInput> {
@@ -283,6 +301,8 @@ pub fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>> {
     ])
 }
 
+/// Says in `train/` that the training is finished, and which it was.
+const FINISHED_FILE: &str = "finished.json";
 /// The file of samples that were too long, in `train/`.
 const TOO_LONG_FILE: &str = "too_long.jsonl";
 

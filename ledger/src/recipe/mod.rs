@@ -43,7 +43,7 @@ pub struct Document<R> {
     /// What it says, with defaults filled in.
     pub value: R,
     /// Where each value of [`Document::value`] comes from, by dotted key (`train.learning_rate`,
-    /// `data.source[0].path`).
+    /// `data.source[0].path`), and of each table that is written.
     pub origins: BTreeMap<String, Origin>,
     /// The files read: the recipe, then what it extends, outwards.
     pub files: Vec<PathBuf>,
@@ -231,6 +231,10 @@ fn trace(
     sources: &Sources,
     origins: &mut BTreeMap<String, Origin>,
 ) {
+    // Tables are listed too where they are written: one may be empty, and still be there.
+    if let (Value::Object(_), Some(node), false) = (value, node, key.is_empty()) {
+        origins.insert(key.to_owned(), sources.origin(node.at));
+    }
     match value {
         Value::Object(entries) if !entries.is_empty() => {
             for (name, value) in entries {

@@ -213,21 +213,29 @@ fn a_good_recipe_is_read_with_its_defaults_and_origins() {
         .collect::<String>()
         .replace(&format!("{}/", folder.0.path().display()), "");
     insta::assert_snapshot!(origins, @"
+    adapter: recipe.toml:9
+    adapter.lora: recipe.toml:9
     adapter.lora.alpha: default
     adapter.lora.rank: recipe.toml:10
+    data: recipe.toml:12
+    data.source[0]: recipe.toml:12
     data.source[0].access: default
     data.source[0].name: recipe.toml:13
     data.source[0].path: recipe.toml:14
+    data.source[0].task: recipe.toml:15
     data.source[0].task.prompt: recipe.toml:16
+    data.source[1]: recipe.toml:18
     data.source[1].access: recipe.toml:21
     data.source[1].name: recipe.toml:19
     data.source[1].path: recipe.toml:20
     data.source[1].task: default
     free: default
     name: --set name=7
+    quotas: recipe.toml:23
     quotas.pubmedqa: recipe.toml:24
     seed: default
     targets: recipe.toml:3
+    train: recipe.toml:5
     train.betas: default
     train.epochs: --set train.epochs=1
     train.learning_rate: recipe.toml:6
