@@ -8,23 +8,25 @@
 //!
 //! Rows of different segments never meet, not even under a mask: another segment's NaN stays there.
 //! Segments that share a prefix form a family, and one task does one family and one key/value
-//! head, so every sum has one order, whatever the number of threads.
+//! head (or a fixed part of its query heads), so every sum has one order, whatever the number of
+//! threads.
 
 mod block;
 mod cached;
 mod case;
 mod family;
+mod packed;
 
 pub use cached::{KvCache, attention_cached};
-pub(crate) use case::{PACKED, PREFIXED, WINDOWED};
+pub(crate) use case::{PACKED, PREFIXED, SHORT, WINDOWED};
 
 use crate::access::{self, dense, dense_as, dims2, read, same_shape};
-use crate::real::{Real, Stored, with_stored};
+use crate::real::{Stored, with_stored};
 use crate::{Error, Result};
-use block::{Geometry, Gradients, Run};
+use block::Geometry;
 use candle_core::Tensor;
 use family::{Family, families};
-use rayon::prelude::*;
+use packed::{backward, forward};
 use std::ops::Range;
 
 /// Rows of one sequence in a pack; each sees itself and the rows before it.
@@ -103,9 +105,10 @@ impl AttentionShape {
         Ok(t)
     }
 
-    fn geometry(&self, offset: usize) -> Geometry {
+    /// Rows of `group` query heads that share keys, the first token at position `offset`.
+    fn geometry(&self, group: usize, offset: usize) -> Geometry {
         Geometry {
-            group: self.group(),
+            group,
             head_dim: self.head_dim,
             scale: self.scale,
             window: self.window.unwrap_or(usize::MAX),
@@ -247,126 +250,4 @@ impl<S: Stored> Shared<S> {
             }
         }
     }
-}
-
-/// One family under one key/value head.
-fn tasks<'a>(families: &'a [Family], shape: &AttentionShape) -> Vec<(&'a Family, usize)> {
-    families
-        .iter()
-        .flat_map(|f| (0..shape.kv_heads).map(move |head| (f, head)))
-        .collect()
-}
-
-/// The rows of a family's segments, one after another.
-fn gather_family<S: Stored>(family: &Family, from: &[S], columns: Columns) -> Vec<S::Acc> {
-    family
-        .members
-        .iter()
-        .flat_map(|m| columns.gather(from, m.rows.clone()))
-        .collect()
-}
-
-fn forward<S: Stored>(
-    [q, k, v]: [&[S]; 3],
-    families: &[Family],
-    shape: &AttentionShape,
-    t: usize,
-) -> (Vec<S>, Vec<S::Acc>) {
-    let (group, d) = (shape.group(), shape.head_dim);
-    let mut o = vec![S::zero(); q.len()];
-    let mut log_sums = vec![S::Acc::ZERO; t * shape.heads];
-    let (o_out, sums_out) = (Shared::new(&mut o), Shared::new(&mut log_sums));
-    tasks(families, shape)
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|(family, head)| {
-            let of_keys = Columns::of_head(head, shape.kv_heads, d);
-            let of_queries = Columns::of_head(head, shape.kv_heads, group * d);
-            let of_sums = Columns::of_head(head, shape.kv_heads, group);
-            let (keys, values) = (
-                gather_family(family, k, of_keys),
-                gather_family(family, v, of_keys),
-            );
-            for member in &family.members {
-                let queries = of_queries.gather(q, member.rows.clone());
-                let runs: Vec<Run<S::Acc>> = member
-                    .runs()
-                    .map(|(rows, position)| Run {
-                        keys: &keys[rows.start * d..rows.end * d],
-                        values: &values[rows.start * d..rows.end * d],
-                        position,
-                    })
-                    .collect();
-                let mut out = vec![S::Acc::ZERO; queries.len()];
-                let mut sums = vec![S::Acc::ZERO; queries.len() / d];
-                let geometry = shape.geometry(member.offset());
-                block::forward(&geometry, &queries, &runs, &mut out, &mut sums);
-                // SAFETY: both lists outlive the loop, and only this task has this family's rows
-                // under this head.
-                unsafe {
-                    o_out.scatter(&out, of_queries, member.rows.clone());
-                    sums_out.scatter(&sums, of_sums, member.rows.clone());
-                }
-            }
-        });
-    (o, log_sums)
-}
-
-fn backward<S: Stored>(
-    [q, k, v, o]: [&[S]; 4],
-    log_sums: &[S::Acc],
-    d_o: &[S::Acc],
-    families: &[Family],
-    shape: &AttentionShape,
-) -> [Vec<S::Acc>; 3] {
-    let (group, d) = (shape.group(), shape.head_dim);
-    let mut grads = [q.len(), k.len(), v.len()].map(|n| vec![S::Acc::ZERO; n]);
-    let [dq_out, dk_out, dv_out] = grads.each_mut().map(|g| Shared::new(g));
-    tasks(families, shape)
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|(family, head)| {
-            let of_keys = Columns::of_head(head, shape.kv_heads, d);
-            let of_queries = Columns::of_head(head, shape.kv_heads, group * d);
-            let of_sums = Columns::of_head(head, shape.kv_heads, group);
-            let (keys, values) = (
-                gather_family(family, k, of_keys),
-                gather_family(family, v, of_keys),
-            );
-            let (mut dk, mut dv) = (
-                vec![S::Acc::ZERO; keys.len()],
-                vec![S::Acc::ZERO; keys.len()],
-            );
-            for member in &family.members {
-                let rows = member.rows.clone();
-                let queries = of_queries.gather(q, rows.clone());
-                let outputs = of_queries.gather(o, rows.clone());
-                let d_outputs = of_queries.gather(d_o, rows.clone());
-                let sums = of_sums.gather(log_sums, rows.clone());
-                let mut dq = vec![S::Acc::ZERO; queries.len()];
-                let geometry = shape.geometry(member.offset());
-                let mut step =
-                    Gradients::new(&geometry, &queries, &outputs, &d_outputs, &sums, &mut dq);
-                for (rows, position) in member.runs() {
-                    let rows = rows.start * d..rows.end * d;
-                    let run = Run {
-                        keys: &keys[rows.clone()],
-                        values: &values[rows.clone()],
-                        position,
-                    };
-                    step.add(&run, &mut dk[rows.clone()], &mut dv[rows]);
-                }
-                // SAFETY: as in `forward`.
-                unsafe { dq_out.scatter(&dq, of_queries, rows) };
-            }
-            for member in &family.members {
-                let local = member.local.start * d..member.local.end * d;
-                // SAFETY: as in `forward`.
-                unsafe {
-                    dk_out.scatter(&dk[local.clone()], of_keys, member.rows.clone());
-                    dv_out.scatter(&dv[local], of_keys, member.rows.clone());
-                }
-            }
-        });
-    grads
 }

@@ -27,6 +27,7 @@ pub const OPS: &[OpCase] = &[
     crate::rope::CASE,
     crate::swiglu::CASE,
     crate::attention::PACKED,
+    crate::attention::SHORT,
     crate::attention::PREFIXED,
     crate::attention::WINDOWED,
     crate::embedding::CASE,

@@ -244,7 +244,7 @@ fn attend<S: Cached>(
         let mut out = vec![S::Acc::ZERO; queries.len()];
         let mut sums = vec![S::Acc::ZERO; queries.len() / d];
         block::forward(
-            &shape.geometry(task.position),
+            &shape.geometry(shape.group(), task.position),
             &queries,
             &[run],
             &mut out,

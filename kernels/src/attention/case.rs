@@ -31,6 +31,19 @@ fn packed(t: usize) -> Vec<Segment> {
         .into()
 }
 
+/// So many short sequences that a group's query heads stay in one task.
+fn short(t: usize) -> Vec<Segment> {
+    let len = t.div_ceil(12);
+    (0..t)
+        .step_by(len)
+        .map(|start| Segment {
+            start,
+            len: len.min(t - start),
+            prefix: None,
+        })
+        .collect()
+}
+
 /// A prefix that two sequences share, one of them only a part of it, beside one that stands alone.
 fn prefixed(t: usize) -> Vec<Segment> {
     let (a, b, c) = (t / 3, t / 2, t - t / 5);
@@ -57,6 +70,13 @@ pub(crate) const PACKED: OpCase = OpCase {
     shapes: SHAPES,
     run: |x, dy| run(x, dy, &packed(x[0].dim(0)?), &SHAPE),
     reference: |x| reference(x, &packed(x[0].dim(0)?), &SHAPE),
+};
+
+pub(crate) const SHORT: OpCase = OpCase {
+    name: "attention, short sequences",
+    shapes: SHAPES,
+    run: |x, dy| run(x, dy, &short(x[0].dim(0)?), &SHAPE),
+    reference: |x| reference(x, &short(x[0].dim(0)?), &SHAPE),
 };
 
 pub(crate) const PREFIXED: OpCase = OpCase {
