@@ -3,7 +3,7 @@
 //! | code | means |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | done, and an `[[expect]]` or a threshold of the recipe is not met |
+//! | 1 | an `[[expect]]` or a threshold of the recipe is not met, or a merge is not proven |
 //! | 2 | the user's input: a recipe, a file, a flag |
 //! | 3 | ours or the machine's: a defect, a full disk |
 //! | 4 | stopped and resumable |
@@ -117,9 +117,21 @@ fn hint(error: &(dyn StdError + 'static)) -> Option<String> {
     None
 }
 
-/// The exit code of a failure. What a library refuses is what it was given; what the system refuses is the
-/// user's where it is about a name or a permission, and the machine's otherwise.
+/// The exit code of a failure. What a library refuses is what it was given, unless it is a defect; what the system
+/// refuses is the user's where it is about a name or a permission, and the machine's otherwise.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
+    if error.chain().any(is_defect) {
+        return Exit::Ours;
+    }
+    let unproven = |cause: &(dyn StdError + 'static)| {
+        matches!(
+            cause.downcast_ref(),
+            Some(adapters::Error::ProofFailed { .. })
+        )
+    };
+    if error.chain().any(unproven) {
+        return Exit::Unmet;
+    }
     for cause in error.chain() {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return failure.exit;
@@ -133,6 +145,37 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
     } else {
         Exit::Ours
     }
+}
+
+/// Whether an error says that our own parts do not fit together.
+fn is_defect(error: &(dyn StdError + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<finetune::Error>() {
+        return match error {
+            finetune::Error::MissingGradient { .. } | finetune::Error::Candle(_) => true,
+            finetune::Error::Kernels(error) => is_kernel_defect(error),
+            finetune::Error::Adapters(error) => is_adapter_defect(error),
+            _ => false,
+        };
+    }
+    error.downcast_ref().is_some_and(is_adapter_defect)
+        || error.downcast_ref().is_some_and(is_kernel_defect)
+}
+
+fn is_adapter_defect(error: &adapters::Error) -> bool {
+    match error {
+        adapters::Error::Candle(_) => true,
+        adapters::Error::Kernel(error) => is_kernel_defect(error),
+        _ => false,
+    }
+}
+
+/// Files decide which token ids, bytes and probabilities come to a kernel; all else is up to us.
+fn is_kernel_defect(error: &kernels::Error) -> bool {
+    use kernels::Error::{Bytes, GgmlId, Probability, TokenId};
+    !matches!(
+        error,
+        TokenId { .. } | Bytes { .. } | GgmlId { .. } | Probability { .. }
+    )
 }
 
 fn exit_of_io(kind: ErrorKind) -> Exit {
@@ -201,5 +244,29 @@ mod tests {
             exit_of(&anyhow::anyhow!("a sum that does not add up")),
             Exit::Ours
         );
+    }
+
+    #[test]
+    fn a_defect_is_ours_and_what_a_model_brings_is_the_users() {
+        let gradient = finetune::Error::MissingGradient {
+            name: "q_proj".into(),
+        };
+        assert_eq!(exit_of(&gradient.into()), Exit::Ours);
+        let unproven = adapters::Error::ProofFailed {
+            problems: Vec::new(),
+        };
+        assert_eq!(exit_of(&unproven.into()), Exit::Unmet);
+        let diverged = finetune::Error::NotFinite {
+            what: "the loss",
+            step: 3,
+            value: f64::NAN,
+        };
+        assert_eq!(exit_of(&diverged.into()), Exit::User);
+        let id = kernels::Error::TokenId {
+            id: 9,
+            rows: 8,
+            position: 0,
+        };
+        assert_eq!(exit_of(&finetune::Error::from(id).into()), Exit::User);
     }
 }

@@ -287,6 +287,14 @@ impl Finder<'_> {
             }
             _ => {}
         }
+        if model.tokenizer.is_some() && model.path.is_some() {
+            let hint = "put the tokenizer's files into the model's folder";
+            self.add(
+                "model.tokenizer",
+                "`model.tokenizer` is used with `model.init` only".into(),
+                Some(hint),
+            );
+        }
     }
 
     fn expect(&mut self, i: usize, expect: &Expect) {

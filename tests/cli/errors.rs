@@ -125,9 +125,11 @@ fn sections_that_contradict_one_another() {
     "#);
     insta::assert_snapshot!(edited("recipe.toml", "init = \"random\"\n", "path = \"x\"\n"), @"
     exit 2
-    error: the recipe has a problem
+    error: the recipe has 2 problems
     recipe.toml:5:1: `model.config` is used with `model.init` only
       hint: a stored model brings its own config.json
+    recipe.toml:6:1: `model.tokenizer` is used with `model.init` only
+      hint: put the tokenizer's files into the model's folder
     ");
     insta::assert_snapshot!(edited("recipe.toml", "name = \"tiny\"", "name = \"a/b\""), @r#"
     exit 2
@@ -223,6 +225,19 @@ fn files_that_are_damaged() {
     exit 2
     error: tensor `model.layers.0.mlp.gate_proj.weight` has shape (64, 32), and the configuration needs (96, 32)
     hint: config.json and the weights do not belong together
+    ");
+    assert!(damaged(&|_| {}).starts_with("exit 0"));
+    let place = Place::new();
+    place
+        .medtune(&["merge", "recipe.toml", "--out", "made"])
+        .ok();
+    let said = place
+        .medtune(&["logits", "made/merged", "--ids", "1,2047,2048"])
+        .failure();
+    insta::assert_snapshot!(said, @"
+    exit 2
+    error: token id 2048 at position 2 is outside the table of 2048 rows
+    hint: the tokenizer does not belong to this model, or its vocabulary was extended and the model's was not
     ");
     let place = Place::new();
     let golden = format!(
