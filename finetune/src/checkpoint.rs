@@ -48,13 +48,22 @@ impl Checkpoints {
         let mut tensors = HashMap::new();
         for (i, p) in parameters.0.iter().enumerate() {
             tensors.insert(p.name.clone(), p.value.clone());
-            tensors.insert(format!("adamw.first.{}", p.name), optimizer.first[i].clone());
-            tensors.insert(format!("adamw.second.{}", p.name), optimizer.second[i].clone());
+            tensors.insert(
+                format!("adamw.first.{}", p.name),
+                optimizer.first[i].clone(),
+            );
+            tensors.insert(
+                format!("adamw.second.{}", p.name),
+                optimizer.second[i].clone(),
+            );
         }
         let file = staged.path().join(TENSORS);
         candle_core::safetensors::save(&tensors, &file)?;
-        let state =
-            State { step, run: self.run.clone(), sha256: ledger::hash::sha256_file(&file)? };
+        let state = State {
+            step,
+            run: self.run.clone(),
+            sha256: ledger::hash::sha256_file(&file)?,
+        };
         let json = serde_json::to_vec_pretty(&state).expect("a map of strings is JSON");
         let file = staged.path().join(STATE);
         std::fs::write(&file, json).map_err(io(&file))?;
@@ -67,23 +76,40 @@ impl Checkpoints {
 
     /// Restores the newest checkpoint into `parameters` and `optimizer`; answers its step, 0 where there is none.
     pub fn restore(&self, parameters: &mut Parameters, optimizer: &mut Optimizer) -> Result<u64> {
-        let Some((step, path)) = self.list()?.pop() else { return Ok(0) };
-        let bad = |problem: String| Error::Checkpoint { path: path.clone(), problem };
+        let Some((step, path)) = self.list()?.pop() else {
+            return Ok(0);
+        };
+        let bad = |problem: String| Error::Checkpoint {
+            path: path.clone(),
+            problem,
+        };
         let text = std::fs::read(path.join(STATE)).map_err(|e| bad(format!("{STATE}: {e}")))?;
-        let state: State = serde_json::from_slice(&text).map_err(|e| bad(format!("{STATE}: {e}")))?;
+        let state: State =
+            serde_json::from_slice(&text).map_err(|e| bad(format!("{STATE}: {e}")))?;
         if state.step != step {
-            return Err(bad(format!("its folder says step {step}, its state step {}", state.step)));
+            return Err(bad(format!(
+                "its folder says step {step}, its state step {}",
+                state.step
+            )));
         }
         self.refuse_other_run(&path, &state.run)?;
         let file = path.join(TENSORS);
         if ledger::hash::sha256_file(&file)? != state.sha256 {
-            return Err(bad(format!("{TENSORS} has changed since it was written (SHA-256 differs)")));
+            return Err(bad(format!(
+                "{TENSORS} has changed since it was written (SHA-256 differs)"
+            )));
         }
         let tensors = candle_core::safetensors::load(&file, &Device::Cpu)?;
         let get = |name: &str, like: &Tensor| -> Result<Tensor> {
-            let t = tensors.get(name).ok_or_else(|| bad(format!("tensor {name} is missing")))?;
+            let t = tensors
+                .get(name)
+                .ok_or_else(|| bad(format!("tensor {name} is missing")))?;
             if t.shape() != like.shape() || t.dtype() != like.dtype() {
-                return Err(bad(format!("tensor {name} is {:?} {:?}", t.dtype(), t.shape())));
+                return Err(bad(format!(
+                    "tensor {name} is {:?} {:?}",
+                    t.dtype(),
+                    t.shape()
+                )));
             }
             Ok(t.clone())
         };
@@ -103,11 +129,19 @@ impl Checkpoints {
             .chain(self.run.keys())
             .filter(|key| theirs.get(*key) != self.run.get(*key))
             .map(|key| {
-                let value = |map: &BTreeMap<String, String>| map.get(key).cloned().unwrap_or_else(absent);
+                let value =
+                    |map: &BTreeMap<String, String>| map.get(key).cloned().unwrap_or_else(absent);
                 (key.clone(), (value(theirs), value(&self.run)))
             })
             .collect();
-        if differing.is_empty() { Ok(()) } else { Err(Error::OtherRun { path: path.to_owned(), differing }) }
+        if differing.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::OtherRun {
+                path: path.to_owned(),
+                differing,
+            })
+        }
     }
 
     /// Finished checkpoints, oldest first.
@@ -116,12 +150,23 @@ impl Checkpoints {
         let entries = match std::fs::read_dir(&self.folder) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
-            Err(source) => return Err(Error::Io { path: self.folder.clone(), source }),
+            Err(source) => {
+                return Err(Error::Io {
+                    path: self.folder.clone(),
+                    source,
+                });
+            }
         };
         for entry in entries {
-            let entry = entry.map_err(|source| Error::Io { path: self.folder.clone(), source })?;
+            let entry = entry.map_err(|source| Error::Io {
+                path: self.folder.clone(),
+                source,
+            })?;
             let name = entry.file_name();
-            if let Some(step) = name.to_str().and_then(|n| n.strip_prefix("step-")?.parse().ok()) {
+            if let Some(step) = name
+                .to_str()
+                .and_then(|n| n.strip_prefix("step-")?.parse().ok())
+            {
                 found.push((step, entry.path()));
             }
         }

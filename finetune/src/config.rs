@@ -84,7 +84,10 @@ impl DecoderConfig {
     /// `llama3` follows transformers' `_compute_llama3_parameters`.
     pub fn inv_freq(&self) -> Vec<f64> {
         let half = self.head_dim / 2;
-        let plain = (0..half).map(|i| self.rope_theta.powf(-((2 * i) as f64) / self.head_dim as f64));
+        let plain = (0..half).map(|i| {
+            self.rope_theta
+                .powf(-((2 * i) as f64) / self.head_dim as f64)
+        });
         match self.rope_scaling {
             RopeScaling::None => plain.collect(),
             RopeScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
@@ -111,7 +114,12 @@ impl DecoderConfig {
 
     /// Number of weights, by part; the sum is what the checkpoint holds.
     pub fn parameter_count(&self) -> u64 {
-        let (d, q, kv, f) = (self.hidden_size, self.q_dim(), self.kv_dim(), self.intermediate_size);
+        let (d, q, kv, f) = (
+            self.hidden_size,
+            self.q_dim(),
+            self.kv_dim(),
+            self.intermediate_size,
+        );
         let mut layer = d * q + 2 * d * kv + q * d + 3 * d * f + 2 * d;
         if self.qkv_bias {
             layer += q + 2 * kv;
@@ -139,9 +147,16 @@ pub struct ConfigJson<'a> {
 impl<'a> ConfigJson<'a> {
     /// Wraps a parsed `config.json`.
     pub fn new(value: &'a Value) -> Result<Self> {
-        let model_type = value.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let model_type = value
+            .get("model_type")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         if model_type.is_empty() {
-            return Err(Error::ConfigKey { key: "model_type".into(), problem: "is missing".into() });
+            return Err(Error::ConfigKey {
+                key: "model_type".into(),
+                problem: "is missing".into(),
+            });
         }
         Ok(Self { value, model_type })
     }
@@ -158,7 +173,10 @@ impl<'a> ConfigJson<'a> {
     /// A whole number that must be there and above zero.
     pub fn size(&self, key: &str) -> Result<usize> {
         match self.size_or(key, 0)? {
-            0 => Err(Error::ConfigKey { key: key.into(), problem: "is missing or zero".into() }),
+            0 => Err(Error::ConfigKey {
+                key: key.into(),
+                problem: "is missing or zero".into(),
+            }),
             n => Ok(n),
         }
     }
@@ -190,7 +208,10 @@ impl<'a> ConfigJson<'a> {
     }
 
     fn bad(&self, key: &str, found: &Value, wanted: &str) -> Error {
-        Error::ConfigKey { key: key.into(), problem: format!("is {found}, not {wanted}") }
+        Error::ConfigKey {
+            key: key.into(),
+            problem: format!("is {found}, not {wanted}"),
+        }
     }
 
     /// Refuses a setting whose meaning this decoder does not implement.
@@ -209,22 +230,39 @@ impl<'a> ConfigJson<'a> {
     pub fn rope(&self, default_theta: f64) -> Result<(f64, RopeScaling)> {
         let parameters = self.get("rope_parameters");
         let scaling = parameters.or_else(|| self.get("rope_scaling"));
-        let key = if parameters.is_some() { "rope_parameters" } else { "rope_scaling" };
+        let key = if parameters.is_some() {
+            "rope_parameters"
+        } else {
+            "rope_scaling"
+        };
         let theta = match parameters.and_then(|p| p.get("rope_theta")) {
-            Some(v) => v.as_f64().ok_or_else(|| self.bad("rope_parameters.rope_theta", v, "a number"))?,
+            Some(v) => v
+                .as_f64()
+                .ok_or_else(|| self.bad("rope_parameters.rope_theta", v, "a number"))?,
             None => self.number_or("rope_theta", default_theta)?,
         };
-        let Some(scaling) = scaling else { return Ok((theta, RopeScaling::None)) };
-        let field = |name: &str| {
-            scaling.get(name).and_then(Value::as_f64).filter(|x| *x > 0.0).ok_or_else(|| Error::ConfigKey {
-                key: format!("{key}.{name}"),
-                problem: "is missing or not a positive number".into(),
-            })
+        let Some(scaling) = scaling else {
+            return Ok((theta, RopeScaling::None));
         };
-        let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
+        let field = |name: &str| {
+            scaling
+                .get(name)
+                .and_then(Value::as_f64)
+                .filter(|x| *x > 0.0)
+                .ok_or_else(|| Error::ConfigKey {
+                    key: format!("{key}.{name}"),
+                    problem: "is missing or not a positive number".into(),
+                })
+        };
+        let kind = scaling
+            .get("rope_type")
+            .or_else(|| scaling.get("type"))
+            .and_then(Value::as_str);
         let scaling = match kind {
             None | Some("default") => RopeScaling::None,
-            Some("linear") => RopeScaling::Linear { factor: field("factor")? },
+            Some("linear") => RopeScaling::Linear {
+                factor: field("factor")?,
+            },
             Some("llama3") => RopeScaling::Llama3 {
                 factor: field("factor")?,
                 low_freq_factor: field("low_freq_factor")?,
@@ -250,10 +288,19 @@ impl<'a> ConfigJson<'a> {
         self.refuse("hidden_activation", |v| v == "silu")?;
         self.refuse("quantization_config", |_| false)?;
         self.refuse("partial_rotary_factor", |v| v.as_f64() == Some(1.0))?;
-        for key in ["attn_logit_softcapping", "final_logit_softcapping", "no_rope_layers"] {
+        for key in [
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "no_rope_layers",
+        ] {
             self.refuse(key, |_| false)?;
         }
-        for key in ["embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale"] {
+        for key in [
+            "embedding_multiplier",
+            "residual_multiplier",
+            "logits_scaling",
+            "logit_scale",
+        ] {
             self.refuse(key, |v| v.as_f64() == Some(1.0))?;
         }
         let heads = self.size("num_attention_heads")?;
@@ -280,7 +327,14 @@ impl<'a> ConfigJson<'a> {
             sliding_window: None,
         };
         let positive = |ok: bool, key: &str, problem: String| {
-            if ok { Ok(()) } else { Err(Error::ConfigKey { key: key.into(), problem }) }
+            if ok {
+                Ok(())
+            } else {
+                Err(Error::ConfigKey {
+                    key: key.into(),
+                    problem,
+                })
+            }
         };
         let kv = config.num_key_value_heads;
         positive(
@@ -294,7 +348,11 @@ impl<'a> ConfigJson<'a> {
             "head_dim",
             format!("is {head_dim}; rotary embedding needs an even width above zero"),
         )?;
-        positive(config.rope_theta > 1.0, "rope_theta", format!("is {rope_theta}, not above 1"))?;
+        positive(
+            config.rope_theta > 1.0,
+            "rope_theta",
+            format!("is {rope_theta}, not above 1"),
+        )?;
         Ok(config)
     }
 }

@@ -65,8 +65,9 @@ impl Decoder {
     pub fn build(b: &mut Builder, config: DecoderConfig, compute: DType) -> Result<Self> {
         let (v, d) = (config.vocab_size, config.hidden_size);
         let embedding = b.embedding("model.embed_tokens.weight", v, d)?;
-        let layers =
-            (0..config.num_hidden_layers).map(|i| Layer::build(b, &config, i)).collect::<Result<Vec<_>>>()?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|i| Layer::build(b, &config, i))
+            .collect::<Result<Vec<_>>>()?;
         let norm = b.norm("model.norm.weight", d)?;
         let (head, head_param) = if config.tie_word_embeddings {
             (embedding.matrix.clone(), embedding.param)
@@ -115,7 +116,12 @@ impl Decoder {
         sink: &mut dyn GradSink,
     ) -> Result<BatchLoss> {
         let run = Forward::prepare(self, batch)?;
-        let pass = Pass { training: true, seed: dropout.seed, step: dropout.step, rows: &run.row_ids };
+        let pass = Pass {
+            training: true,
+            seed: dropout.seed,
+            step: dropout.step,
+            rows: &run.row_ids,
+        };
         let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
         let mut kept = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
@@ -134,10 +140,19 @@ impl Decoder {
         let (h, norm_saved) = self.normed_rows(&x, &rows)?;
         drop(x);
         let want_dweight = self.head_param.is_some();
-        let head =
-            kernels::linear_cross_entropy(&h, &self.head, &targets, grad_scale, true, want_dweight)?;
+        let head = kernels::linear_cross_entropy(
+            &h,
+            &self.head,
+            &targets,
+            grad_scale,
+            true,
+            want_dweight,
+        )?;
         drop(h);
-        let loss = BatchLoss { loss_sum: head.loss_sum, target_tokens: targets.len() };
+        let loss = BatchLoss {
+            loss_sum: head.loss_sum,
+            target_tokens: targets.len(),
+        };
         if let (Some(param), Some(dweight)) = (self.head_param, head.dweight) {
             sink.add(param, dweight)?;
         }
@@ -157,7 +172,10 @@ impl Decoder {
             }
         }
         if let Some(param) = self.embedding.param {
-            sink.add(param, kernels::embedding_backward(&batch.input_ids, &dx, self.config.vocab_size)?)?;
+            sink.add(
+                param,
+                kernels::embedding_backward(&batch.input_ids, &dx, self.config.vocab_size)?,
+            )?;
         }
         Ok(loss)
     }
@@ -182,7 +200,9 @@ impl Decoder {
 
     /// Empty caches for one sequence.
     pub fn new_cache(&self) -> SequenceCache {
-        SequenceCache { layers: self.layers.iter().map(|l| l.cache(self.compute)).collect() }
+        SequenceCache {
+            layers: self.layers.iter().map(|l| l.cache(self.compute)).collect(),
+        }
     }
 
     /// Appends `tokens[i]` to sequence i and answers the logits (B, V) of each sequence's last token.
@@ -197,7 +217,8 @@ impl Decoder {
         let rope = RopeTable::new(&positions, &self.inv_freq, 1.0, self.compute)?;
         let mut x = kernels::embedding(&self.embedding.matrix, &ids, self.compute)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            let mut of_layer: Vec<&mut KvCache> = caches.iter_mut().map(|c| &mut c.layers[i]).collect();
+            let mut of_layer: Vec<&mut KvCache> =
+                caches.iter_mut().map(|c| &mut c.layers[i]).collect();
             x = layer.infer(&x, Keys::Caches(&mut of_layer, &lens), &rope)?;
         }
         let mut end = 0;
@@ -225,7 +246,11 @@ impl Decoder {
     /// Only rows that are scored go through the final norm and the head: the head is V wide.
     fn normed_rows(&self, x: &Tensor, rows: &[usize]) -> Result<(Tensor, RmsNormSaved)> {
         let x = kernels::gather_rows(x, rows)?;
-        Ok(kernels::rms_norm(&x, &self.norm.weight, self.config.rms_norm_eps)?)
+        Ok(kernels::rms_norm(
+            &x,
+            &self.norm.weight,
+            self.config.rms_norm_eps,
+        )?)
     }
 }
 
@@ -266,7 +291,10 @@ impl Forward {
         Ok(Self {
             segments,
             rope: RopeTable::new(&batch.positions, &decoder.inv_freq, 1.0, decoder.compute)?,
-            row_ids: RowIds { sample, position: batch.positions.clone() },
+            row_ids: RowIds {
+                sample,
+                position: batch.positions.clone(),
+            },
         })
     }
 }

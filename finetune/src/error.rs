@@ -103,7 +103,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The prompt leaves no room for an answer.
-    #[error("item {id}: its prompt and answer are {tokens} tokens, more than the {limit} the model can read")]
+    #[error(
+        "item {id}: its prompt and answer are {tokens} tokens, more than the {limit} the model can read"
+    )]
     TooLong {
         /// The item.
         id: String,
@@ -111,6 +113,16 @@ pub enum Error {
         tokens: usize,
         /// The limit.
         limit: usize,
+    },
+    /// A training sample longer than a pack.
+    #[error("sample {id} is {tokens} tokens, more than data.max_seq_len = {max_seq_len}")]
+    SampleTooLong {
+        /// The sample.
+        id: String,
+        /// Its length.
+        tokens: usize,
+        /// Length of a pack.
+        max_seq_len: usize,
     },
     /// From the numeric layer.
     #[error(transparent)]
@@ -155,6 +167,9 @@ impl Error {
             }
             Self::Io { .. } | Self::Candle(_) => return None,
             Self::TooLong { .. } => "shorten the task's prompt or use a model with a longer context".into(),
+            Self::SampleTooLong { .. } => {
+                "raise data.max_seq_len, or let data.on_too_long drop or cut such samples".into()
+            }
             Self::Kernels(e) => return e.hint(),
             Self::Adapters(e) => return e.hint(),
             Self::Datasets(e) => return e.hint(),
@@ -164,7 +179,9 @@ impl Error {
 
     fn hint_of_state(&self) -> Option<String> {
         Some(match self {
-            Self::MissingGradient { .. } => "this is a defect of medtune: please report it with the recipe".into(),
+            Self::MissingGradient { .. } => {
+                "this is a defect of medtune: please report it with the recipe".into()
+            }
             _ => "remove this checkpoint folder; the run goes on from the one before it".into(),
         })
     }
@@ -172,7 +189,12 @@ impl Error {
 
 fn list(ids: &[String]) -> String {
     const SHOWN: usize = 8;
-    let mut text = ids.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let mut text = ids
+        .iter()
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
     if ids.len() > SHOWN {
         text.push_str(&format!(" and {} more", ids.len() - SHOWN));
     }

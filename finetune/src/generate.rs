@@ -30,7 +30,11 @@ impl Model {
     /// Continues each prompt greedily until its ending; answers texts without stop strings and special tokens.
     ///
     /// `endings` has one entry a prompt.
-    pub fn continue_greedily(&self, prompts: Vec<Vec<u32>>, endings: &[Ending]) -> Result<Vec<String>> {
+    pub fn continue_greedily(
+        &self,
+        prompts: Vec<Vec<u32>>,
+        endings: &[Ending],
+    ) -> Result<Vec<String>> {
         let mut answers = vec![String::new(); prompts.len()];
         let mut waiting: Vec<Sequence> = prompts
             .into_iter()
@@ -59,7 +63,11 @@ impl Model {
                     sequence.generated.push(token);
                 }
                 let text = self.tokenizer.decode(&sequence.generated, true)?;
-                let cut = ending.stop.iter().filter_map(|s| text.find(s.as_str())).min();
+                let cut = ending
+                    .stop
+                    .iter()
+                    .filter_map(|s| text.find(s.as_str()))
+                    .min();
                 if let Some(at) = cut {
                     answers[sequence.index] = text[..at].to_owned();
                 } else if ended || sequence.generated.len() >= ending.max_new_tokens {
@@ -88,7 +96,10 @@ impl Model {
         let mut feed = prompt.to_vec();
         while generated.len() < max_new_tokens {
             let logits = self.decoder.extend(&[&feed], &mut [&mut cache])?;
-            let logits = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            let logits = logits
+                .to_dtype(DType::F32)?
+                .flatten_all()?
+                .to_vec1::<f32>()?;
             let token = pick(&logits);
             if self.tokenizer.ends().contains(&token) {
                 break;
@@ -117,14 +128,23 @@ impl Model {
         let feeds: Vec<&[u32]> = feeds.iter().map(Vec::as_slice).collect();
         let mut caches: Vec<&mut SequenceCache> = active.iter_mut().map(|s| &mut s.cache).collect();
         let logits = self.decoder.extend(&feeds, &mut caches)?;
-        Ok(logits.to_dtype(DType::F32)?.to_vec2::<f32>()?.iter().map(|row| argmax(row)).collect())
+        Ok(logits
+            .to_dtype(DType::F32)?
+            .to_vec2::<f32>()?
+            .iter()
+            .map(|row| argmax(row))
+            .collect())
     }
 
     /// Refuses a prompt and answer longer than the positions the model knows.
     pub(crate) fn hold_to_context(&self, id: &str, tokens: usize) -> Result<()> {
         let limit = self.decoder.config().max_position_embeddings;
         if tokens > limit {
-            return Err(Error::TooLong { id: id.to_owned(), tokens, limit });
+            return Err(Error::TooLong {
+                id: id.to_owned(),
+                tokens,
+                limit,
+            });
         }
         Ok(())
     }
@@ -151,8 +171,10 @@ pub fn sample(logits: &[f32], temperature: f64, top_p: f64, uniform: f64) -> u32
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
     let top = logits[order[0]] as f64;
-    let weights: Vec<f64> =
-        order.iter().map(|i| ((logits[*i] as f64 - top) / temperature).exp()).collect();
+    let weights: Vec<f64> = order
+        .iter()
+        .map(|i| ((logits[*i] as f64 - top) / temperature).exp())
+        .collect();
     let total: f64 = weights.iter().sum();
     let mut kept = 0;
     let mut mass = 0.0;

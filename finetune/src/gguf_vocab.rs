@@ -7,16 +7,28 @@ use datasets::GgufVocab;
 pub(crate) fn gguf_vocab(metadata: &GgufMetadata) -> GgufVocab {
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     let text = |name: &str| metadata.string(&key(name)).map(str::to_owned);
-    let id = |name: &str| metadata.integer(&key(name)).and_then(|n| u32::try_from(n).ok());
+    let id = |name: &str| {
+        metadata
+            .integer(&key(name))
+            .and_then(|n| u32::try_from(n).ok())
+    };
     let flag = |name: &str| metadata.boolean(&key(name));
-    let texts = |name: &str| metadata.strings(&key(name)).map(<[String]>::to_vec).unwrap_or_default();
+    let texts = |name: &str| {
+        metadata
+            .strings(&key(name))
+            .map(<[String]>::to_vec)
+            .unwrap_or_default()
+    };
     GgufVocab {
         model: text("model").unwrap_or_default(),
         pre: text("pre"),
         tokens: texts("tokens"),
         token_types: match metadata.get(&key("token_type")) {
             // Types are 1 to 6; whatever does not fit is as unknown as 0.
-            Some(GgufValue::Ints(types)) => types.iter().map(|t| i32::try_from(*t).unwrap_or(0)).collect(),
+            Some(GgufValue::Ints(types)) => types
+                .iter()
+                .map(|t| i32::try_from(*t).unwrap_or(0))
+                .collect(),
             _ => Vec::new(),
         },
         scores: match metadata.get(&key("scores")) {
@@ -32,6 +44,8 @@ pub(crate) fn gguf_vocab(metadata: &GgufMetadata) -> GgufVocab {
         add_bos: flag("add_bos_token"),
         add_eos: flag("add_eos_token"),
         add_space_prefix: flag("add_space_prefix"),
-        chat_template: metadata.string("tokenizer.chat_template").map(str::to_owned),
+        chat_template: metadata
+            .string("tokenizer.chat_template")
+            .map(str::to_owned),
     }
 }

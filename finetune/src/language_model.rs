@@ -1,7 +1,9 @@
 //! [`eval::LanguageModel`] over a [`Model`]: strings to token ids, packs, and numbers back.
 
 use datasets::{Batch, Pack, Tokenized};
-use eval::{GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, ScoreRequest};
+use eval::{
+    GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, ScoreRequest,
+};
 
 use crate::Result;
 use crate::generate::Ending;
@@ -26,21 +28,33 @@ impl Model {
     fn score_pack(&self, requests: &[Encoded]) -> Result<Vec<Vec<OptionScore>>> {
         let mut pack = Pack::default();
         for (i, request) in requests.iter().enumerate() {
-            let prompt = pack.push_segment(&request.prompt, &vec![false; request.prompt.len()], i as u64, None);
+            let prompt = pack.push_segment(
+                &request.prompt,
+                &vec![false; request.prompt.len()],
+                i as u64,
+                None,
+            );
             for option in &request.options {
                 pack.push_segment(option, &vec![true; option.len()], i as u64, Some(prompt));
             }
         }
         // Scores come in the order of their target tokens, so they are dealt out option by option.
-        let mut scores = self.decoder.token_scores(&Batch::from_packs([&pack]))?.into_iter();
+        let mut scores = self
+            .decoder
+            .token_scores(&Batch::from_packs([&pack]))?
+            .into_iter();
         Ok(requests
             .iter()
             .map(|request| {
                 let options = request.options.iter().zip(&request.bytes);
                 options
                     .map(|(ids, bytes)| {
-                        let mut score =
-                            OptionScore { log_prob: 0.0, tokens: ids.len(), bytes: *bytes, greedy: true };
+                        let mut score = OptionScore {
+                            log_prob: 0.0,
+                            tokens: ids.len(),
+                            bytes: *bytes,
+                            greedy: true,
+                        };
                         for token in scores.by_ref().take(ids.len()) {
                             score.log_prob += token.log_prob;
                             score.greedy &= token.greedy;
@@ -61,7 +75,11 @@ impl Model {
             .collect::<Result<Vec<Vec<u32>>>>()?;
         let longest = options.iter().map(Vec::len).max().unwrap_or(0);
         self.hold_to_context(&request.id, prompt.len() + longest)?;
-        Ok(Encoded { prompt, options, bytes: request.options.iter().map(String::len).collect() })
+        Ok(Encoded {
+            prompt,
+            options,
+            bytes: request.options.iter().map(String::len).collect(),
+        })
     }
 }
 
@@ -83,26 +101,40 @@ impl LanguageModel for Model {
         &self.name
     }
 
-    fn score(&mut self, requests: &[ScoreRequest]) -> std::result::Result<Vec<Vec<OptionScore>>, ModelError> {
+    fn score(
+        &mut self,
+        requests: &[ScoreRequest],
+    ) -> std::result::Result<Vec<Vec<OptionScore>>, ModelError> {
         let mut encoded = Vec::with_capacity(requests.len());
         for request in requests {
-            encoded.push(self.encode(request).map_err(|e| ModelError::at(&request.id, e))?);
+            encoded.push(
+                self.encode(request)
+                    .map_err(|e| ModelError::at(&request.id, e))?,
+            );
         }
         let mut scores = Vec::with_capacity(requests.len());
         let mut start = 0;
         while start < encoded.len() {
             let (mut end, mut tokens) = (start, 0);
-            while end < encoded.len() && (end == start || tokens + encoded[end].tokens() <= TOKENS_AT_ONCE) {
+            while end < encoded.len()
+                && (end == start || tokens + encoded[end].tokens() <= TOKENS_AT_ONCE)
+            {
                 tokens += encoded[end].tokens();
                 end += 1;
             }
-            scores.extend(self.score_pack(&encoded[start..end]).map_err(ModelError::new)?);
+            scores.extend(
+                self.score_pack(&encoded[start..end])
+                    .map_err(ModelError::new)?,
+            );
             start = end;
         }
         Ok(scores)
     }
 
-    fn generate(&mut self, requests: &[GenerateRequest]) -> std::result::Result<Vec<String>, ModelError> {
+    fn generate(
+        &mut self,
+        requests: &[GenerateRequest],
+    ) -> std::result::Result<Vec<String>, ModelError> {
         let mut prompts = Vec::with_capacity(requests.len());
         for request in requests {
             let prompt = self
@@ -116,16 +148,27 @@ impl LanguageModel for Model {
         }
         let endings: Vec<Ending> = requests
             .iter()
-            .map(|r| Ending { max_new_tokens: r.max_new_tokens, stop: &r.stop })
+            .map(|r| Ending {
+                max_new_tokens: r.max_new_tokens,
+                stop: &r.stop,
+            })
             .collect();
-        self.continue_greedily(prompts, &endings).map_err(ModelError::new)
+        self.continue_greedily(prompts, &endings)
+            .map_err(ModelError::new)
     }
 
     fn perplexity(&mut self, samples: &[Tokenized]) -> std::result::Result<Perplexity, ModelError> {
-        let mut total = Perplexity { loss_sum: 0.0, tokens: 0 };
+        let mut total = Perplexity {
+            loss_sum: 0.0,
+            tokens: 0,
+        };
         for sample in samples {
             let batch = Batch::from_packs([&Pack::single(sample)]);
-            for score in self.decoder.token_scores(&batch).map_err(|e| ModelError::at(&sample.id, e))? {
+            for score in self
+                .decoder
+                .token_scores(&batch)
+                .map_err(|e| ModelError::at(&sample.id, e))?
+            {
                 total.loss_sum -= score.log_prob;
                 total.tokens += 1;
             }

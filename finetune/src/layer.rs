@@ -3,7 +3,8 @@
 use adapters::{Builder, GradSink, LinearGroup, LinearSpec, Norm, Pass};
 use candle_core::Tensor;
 use kernels::{
-    AttentionSaved, AttentionShape, Direction, KvCache, RmsNormSaved, RopeTable, Segment, SwigluSaved,
+    AttentionSaved, AttentionShape, Direction, KvCache, RmsNormSaved, RopeTable, Segment,
+    SwigluSaved,
 };
 
 use crate::Result;
@@ -47,7 +48,12 @@ pub(crate) enum Keys<'a, 'c> {
 
 impl Layer {
     pub(crate) fn build(b: &mut Builder, config: &DecoderConfig, index: usize) -> Result<Self> {
-        let (d, q, kv, f) = (config.hidden_size, config.q_dim(), config.kv_dim(), config.intermediate_size);
+        let (d, q, kv, f) = (
+            config.hidden_size,
+            config.q_dim(),
+            config.kv_dim(),
+            config.intermediate_size,
+        );
         let prefix = format!("model.layers.{index}");
         let linear = |name: &str, inputs, outputs, bias| LinearSpec {
             name: format!("{prefix}.{name}"),
@@ -65,7 +71,10 @@ impl Layer {
             if !config.qk_norm {
                 return Ok(None);
             }
-            Ok(Some(b.norm(&format!("{prefix}.self_attn.{name}.weight"), config.head_dim)?))
+            Ok(Some(b.norm(
+                &format!("{prefix}.self_attn.{name}.weight"),
+                config.head_dim,
+            )?))
         };
         let (q_norm, k_norm) = (head_norm("q_norm")?, head_norm("k_norm")?);
         Ok(Self {
@@ -143,15 +152,25 @@ impl Layer {
         need_dx: bool,
         sink: &mut dyn GradSink,
     ) -> Result<Option<Tensor>> {
-        let dm = needed(self.down.backward(saved.down, std::slice::from_ref(&dy), pass, true, sink)?);
+        let dm =
+            needed(
+                self.down
+                    .backward(saved.down, std::slice::from_ref(&dy), pass, true, sink)?,
+            );
         let (dgate, dup) = kernels::swiglu_backward(saved.swiglu, &dm)?;
         drop(dm);
-        let dh = needed(self.gate_up.backward(saved.gate_up, &[dgate, dup], pass, true, sink)?);
+        let dh = needed(
+            self.gate_up
+                .backward(saved.gate_up, &[dgate, dup], pass, true, sink)?,
+        );
         let mut dx1 = norm_backward(&self.post_norm, saved.post_norm, &dh, sink)?;
         kernels::add_assign(&mut dx1, &dy)?;
         drop((dh, dy));
 
-        let da = needed(self.o.backward(saved.o, std::slice::from_ref(&dx1), pass, true, sink)?);
+        let da = needed(
+            self.o
+                .backward(saved.o, std::slice::from_ref(&dx1), pass, true, sink)?,
+        );
         let (mut dq, mut dk, dv) = kernels::attention_backward(saved.attention, &da)?;
         drop(da);
         kernels::rope(&mut dq, self.shape.heads, rope, Direction::Backward)?;
@@ -160,7 +179,10 @@ impl Layer {
         let dk = self.head_norm_backward(dk, &self.k_norm, saved.k_norm, sink)?;
         // The input norm's own weight may be trained where nothing below is.
         let need_dh = need_dx || self.input_norm.param.is_some();
-        let Some(dh) = self.qkv.backward(saved.qkv, &[dq, dk, dv], pass, need_dh, sink)? else {
+        let Some(dh) = self
+            .qkv
+            .backward(saved.qkv, &[dq, dk, dv], pass, need_dh, sink)?
+        else {
             return Ok(None);
         };
         let mut dx = norm_backward(&self.input_norm, saved.input_norm, &dh, sink)?;
@@ -178,7 +200,9 @@ impl Layer {
         kernels::rope(&mut k, self.shape.kv_heads, rope, Direction::Forward)?;
         let a = match keys {
             Keys::Segments(segments) => kernels::attention(&q, &k, &v, segments, &self.shape)?.0,
-            Keys::Caches(caches, lens) => kernels::attention_cached(&q, &k, &v, caches, lens, &self.shape)?,
+            Keys::Caches(caches, lens) => {
+                kernels::attention_cached(&q, &k, &v, caches, lens, &self.shape)?
+            }
         };
         let [mut x1] = take(self.o.infer(&a)?);
         kernels::add_assign(&mut x1, x)?;
@@ -197,10 +221,13 @@ impl Layer {
 
     /// Normalises each head of x (T, heads*hd) on its own, where the architecture does.
     fn head_norm(&self, x: Tensor, norm: &Option<Norm>) -> Result<(Tensor, Option<RmsNormSaved>)> {
-        let Some(norm) = norm else { return Ok((x, None)) };
+        let Some(norm) = norm else {
+            return Ok((x, None));
+        };
         let (t, width) = x.dims2()?;
         let hd = self.shape.head_dim;
-        let (y, saved) = kernels::rms_norm(&x.reshape((t * width / hd, hd))?, &norm.weight, self.eps)?;
+        let (y, saved) =
+            kernels::rms_norm(&x.reshape((t * width / hd, hd))?, &norm.weight, self.eps)?;
         Ok((y.reshape((t, width))?, Some(saved)))
     }
 
@@ -211,7 +238,9 @@ impl Layer {
         saved: Option<RmsNormSaved>,
         sink: &mut dyn GradSink,
     ) -> Result<Tensor> {
-        let (Some(norm), Some(saved)) = (norm, saved) else { return Ok(dy) };
+        let (Some(norm), Some(saved)) = (norm, saved) else {
+            return Ok(dy);
+        };
         let (t, width) = dy.dims2()?;
         let hd = self.shape.head_dim;
         let dx = norm_backward(norm, saved, &dy.reshape((t * width / hd, hd))?, sink)?;
@@ -235,7 +264,9 @@ pub(crate) fn norm_backward(
 
 /// A group's outputs by position. The group was built with N members in this file.
 fn take<const N: usize>(tensors: Vec<Tensor>) -> [Tensor; N] {
-    tensors.try_into().unwrap_or_else(|v: Vec<Tensor>| panic!("a group of {N} answered {} tensors", v.len()))
+    tensors
+        .try_into()
+        .unwrap_or_else(|v: Vec<Tensor>| panic!("a group of {N} answered {} tensors", v.len()))
 }
 
 fn needed(dx: Option<Tensor>) -> Tensor {

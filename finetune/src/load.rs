@@ -52,24 +52,46 @@ impl Checkpoint {
                 };
                 (weights, tokenizer)
             }
-            Base::Random { config, tokenizer, seed } => {
-                let bytes = std::fs::read(config)
-                    .map_err(|source| Error::Io { path: config.clone(), source })?;
+            Base::Random {
+                config,
+                tokenizer,
+                seed,
+            } => {
+                let bytes = std::fs::read(config).map_err(|source| Error::Io {
+                    path: config.clone(),
+                    source,
+                })?;
                 let json: Value = serde_json::from_slice(&bytes).map_err(|e| Error::ConfigKey {
                     key: config.display().to_string(),
                     problem: format!("is not JSON: {e}"),
                 })?;
-                let std = json.get("initializer_range").and_then(Value::as_f64).unwrap_or(0.02);
+                let std = json
+                    .get("initializer_range")
+                    .and_then(Value::as_f64)
+                    .unwrap_or(0.02);
                 let specs = tensor_specs(&decoder_config(&json)?, std);
-                let folder = tokenizer.as_deref().or(config.parent()).unwrap_or(Path::new("."));
-                (Weights::random(json, specs, *seed), Tokenizer::from_folder(folder)?)
+                let folder = tokenizer
+                    .as_deref()
+                    .or(config.parent())
+                    .unwrap_or(Path::new("."));
+                (
+                    Weights::random(json, specs, *seed),
+                    Tokenizer::from_folder(folder)?,
+                )
             }
         };
         let config = decoder_config(weights.config())?;
         if tokenizer.vocab_size() > config.vocab_size {
-            return Err(Error::Vocabulary { tokens: tokenizer.vocab_size(), rows: config.vocab_size });
+            return Err(Error::Vocabulary {
+                tokens: tokenizer.vocab_size(),
+                rows: config.vocab_size,
+            });
         }
-        Ok(Self { weights, config, tokenizer })
+        Ok(Self {
+            weights,
+            config,
+            tokenizer,
+        })
     }
 
     /// Builds the decoder for training or inference; the parameters are those that `method` trains.
@@ -97,7 +119,12 @@ impl Checkpoint {
         name: String,
     ) -> Result<Model> {
         let (decoder, _) = self.decoder(compute, Method::Frozen, adapter, 0)?;
-        Ok(Model { decoder, tokenizer: self.tokenizer, template, name })
+        Ok(Model {
+            decoder,
+            tokenizer: self.tokenizer,
+            template,
+            name,
+        })
     }
 }
 
@@ -115,17 +142,30 @@ pub struct Model {
 
 /// Name, shape and random initialisation of every tensor of a decoder, in its own order.
 pub fn tensor_specs(config: &DecoderConfig, std: f64) -> Vec<TensorSpec> {
-    let (v, d, q, kv) = (config.vocab_size, config.hidden_size, config.q_dim(), config.kv_dim());
+    let (v, d, q, kv) = (
+        config.vocab_size,
+        config.hidden_size,
+        config.q_dim(),
+        config.kv_dim(),
+    );
     let f = config.intermediate_size;
     let mut specs = Vec::new();
     let mut add = |name: String, shape: &[usize], init: Init| {
-        specs.push(TensorSpec { name, shape: shape.to_vec(), init });
+        specs.push(TensorSpec {
+            name,
+            shape: shape.to_vec(),
+            init,
+        });
     };
     let normal = Init::Normal { std };
     add("model.embed_tokens.weight".into(), &[v, d], normal);
     for i in 0..config.num_hidden_layers {
         let mut linear = |name: &str, out: usize, inputs: usize, bias: bool| {
-            add(format!("model.layers.{i}.{name}.weight"), &[out, inputs], normal);
+            add(
+                format!("model.layers.{i}.{name}.weight"),
+                &[out, inputs],
+                normal,
+            );
             if bias {
                 add(format!("model.layers.{i}.{name}.bias"), &[out], Init::Zeros);
             }
@@ -138,7 +178,11 @@ pub fn tensor_specs(config: &DecoderConfig, std: f64) -> Vec<TensorSpec> {
         linear("mlp.up_proj", f, d, config.mlp_bias);
         linear("mlp.down_proj", d, f, config.mlp_bias);
         let mut norm = |name: &str, width: usize| {
-            add(format!("model.layers.{i}.{name}.weight"), &[width], Init::Ones);
+            add(
+                format!("model.layers.{i}.{name}.weight"),
+                &[width],
+                Init::Ones,
+            );
         };
         norm("input_layernorm", d);
         norm("post_attention_layernorm", d);

@@ -14,7 +14,9 @@ pub struct Gradients {
 impl Gradients {
     /// Empty slots for `parameters`.
     pub fn new(parameters: &Parameters) -> Self {
-        Self { slots: vec![None; parameters.0.len()] }
+        Self {
+            slots: vec![None; parameters.0.len()],
+        }
     }
 
     /// The gradient of a parameter, if one came.
@@ -27,7 +29,11 @@ impl Gradients {
         self.slots
             .iter()
             .zip(&parameters.0)
-            .map(|(slot, p)| slot.as_ref().ok_or_else(|| Error::MissingGradient { name: p.name.clone() }))
+            .map(|(slot, p)| {
+                slot.as_ref().ok_or_else(|| Error::MissingGradient {
+                    name: p.name.clone(),
+                })
+            })
             .collect()
     }
 
@@ -61,8 +67,18 @@ pub struct Optimizer {
 impl Optimizer {
     /// Zero moments.
     pub fn new(parameters: &Parameters, settings: &TrainSection) -> Result<Self> {
-        let zeros = || parameters.0.iter().map(|p| Ok(p.value.zeros_like()?)).collect::<Result<Vec<_>>>();
-        Ok(Self { first: zeros()?, second: zeros()?, settings: settings.clone() })
+        let zeros = || {
+            parameters
+                .0
+                .iter()
+                .map(|p| Ok(p.value.zeros_like()?))
+                .collect::<Result<Vec<_>>>()
+        };
+        Ok(Self {
+            first: zeros()?,
+            second: zeros()?,
+            settings: settings.clone(),
+        })
     }
 
     /// Clips to `max_grad_norm` as torch's `clip_grad_norm_` does, then steps every parameter.
@@ -77,12 +93,22 @@ impl Optimizer {
     ) -> Result<f64> {
         let norm = gradients.norm(parameters)?;
         if !norm.is_finite() {
-            return Err(Error::NotFinite { what: "gradient norm", step, value: norm });
+            return Err(Error::NotFinite {
+                what: "gradient norm",
+                step,
+                value: norm,
+            });
         }
         let limit = self.settings.max_grad_norm;
-        let clip = if limit > 0.0 { (limit / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let clip = if limit > 0.0 {
+            (limit / (norm + 1e-6)).min(1.0)
+        } else {
+            1.0
+        };
         for (i, p) in parameters.0.iter_mut().enumerate() {
-            let mut g = gradients.slots[i].take().expect("norm() found every gradient");
+            let mut g = gradients.slots[i]
+                .take()
+                .expect("norm() found every gradient");
             if clip < 1.0 {
                 kernels::scale_assign(&mut g, clip)?;
             }
@@ -91,9 +117,20 @@ impl Optimizer {
                 beta1: self.settings.adam_beta1,
                 beta2: self.settings.adam_beta2,
                 epsilon: self.settings.adam_epsilon,
-                weight_decay: if p.decay { self.settings.weight_decay } else { 0.0 },
+                weight_decay: if p.decay {
+                    self.settings.weight_decay
+                } else {
+                    0.0
+                },
             };
-            kernels::adamw_step(&mut p.value, &g, &mut self.first[i], &mut self.second[i], &adamw, step)?;
+            kernels::adamw_step(
+                &mut p.value,
+                &g,
+                &mut self.first[i],
+                &mut self.second[i],
+                &adamw,
+                step,
+            )?;
         }
         Ok(norm)
     }

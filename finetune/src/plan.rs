@@ -49,8 +49,12 @@ pub struct MemoryPart {
 /// Plans a training.
 pub fn plan(input: &PlanInput) -> TrainPlan {
     let c = input.config;
-    let (d, q, kv, f) =
-        (c.hidden_size as u64, c.q_dim() as u64, c.kv_dim() as u64, c.intermediate_size as u64);
+    let (d, q, kv, f) = (
+        c.hidden_size as u64,
+        c.q_dim() as u64,
+        c.kv_dim() as u64,
+        c.intermediate_size as u64,
+    );
     let tokens = (input.max_seq_len * input.settings.micro_batch_size) as u64;
     let layers = c.num_hidden_layers as u64;
     // What LayerSaved holds a token: two norm inputs and their outputs, q, k, v, the attention's output,
@@ -64,13 +68,34 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
     // The widest moment of a layer's backward pass holds the MLP's three gradients in the accumulate type.
     let workspace = 4 * tokens * (3 * f + 2 * d);
     let memory = vec![
-        MemoryPart { part: "base weights", bytes: input.weight_bytes },
-        MemoryPart { part: "trained parameters", bytes: 4 * input.trained },
-        MemoryPart { part: "gradients", bytes: 4 * input.trained },
-        MemoryPart { part: "AdamW moments", bytes: 8 * input.trained },
-        MemoryPart { part: "saved activations", bytes: saved },
-        MemoryPart { part: "workspace", bytes: workspace },
-        MemoryPart { part: "logits chunk", bytes: kernels::LOGITS_BYTES as u64 },
+        MemoryPart {
+            part: "base weights",
+            bytes: input.weight_bytes,
+        },
+        MemoryPart {
+            part: "trained parameters",
+            bytes: 4 * input.trained,
+        },
+        MemoryPart {
+            part: "gradients",
+            bytes: 4 * input.trained,
+        },
+        MemoryPart {
+            part: "AdamW moments",
+            bytes: 8 * input.trained,
+        },
+        MemoryPart {
+            part: "saved activations",
+            bytes: saved,
+        },
+        MemoryPart {
+            part: "workspace",
+            bytes: workspace,
+        },
+        MemoryPart {
+            part: "logits chunk",
+            bytes: kernels::LOGITS_BYTES as u64,
+        },
     ];
     let total = c.parameter_count();
     let full = input.trained >= total;
@@ -88,8 +113,12 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
 ///
 /// Written for any head width: the projections' own sizes stand for h² (4, 2 and 6 FLOPs a weight and pass).
 pub fn flops_per_token(c: &DecoderConfig, sequence: u64, full: bool) -> u64 {
-    let (d, q, kv, f) =
-        (c.hidden_size as u64, c.q_dim() as u64, c.kv_dim() as u64, c.intermediate_size as u64);
+    let (d, q, kv, f) = (
+        c.hidden_size as u64,
+        c.q_dim() as u64,
+        c.kv_dim() as u64,
+        c.intermediate_size as u64,
+    );
     let linear = 6 * (2 * d * q + 2 * d * kv + 3 * d * f);
     let attention = 6 * sequence * q;
     let all = c.num_hidden_layers as u64 * (linear + attention) + 6 * d * c.vocab_size as u64;

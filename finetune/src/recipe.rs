@@ -112,24 +112,55 @@ impl TrainSection {
             }
         };
         let at_least_one = "must be at least 1".to_owned();
-        hold(self.micro_batch_size > 0, "micro_batch_size", at_least_one.clone());
-        hold(self.gradient_accumulation_steps > 0, "gradient_accumulation_steps", at_least_one.clone());
+        hold(
+            self.micro_batch_size > 0,
+            "micro_batch_size",
+            at_least_one.clone(),
+        );
+        hold(
+            self.gradient_accumulation_steps > 0,
+            "gradient_accumulation_steps",
+            at_least_one.clone(),
+        );
         hold(self.max_steps != Some(0), "max_steps", at_least_one.clone());
         hold(self.save_total_limit > 0, "save_total_limit", at_least_one);
         let positive = |x: f64| x > 0.0 && x.is_finite();
         let share = |x: f64| (0.0..=1.0).contains(&x);
-        hold(positive(self.epochs), "epochs", format!("is {}, not a number above 0", self.epochs));
+        hold(
+            positive(self.epochs),
+            "epochs",
+            format!("is {}, not a number above 0", self.epochs),
+        );
         hold(
             positive(self.learning_rate),
             "learning_rate",
             format!("is {}, not a number above 0", self.learning_rate),
         );
-        hold(share(self.warmup_ratio), "warmup_ratio", format!("is {}, not within 0 to 1", self.warmup_ratio));
-        hold(share(self.min_lr_ratio), "min_lr_ratio", format!("is {}, not within 0 to 1", self.min_lr_ratio));
-        for (key, beta) in [("adam_beta1", self.adam_beta1), ("adam_beta2", self.adam_beta2)] {
-            hold((0.0..1.0).contains(&beta), key, format!("is {beta}, not within 0 to 1 (1 excluded)"));
+        hold(
+            share(self.warmup_ratio),
+            "warmup_ratio",
+            format!("is {}, not within 0 to 1", self.warmup_ratio),
+        );
+        hold(
+            share(self.min_lr_ratio),
+            "min_lr_ratio",
+            format!("is {}, not within 0 to 1", self.min_lr_ratio),
+        );
+        for (key, beta) in [
+            ("adam_beta1", self.adam_beta1),
+            ("adam_beta2", self.adam_beta2),
+        ] {
+            hold(
+                (0.0..1.0).contains(&beta),
+                key,
+                format!("is {beta}, not within 0 to 1 (1 excluded)"),
+            );
         }
-        hold(positive(self.adam_epsilon), "adam_epsilon", format!("is {}, not above 0", self.adam_epsilon));
+        hold(
+            positive(self.adam_epsilon),
+            "adam_epsilon",
+            format!("is {}, not above 0", self.adam_epsilon),
+        );
         hold(
             self.weight_decay >= 0.0 && self.weight_decay.is_finite(),
             "weight_decay",

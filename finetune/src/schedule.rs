@@ -33,11 +33,22 @@ mod tests {
     #[test]
     fn cosine_matches_transformers() {
         // get_cosine_schedule_with_warmup(opt, 4, 20), lr 1e-3: get_last_lr() before steps 0, 2, 4, 12, 19.
-        let settings = TrainSection { learning_rate: 1e-3, warmup_ratio: 0.2, ..Default::default() };
-        for (step, expected) in
-            [(0, 0.0), (2, 5e-4), (4, 1e-3), (12, 5e-4), (19, 9.607359798384785e-6)]
-        {
-            assert!((learning_rate(&settings, step, 20) - expected).abs() < 1e-15, "step {step}");
+        let settings = TrainSection {
+            learning_rate: 1e-3,
+            warmup_ratio: 0.2,
+            ..Default::default()
+        };
+        for (step, expected) in [
+            (0, 0.0),
+            (2, 5e-4),
+            (4, 1e-3),
+            (12, 5e-4),
+            (19, 9.607359798384785e-6),
+        ] {
+            assert!(
+                (learning_rate(&settings, step, 20) - expected).abs() < 1e-15,
+                "step {step}"
+            );
         }
     }
 
@@ -51,7 +62,10 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(learning_rate(&linear, 5, 10), 0.1 + 0.9 * 0.5);
-        let constant = TrainSection { schedule: Schedule::Constant, ..linear };
+        let constant = TrainSection {
+            schedule: Schedule::Constant,
+            ..linear
+        };
         assert_eq!(learning_rate(&constant, 9, 10), 1.0);
     }
 }

@@ -45,13 +45,18 @@ impl StepLog {
     /// Opens the logs of `folder`. Lines beyond `step`, written after the checkpoint a run resumes from, are dropped.
     pub fn open(folder: &Path, step: u64) -> Result<Self> {
         let path = folder.join("steps.jsonl");
-        let io = |source| Error::Io { path: path.clone(), source };
+        let io = |source| Error::Io {
+            path: path.clone(),
+            source,
+        };
         let kept = match File::open(&path) {
             Err(_) => Vec::new(),
             Ok(file) => BufReader::new(file)
                 .lines()
                 .map_while(std::result::Result::ok)
-                .filter(|line| serde_json::from_str::<StepReport>(line).is_ok_and(|r| r.step <= step))
+                .filter(|line| {
+                    serde_json::from_str::<StepReport>(line).is_ok_and(|r| r.step <= step)
+                })
                 .collect(),
         };
         let mut lines = BufWriter::new(File::create(&path).map_err(io)?);
@@ -60,14 +65,23 @@ impl StepLog {
         }
         lines.flush().map_err(io)?;
         let events = EventWriter::create(&folder.join("tensorboard"), step, now_secs())?;
-        Ok(Self { path, lines, events })
+        Ok(Self {
+            path,
+            lines,
+            events,
+        })
     }
 
     /// Records one step.
     pub fn write(&mut self, report: &StepReport) -> Result<()> {
-        let io = |source| Error::Io { path: self.path.clone(), source };
+        let io = |source| Error::Io {
+            path: self.path.clone(),
+            source,
+        };
         let line = serde_json::to_string(report).expect("numbers are JSON");
-        writeln!(self.lines, "{line}").and_then(|()| self.lines.flush()).map_err(io)?;
+        writeln!(self.lines, "{line}")
+            .and_then(|()| self.lines.flush())
+            .map_err(io)?;
         let mut scalars = vec![
             ("train/loss", report.loss),
             ("train/learning_rate", report.learning_rate),
@@ -81,5 +95,7 @@ impl StepLog {
 }
 
 fn now_secs() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
 }

@@ -46,10 +46,10 @@ impl<'a> Steps<'a> {
         if let Some(longest) = samples.iter().max_by_key(|s| s.input_ids.len())
             && longest.input_ids.len() > max_seq_len
         {
-            return Err(Error::TooLong {
+            return Err(Error::SampleTooLong {
                 id: longest.id.clone(),
                 tokens: longest.input_ids.len(),
-                limit: max_seq_len,
+                max_seq_len,
             });
         }
         steps.total = match settings.max_steps {
@@ -106,7 +106,10 @@ impl<'a> Steps<'a> {
             .enumerate()
             .map(|(i, packs)| Step {
                 epoch: epoch as f64 + (i + 1) as f64 / count as f64,
-                micro_batches: packs.chunks(self.micro_batch_size).map(<[Pack]>::to_vec).collect(),
+                micro_batches: packs
+                    .chunks(self.micro_batch_size)
+                    .map(<[Pack]>::to_vec)
+                    .collect(),
             })
             .collect()
     }
@@ -120,12 +123,16 @@ impl<'a> Steps<'a> {
     fn packs(&self, epoch: u64) -> Vec<Pack> {
         let order = shuffled(self.samples.len(), self.seed, 2 * epoch);
         if !self.packing {
-            return order.iter().map(|i| Pack::single(&self.samples[*i])).collect();
+            return order
+                .iter()
+                .map(|i| Pack::single(&self.samples[*i]))
+                .collect();
         }
         let packs: Vec<Pack> = order
             .chunks(datasets::pack::WINDOW)
             .flat_map(|window| {
-                let samples: Vec<Tokenized> = window.iter().map(|i| self.samples[*i].clone()).collect();
+                let samples: Vec<Tokenized> =
+                    window.iter().map(|i| self.samples[*i].clone()).collect();
                 datasets::pack(&samples, self.max_seq_len)
             })
             .collect();

@@ -21,10 +21,16 @@ impl EventWriter {
     /// Makes `dir/events.out.tfevents.<first_step>.medtune`; a resumed run starts a file of its own, as TensorBoard expects.
     pub fn create(dir: &Path, first_step: u64, wall_secs: f64) -> Result<Self> {
         let path = dir.join(format!("events.out.tfevents.{first_step:010}.medtune"));
-        let io = |source| Error::Io { path: path.clone(), source };
+        let io = |source| Error::Io {
+            path: path.clone(),
+            source,
+        };
         std::fs::create_dir_all(dir).map_err(io)?;
         let file = BufWriter::new(File::create(&path).map_err(io)?);
-        let mut writer = Self { path: path.clone(), file };
+        let mut writer = Self {
+            path: path.clone(),
+            file,
+        };
         // Event { wall_time = 1: double, file_version = 3: string }
         let mut event = double_field(1, wall_secs);
         event.extend(bytes_field(3, b"brain.Event:2"));
@@ -46,7 +52,10 @@ impl EventWriter {
             event.extend(bytes_field(5, &bytes_field(1, &inner)));
             self.record(&event)?;
         }
-        self.file.flush().map_err(|source| Error::Io { path: self.path.clone(), source })
+        self.file.flush().map_err(|source| Error::Io {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     fn record(&mut self, payload: &[u8]) -> Result<()> {
@@ -56,7 +65,10 @@ impl EventWriter {
         out.extend(masked_crc(&length).to_le_bytes());
         out.extend(payload);
         out.extend(masked_crc(payload).to_le_bytes());
-        self.file.write_all(&out).map_err(|source| Error::Io { path: self.path.clone(), source })
+        self.file.write_all(&out).map_err(|source| Error::Io {
+            path: self.path.clone(),
+            source,
+        })
     }
 }
 
@@ -102,7 +114,9 @@ mod tests {
     #[test]
     fn crc_is_castagnoli() {
         // RFC 3720, B.4: 32 bytes of zeros give 0x8a9136aa.
-        let crc = masked_crc(&[0; 32]).wrapping_sub(0xa282_ead8).rotate_left(15);
+        let crc = masked_crc(&[0; 32])
+            .wrapping_sub(0xa282_ead8)
+            .rotate_left(15);
         assert_eq!(crc, 0x8a91_36aa);
     }
 
@@ -110,8 +124,11 @@ mod tests {
     fn records_follow_one_another() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(dir.path(), 3, 12.5).unwrap();
-        writer.scalars(300, 13.0, &[("train/loss", 0.5), ("train/lr", 1e-4)]).unwrap();
-        let bytes = std::fs::read(dir.path().join("events.out.tfevents.0000000003.medtune")).unwrap();
+        writer
+            .scalars(300, 13.0, &[("train/loss", 0.5), ("train/lr", 1e-4)])
+            .unwrap();
+        let bytes =
+            std::fs::read(dir.path().join("events.out.tfevents.0000000003.medtune")).unwrap();
         let (mut at, mut payloads) = (0, Vec::new());
         while at < bytes.len() {
             let n = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;

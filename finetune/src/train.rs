@@ -70,16 +70,27 @@ pub struct TrainOutcome {
 }
 
 /// Trains, resuming from the newest checkpoint of the same run. `progress` sees each step's report and the total.
-pub fn train(mut job: TrainJob, progress: &mut dyn FnMut(&StepReport, u64)) -> Result<TrainOutcome> {
+pub fn train(
+    mut job: TrainJob,
+    progress: &mut dyn FnMut(&StepReport, u64),
+) -> Result<TrainOutcome> {
     if job.train.is_empty() {
         return Err(Error::NoSamples);
     }
     if job.parameters.0.is_empty() {
         return Err(Error::NothingTrained);
     }
-    std::fs::create_dir_all(job.folder)
-        .map_err(|source| Error::Io { path: job.folder.to_owned(), source })?;
-    let steps = Steps::new(job.train, job.settings, job.max_seq_len, job.packing, job.seed)?;
+    std::fs::create_dir_all(job.folder).map_err(|source| Error::Io {
+        path: job.folder.to_owned(),
+        source,
+    })?;
+    let steps = Steps::new(
+        job.train,
+        job.settings,
+        job.max_seq_len,
+        job.packing,
+        job.seed,
+    )?;
     let mut optimizer = Optimizer::new(&job.parameters, job.settings)?;
     let checkpoints = Checkpoints::new(
         job.folder.join("checkpoints"),
@@ -123,8 +134,11 @@ pub fn train(mut job: TrainJob, progress: &mut dyn FnMut(&StepReport, u64)) -> R
 
         let last = number == total_steps;
         let due = |every: u64| every > 0 && number.is_multiple_of(every);
-        let eval_loss =
-            if last || due(job.settings.eval_steps) { evaluate(job.decoder, &held_out)? } else { None };
+        let eval_loss = if last || due(job.settings.eval_steps) {
+            evaluate(job.decoder, &held_out)?
+        } else {
+            None
+        };
         outcome.eval_loss = eval_loss.or(outcome.eval_loss);
         let report = StepReport {
             step: number,
@@ -157,15 +171,25 @@ pub fn train(mut job: TrainJob, progress: &mut dyn FnMut(&StepReport, u64)) -> R
 
 impl TrainJob<'_> {
     /// Gradients of one step's mean loss a target token, over all its micro-batches.
-    fn gradients(&self, micro_batches: &[Vec<Pack>], step: u64) -> Result<(Gradients, BatchLoss, usize)> {
-        let batches: Vec<Batch> = micro_batches.iter().map(|packs| Batch::from_packs(packs)).collect();
+    fn gradients(
+        &self,
+        micro_batches: &[Vec<Pack>],
+        step: u64,
+    ) -> Result<(Gradients, BatchLoss, usize)> {
+        let batches: Vec<Batch> = micro_batches
+            .iter()
+            .map(|packs| Batch::from_packs(packs))
+            .collect();
         let targets: usize = batches.iter().map(Batch::target_tokens).sum();
         let mut gradients = Gradients::new(&self.parameters);
         let (mut loss, mut tokens) = (BatchLoss::default(), 0);
         for batch in &batches {
             let part = self.decoder.loss_and_gradients(
                 batch,
-                DropoutState { seed: self.seed, step },
+                DropoutState {
+                    seed: self.seed,
+                    step,
+                },
                 1.0 / targets as f64,
                 &mut gradients,
             )?;
@@ -177,11 +201,22 @@ impl TrainJob<'_> {
     }
 
     fn loss_not_finite(&self, step: u64, value: f64, micro_batches: &[Vec<Pack>]) -> Error {
-        let in_step: Vec<u64> =
-            micro_batches.iter().flatten().flat_map(|p| p.segments.iter().map(|s| s.sample)).collect();
-        let samples =
-            self.train.iter().filter(|t| in_step.contains(&t.sample)).map(|t| t.id.clone()).collect();
-        Error::LossNotFinite { step, value, samples }
+        let in_step: Vec<u64> = micro_batches
+            .iter()
+            .flatten()
+            .flat_map(|p| p.segments.iter().map(|s| s.sample))
+            .collect();
+        let samples = self
+            .train
+            .iter()
+            .filter(|t| in_step.contains(&t.sample))
+            .map(|t| t.id.clone())
+            .collect();
+        Error::LossNotFinite {
+            step,
+            value,
+            samples,
+        }
     }
 }
 

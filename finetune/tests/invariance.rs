@@ -40,9 +40,14 @@ fn seeded_model(compute: DType, dropout: f64, seed: u64) -> (Decoder, Parameters
     for (i, p) in parameters.0.iter_mut().enumerate() {
         if p.name.contains("lora_B") {
             let n = p.value.elem_count();
-            let values: Vec<f64> = (0..n).map(|j| (((i * 31 + j * 17) % 23) as f64 - 11.0) * 0.01).collect();
-            let values = Tensor::from_vec(values, p.value.shape().clone(), p.value.device()).unwrap();
-            p.value.slice_set(&values.to_dtype(p.value.dtype()).unwrap(), 0, 0).unwrap();
+            let values: Vec<f64> = (0..n)
+                .map(|j| (((i * 31 + j * 17) % 23) as f64 - 11.0) * 0.01)
+                .collect();
+            let values =
+                Tensor::from_vec(values, p.value.shape().clone(), p.value.device()).unwrap();
+            p.value
+                .slice_set(&values.to_dtype(p.value.dtype()).unwrap(), 0, 0)
+                .unwrap();
         }
     }
     (decoder, parameters)
@@ -57,7 +62,9 @@ fn samples() -> Vec<Tokenized> {
         .map(|(i, len)| Tokenized {
             id: format!("s{i}"),
             sample: i as u64,
-            input_ids: (0..*len).map(|t| ((i * 13 + t * 7 + 3) % 61) as u32).collect(),
+            input_ids: (0..*len)
+                .map(|t| ((i * 13 + t * 7 + 3) % 61) as u32)
+                .collect(),
             loss_mask: (0..*len).map(|t| t > 0 && t >= len / 3).collect(),
         })
         .collect()
@@ -77,8 +84,9 @@ fn gradients(decoder: &Decoder, parameters: &Parameters, batches: &[Batch]) -> (
     let mut loss = 0.0;
     for batch in batches {
         let state = DropoutState { seed: 3, step: 4 };
-        let part =
-            decoder.loss_and_gradients(batch, state, 1.0 / targets as f64, &mut gradients).unwrap();
+        let part = decoder
+            .loss_and_gradients(batch, state, 1.0 / targets as f64, &mut gradients)
+            .unwrap();
         loss += part.loss_sum;
     }
     (loss / targets as f64, gradients)
@@ -94,33 +102,61 @@ fn same_gradients_of((decoder, parameters): (Decoder, Parameters), tolerance: f6
     let samples = samples();
     let all: Vec<&Tokenized> = samples.iter().collect();
     let singles: Vec<Pack> = samples.iter().map(Pack::single).collect();
-    let shuffled: Vec<&Tokenized> = [5, 2, 7, 0, 6, 1, 4, 3].iter().map(|i| &samples[*i]).collect();
+    let shuffled: Vec<&Tokenized> = [5, 2, 7, 0, 6, 1, 4, 3]
+        .iter()
+        .map(|i| &samples[*i])
+        .collect();
     let ways = [
         ("a batch of 8", vec![Batch::from_packs(&singles)]),
-        ("eight micro-batches of 1", singles.iter().map(|p| Batch::from_packs([p])).collect()),
+        (
+            "eight micro-batches of 1",
+            singles.iter().map(|p| Batch::from_packs([p])).collect(),
+        ),
         ("one pack", vec![Batch::from_packs([&pack_of(&all)])]),
-        ("one pack, other order", vec![Batch::from_packs([&pack_of(&shuffled)])]),
+        (
+            "one pack, other order",
+            vec![Batch::from_packs([&pack_of(&shuffled)])],
+        ),
     ];
     let (loss, reference) = gradients(&decoder, &parameters, &ways[0].1);
     let of = |g: &Gradients, i: usize| g.get(ParamId(i)).unwrap().clone();
-    let largest = (0..parameters.0.len()).map(|i| max_abs(&of(&reference, i))).fold(0.0, f64::max);
+    let largest = (0..parameters.0.len())
+        .map(|i| max_abs(&of(&reference, i)))
+        .fold(0.0, f64::max);
     let mut worst = 0f64;
     for (name, batches) in &ways[1..] {
         let (other_loss, other) = gradients(&decoder, &parameters, batches);
-        assert!((loss - other_loss).abs() <= tolerance * loss, "{name}: loss {other_loss} against {loss}");
+        assert!(
+            (loss - other_loss).abs() <= tolerance * loss,
+            "{name}: loss {other_loss} against {loss}"
+        );
         for (i, p) in parameters.0.iter().enumerate() {
             let (a, b) = (of(&reference, i), of(&other, i));
             assert!(max_abs(&a) > 0.0, "{}: gradient is zero", p.name);
             let difference = max_abs(&(a - b).unwrap());
             worst = worst.max(difference / largest);
-            assert!(difference <= tolerance * largest, "{name}, {}: {difference:.1e} of {largest:.1e}", p.name);
+            assert!(
+                difference <= tolerance * largest,
+                "{name}, {}: {difference:.1e} of {largest:.1e}",
+                p.name
+            );
         }
     }
-    println!("{:?}: max |difference| is {worst:.1e} of max |gradient|", decoder.compute());
+    println!(
+        "{:?}: max |difference| is {worst:.1e} of max |gradient|",
+        decoder.compute()
+    );
 }
 
 fn max_abs(t: &Tensor) -> f64 {
-    t.to_dtype(DType::F64).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap()
+    t.to_dtype(DType::F64)
+        .unwrap()
+        .abs()
+        .unwrap()
+        .max_all()
+        .unwrap()
+        .to_scalar::<f64>()
+        .unwrap()
 }
 
 #[test]
@@ -144,7 +180,10 @@ fn a_packed_neighbour_changes_no_bit() {
     let (decoder, _) = model(DType::F32, 0.0);
     let samples = samples();
     let mut other = samples[0].clone();
-    other.input_ids.iter_mut().for_each(|id| *id = (*id + 29) % 61);
+    other
+        .input_ids
+        .iter_mut()
+        .for_each(|id| *id = (*id + 29) % 61);
     let with = |neighbour: &Tokenized| {
         let batch = Batch::from_packs([&pack_of(&[neighbour, &samples[2], &samples[6]])]);
         let logits = decoder.logits(&batch).unwrap().to_vec2::<f32>().unwrap();
@@ -172,7 +211,12 @@ fn a_shared_prefix_scores_as_whole_sequences_do() {
     let (a, b) = (score(&shared), score(&whole));
     assert_eq!(a.len(), 6);
     for (a, b) in a.iter().zip(&b) {
-        assert!((a.log_prob - b.log_prob).abs() < 1e-12, "{} {}", a.log_prob, b.log_prob);
+        assert!(
+            (a.log_prob - b.log_prob).abs() < 1e-12,
+            "{} {}",
+            a.log_prob,
+            b.log_prob
+        );
         assert_eq!(a.greedy, b.greedy);
     }
 }
@@ -195,19 +239,36 @@ fn a_shared_prefix_has_the_gradient_of_whole_sequences() {
     for (i, p) in parameters.0.iter().enumerate() {
         let (a, b) = (a.get(ParamId(i)).unwrap(), b.get(ParamId(i)).unwrap());
         let difference = max_abs(&(a - b).unwrap());
-        assert!(difference <= 1e-10 * max_abs(b), "{}: {difference:.1e}", p.name);
+        assert!(
+            difference <= 1e-10 * max_abs(b),
+            "{}: {difference:.1e}",
+            p.name
+        );
     }
 }
 
 #[test]
 fn recomputing_changes_no_bit() {
     let (mut decoder, parameters) = model(DType::F32, 0.3);
-    let batch = [Batch::from_packs(samples().iter().map(Pack::single).collect::<Vec<_>>().iter())];
+    let batch = [Batch::from_packs(
+        samples()
+            .iter()
+            .map(Pack::single)
+            .collect::<Vec<_>>()
+            .iter(),
+    )];
     let (_, kept) = gradients(&decoder, &parameters, &batch);
     decoder.set_recompute(Recompute::Full);
     let (_, again) = gradients(&decoder, &parameters, &batch);
     for i in 0..parameters.0.len() {
-        let values = |g: &Gradients| g.get(ParamId(i)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values = |g: &Gradients| {
+            g.get(ParamId(i))
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+        };
         assert_eq!(values(&kept), values(&again));
     }
 }
@@ -217,8 +278,17 @@ fn recomputing_changes_no_bit() {
 fn cached_decoding_agrees_with_one_pass() {
     let (decoder, _) = model(DType::F64, 0.0);
     let ids: Vec<u32> = (0..12).map(|t| (t * 11 + 5) % 61).collect();
-    let sample = Tokenized { id: "x".into(), sample: 0, loss_mask: vec![false; 12], input_ids: ids.clone() };
-    let whole = decoder.logits(&Batch::from_packs([&Pack::single(&sample)])).unwrap().to_vec2::<f64>().unwrap();
+    let sample = Tokenized {
+        id: "x".into(),
+        sample: 0,
+        loss_mask: vec![false; 12],
+        input_ids: ids.clone(),
+    };
+    let whole = decoder
+        .logits(&Batch::from_packs([&Pack::single(&sample)]))
+        .unwrap()
+        .to_vec2::<f64>()
+        .unwrap();
     let mut cache = decoder.new_cache();
     let mut other = decoder.new_cache();
     decoder.extend(&[&ids[..4]], &mut [&mut other]).unwrap();
@@ -226,7 +296,9 @@ fn cached_decoding_agrees_with_one_pass() {
     for chunk in [&ids[..5], &ids[5..6], &ids[6..9], &ids[9..]] {
         at += chunk.len();
         // A second sequence alongside must not matter.
-        let logits = decoder.extend(&[&[3, 1], chunk], &mut [&mut other, &mut cache]).unwrap();
+        let logits = decoder
+            .extend(&[&[3, 1], chunk], &mut [&mut other, &mut cache])
+            .unwrap();
         let row = &logits.to_vec2::<f64>().unwrap()[1];
         for (a, b) in row.iter().zip(&whole[at - 1]) {
             assert!((a - b).abs() < 1e-11, "{a} {b}");
@@ -238,7 +310,13 @@ fn cached_decoding_agrees_with_one_pass() {
 fn bf16_stays_near_f32() {
     let (f32_model, _) = model(DType::F32, 0.0);
     let (bf16_model, parameters) = model(DType::BF16, 0.0);
-    let batch = Batch::from_packs(samples().iter().map(Pack::single).collect::<Vec<_>>().iter());
+    let batch = Batch::from_packs(
+        samples()
+            .iter()
+            .map(Pack::single)
+            .collect::<Vec<_>>()
+            .iter(),
+    );
     let loss = |d: &Decoder| -> f64 {
         let scores = d.token_scores(&batch).unwrap();
         -scores.iter().map(|s| s.log_prob).sum::<f64>() / scores.len() as f64

@@ -68,10 +68,15 @@ fn run(setup: Setup) -> finetune::Result<TrainOutcome> {
         packing: true,
         seed: 3,
         folder: setup.folder,
-        run: BTreeMap::from([("train.learning_rate".to_owned(), setup.learning_rate_in_run.to_owned())]),
+        run: BTreeMap::from([(
+            "train.learning_rate".to_owned(),
+            setup.learning_rate_in_run.to_owned(),
+        )]),
         stop: &stop,
     };
-    train(job, &mut |report, _| stop.store(report.step == setup.stop_after, Ordering::Relaxed))
+    train(job, &mut |report, _| {
+        stop.store(report.step == setup.stop_after, Ordering::Relaxed)
+    })
 }
 
 fn lora() -> Method {
@@ -86,11 +91,24 @@ fn lora() -> Method {
 
 fn values(outcome: &TrainOutcome) -> Vec<(String, Vec<f32>)> {
     let values = outcome.parameters.0.iter();
-    values.map(|p| (p.name.clone(), p.value.flatten_all().unwrap().to_vec1().unwrap())).collect()
+    values
+        .map(|p| {
+            (
+                p.name.clone(),
+                p.value.flatten_all().unwrap().to_vec1().unwrap(),
+            )
+        })
+        .collect()
 }
 
 fn setup(folder: &Path, method: Method, stop_after: u64) -> Setup<'_> {
-    Setup { folder, method, settings: settings(), learning_rate_in_run: "0.01", stop_after }
+    Setup {
+        folder,
+        method,
+        settings: settings(),
+        learning_rate_in_run: "0.01",
+        stop_after,
+    }
 }
 
 #[test]
@@ -98,7 +116,11 @@ fn a_stopped_run_ends_in_the_same_bytes() {
     for method in [lora, || Method::Full] {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let whole = run(setup(a.path(), method(), u64::MAX)).unwrap();
-        assert!(!whole.stopped && whole.steps == whole.total_steps && whole.steps > 12, "{}", whole.steps);
+        assert!(
+            !whole.stopped && whole.steps == whole.total_steps && whole.steps > 12,
+            "{}",
+            whole.steps
+        );
 
         for stop_after in [2, 7, 8] {
             let part = run(setup(b.path(), method(), stop_after)).unwrap();
@@ -112,11 +134,17 @@ fn a_stopped_run_ends_in_the_same_bytes() {
 
         let steps = |folder: &Path| -> Vec<(u64, f64)> {
             let text = std::fs::read_to_string(folder.join("steps.jsonl")).unwrap();
-            let lines = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
-            lines.map(|v| (v["step"].as_u64().unwrap(), v["loss"].as_f64().unwrap())).collect()
+            let lines = text
+                .lines()
+                .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+            lines
+                .map(|v| (v["step"].as_u64().unwrap(), v["loss"].as_f64().unwrap()))
+                .collect()
         };
         assert_eq!(steps(a.path()), steps(b.path()));
-        let checkpoints = std::fs::read_dir(b.path().join("checkpoints")).unwrap().count();
+        let checkpoints = std::fs::read_dir(b.path().join("checkpoints"))
+            .unwrap()
+            .count();
         assert_eq!(checkpoints, settings().save_total_limit);
     }
 }
@@ -125,7 +153,10 @@ fn a_stopped_run_ends_in_the_same_bytes() {
 fn training_lowers_the_loss() {
     let folder = tempfile::tempdir().unwrap();
     let outcome = run(setup(folder.path(), Method::Full, u64::MAX)).unwrap();
-    let (before, after) = (outcome.eval_loss_before.unwrap(), outcome.eval_loss.unwrap());
+    let (before, after) = (
+        outcome.eval_loss_before.unwrap(),
+        outcome.eval_loss.unwrap(),
+    );
     assert!(after < 0.7 * before, "{before} -> {after}");
 }
 
@@ -133,8 +164,15 @@ fn training_lowers_the_loss() {
 fn a_checkpoint_of_another_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     run(setup(folder.path(), lora(), 2)).unwrap();
-    let error = run(Setup { learning_rate_in_run: "0.02", ..setup(folder.path(), lora(), 9) }).err().unwrap();
-    let text = error.to_string().replace(&folder.path().display().to_string(), "RUN");
+    let error = run(Setup {
+        learning_rate_in_run: "0.02",
+        ..setup(folder.path(), lora(), 9)
+    })
+    .err()
+    .unwrap();
+    let text = error
+        .to_string()
+        .replace(&folder.path().display().to_string(), "RUN");
     insta::assert_snapshot!(text, @"checkpoint RUN/checkpoints/step-00000002 is of another run: train.learning_rate was 0.01 and is now 0.02");
     insta::assert_snapshot!(error.hint().unwrap(), @"to start anew, give another --out or remove the folder train/checkpoints; to go on, restore the settings");
 }
@@ -143,21 +181,35 @@ fn a_checkpoint_of_another_run_is_refused() {
 fn a_flipped_bit_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     run(setup(folder.path(), lora(), 2)).unwrap();
-    let file = folder.path().join("checkpoints/step-00000002/state.safetensors");
+    let file = folder
+        .path()
+        .join("checkpoints/step-00000002/state.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     let last = bytes.len() - 5;
     bytes[last] ^= 1;
     std::fs::write(&file, bytes).unwrap();
     let error = run(setup(folder.path(), lora(), 9)).err().unwrap();
-    let text = error.to_string().replace(&folder.path().display().to_string(), "RUN");
+    let text = error
+        .to_string()
+        .replace(&folder.path().display().to_string(), "RUN");
     insta::assert_snapshot!(text, @"checkpoint RUN/checkpoints/step-00000002 cannot be used: state.safetensors has changed since it was written (SHA-256 differs)");
 }
 
 #[test]
 fn a_loss_that_is_not_finite_stops_with_the_samples_named() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = TrainSection { learning_rate: 1e30, warmup_ratio: 0.0, max_grad_norm: 0.0, ..settings() };
-    let error = run(Setup { settings, ..setup(folder.path(), Method::Full, u64::MAX) }).err().unwrap();
+    let settings = TrainSection {
+        learning_rate: 1e30,
+        warmup_ratio: 0.0,
+        max_grad_norm: 0.0,
+        ..settings()
+    };
+    let error = run(Setup {
+        settings,
+        ..setup(folder.path(), Method::Full, u64::MAX)
+    })
+    .err()
+    .unwrap();
     let text = error.to_string();
     assert!(text.contains("step"), "{text}");
     assert!(error.hint().unwrap().contains("learning_rate"));

@@ -1,6 +1,10 @@
 //! What the decoder refuses, and in which words.
 
+use adapters::{Builder, Method, Weights};
+use candle_core::DType;
+use datasets::{Batch, Pack, Tokenized};
 use finetune::models::decoder_config;
+use finetune::{Base, Checkpoint, tensor_specs};
 use serde_json::{Value, json};
 
 fn llama() -> Value {
@@ -69,5 +73,86 @@ fn shapes_that_cannot_be_are_named() {
     insta::assert_snapshot!(refusal(json!({"hidden_size": 99999999999u64})), @r"
     config.json: hidden_size is 99999999999, not a whole number below 2^32
     hint: compare config.json with the one the model was published with
+    ");
+}
+
+/// A tiny decoder of `vocab_size` rows, and a batch of one sample.
+fn decoder(vocab_size: usize) -> finetune::Decoder {
+    let mut config = llama();
+    config["vocab_size"] = json!(vocab_size);
+    let shape = decoder_config(&config).unwrap();
+    let weights = Weights::random(config, tensor_specs(&shape, 0.02), 1);
+    let mut builder = Builder::new(&weights, DType::F32, Method::Frozen, 1);
+    finetune::Decoder::build(&mut builder, shape, DType::F32).unwrap()
+}
+
+fn batch(input_ids: Vec<u32>) -> Batch {
+    let loss_mask = vec![false; input_ids.len()];
+    let sample = Tokenized {
+        id: "s1".into(),
+        sample: 0,
+        input_ids,
+        loss_mask,
+    };
+    Batch::from_packs([&Pack::single(&sample)])
+}
+
+fn said(error: finetune::Error) -> String {
+    format!("{error}\nhint: {}", error.hint().unwrap_or_default())
+}
+
+#[test]
+fn a_token_without_a_row_is_named_with_its_place() {
+    let error = decoder(50).logits(&batch(vec![4, 49, 50, 3])).unwrap_err();
+    insta::assert_snapshot!(said(error), @r"
+    token id 50 at position 2 is outside the table of 50 rows
+    hint: the tokenizer does not belong to this model, or its vocabulary was extended and the model's was not
+    ");
+}
+
+#[test]
+fn a_batch_that_teaches_nothing_is_refused() {
+    let error = decoder(50).token_scores(&batch(vec![4, 9])).unwrap_err();
+    insta::assert_snapshot!(said(error), @r"
+    a batch holds no target token, so there is nothing to learn from it
+    hint: look at the samples with `medtune show RECIPE --sample 3`
+    ");
+}
+
+#[test]
+fn a_tokenizer_larger_than_the_embedding_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = llama();
+    config["vocab_size"] = json!(300);
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let tokenizer =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/tokenizers/smollm2");
+    let base = Base::Random {
+        config: path,
+        tokenizer: Some(tokenizer),
+        seed: 0,
+    };
+    let error = Checkpoint::open(&base).err().unwrap();
+    insta::assert_snapshot!(said(error), @r"
+    the tokenizer has 400 tokens, but the model's embedding has 300 rows
+    hint: use the tokenizer the model came with, or a checkpoint whose embedding was resized for the added tokens
+    ");
+}
+
+#[test]
+fn a_sample_longer_than_a_pack_is_named() {
+    let sample = Tokenized {
+        id: "alpaca/7".into(),
+        sample: 0,
+        input_ids: vec![1; 20],
+        loss_mask: vec![true; 20],
+    };
+    let error = finetune::Steps::new(&[sample], &Default::default(), 16, true, 0)
+        .err()
+        .unwrap();
+    insta::assert_snapshot!(said(error), @r"
+    sample alpaca/7 is 20 tokens, more than data.max_seq_len = 16
+    hint: raise data.max_seq_len, or let data.on_too_long drop or cut such samples
     ");
 }

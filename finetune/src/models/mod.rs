@@ -22,20 +22,33 @@ pub struct Model {
 
 /// Every architecture, by `model_type`. SmolLM2 and TinyLlama are `llama`.
 pub const MODELS: &[Model] = &[
-    Model { model_type: "llama", config: llama::config },
-    Model { model_type: "mistral", config: mistral::config },
-    Model { model_type: "qwen2", config: qwen2::config },
-    Model { model_type: "qwen3", config: qwen3::config },
+    Model {
+        model_type: "llama",
+        config: llama::config,
+    },
+    Model {
+        model_type: "mistral",
+        config: mistral::config,
+    },
+    Model {
+        model_type: "qwen2",
+        config: qwen2::config,
+    },
+    Model {
+        model_type: "qwen3",
+        config: qwen3::config,
+    },
 ];
 
 /// Reads a `config.json`; an architecture or setting that is not implemented is refused by name.
 pub fn decoder_config(json: &Value) -> Result<DecoderConfig> {
     let json = ConfigJson::new(json)?;
-    let model = MODELS.iter().find(|m| m.model_type == json.model_type()).ok_or_else(|| {
-        Error::UnknownArchitecture {
+    let model = MODELS
+        .iter()
+        .find(|m| m.model_type == json.model_type())
+        .ok_or_else(|| Error::UnknownArchitecture {
             model_type: json.model_type().to_owned(),
             known: MODELS.iter().map(|m| m.model_type).collect(),
-        }
-    })?;
+        })?;
     (model.config)(&json)
 }

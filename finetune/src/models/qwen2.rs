@@ -7,12 +7,16 @@ use crate::config::{ConfigJson, DecoderConfig};
 pub fn config(json: &ConfigJson) -> Result<DecoderConfig> {
     json.refuse("use_sliding_window", |v| v == false)?;
     refuse_mixed_layers(json)?;
-    Ok(DecoderConfig { qkv_bias: true, ..json.base("qwen2", 10_000.0)? })
+    Ok(DecoderConfig {
+        qkv_bias: true,
+        ..json.base("qwen2", 10_000.0)?
+    })
 }
 
 /// transformers 5 lists each layer's attention; anything but full attention is refused.
 pub(super) fn refuse_mixed_layers(json: &ConfigJson) -> Result<()> {
     json.refuse("layer_types", |v| {
-        v.as_array().is_some_and(|types| types.iter().all(|t| t == "full_attention"))
+        v.as_array()
+            .is_some_and(|types| types.iter().all(|t| t == "full_attention"))
     })
 }

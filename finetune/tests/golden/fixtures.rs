@@ -20,8 +20,10 @@ pub struct Architecture {
 /// Every folder of `tests/golden` that holds a decoder.
 pub fn architectures() -> Vec<Architecture> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
-    let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(&root).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(&root)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     folders.retain(|f| f.join("fixtures.safetensors").exists());
     folders.sort();
     folders.into_iter().map(Architecture::read).collect()
@@ -29,10 +31,18 @@ pub fn architectures() -> Vec<Architecture> {
 
 impl Architecture {
     fn read(folder: PathBuf) -> Self {
-        let tensors = candle_core::safetensors::load(folder.join("fixtures.safetensors"), &Device::Cpu).unwrap();
-        let golden = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+        let tensors =
+            candle_core::safetensors::load(folder.join("fixtures.safetensors"), &Device::Cpu)
+                .unwrap();
+        let golden =
+            serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        Self { name, folder, tensors, golden }
+        Self {
+            name,
+            folder,
+            tensors,
+            golden,
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -40,7 +50,8 @@ impl Architecture {
     }
 
     pub fn config(&self, file: &str) -> DecoderConfig {
-        decoder_config(&serde_json::from_slice(&std::fs::read(self.path(file)).unwrap()).unwrap()).unwrap()
+        decoder_config(&serde_json::from_slice(&std::fs::read(self.path(file)).unwrap()).unwrap())
+            .unwrap()
     }
 
     pub fn weights(&self) -> Weights {
@@ -64,7 +75,9 @@ impl Architecture {
         let weights = self.weights();
         let mut builder = Builder::new(&weights, DType::F32, method, 1);
         if let Some(adapter) = adapter {
-            builder = builder.with_adapter(PeftAdapter::load(&self.path(adapter)).unwrap()).unwrap();
+            builder = builder
+                .with_adapter(PeftAdapter::load(&self.path(adapter)).unwrap())
+                .unwrap();
         }
         let decoder = Decoder::build(&mut builder, self.config("config.json"), DType::F32).unwrap();
         (decoder, builder.finish().unwrap())
@@ -72,7 +85,11 @@ impl Architecture {
 
     /// The ragged batch under `prefix` (`""` or `"train.3."`), a segment a sample.
     pub fn batch(&self, prefix: &str) -> Batch {
-        let read = |name: &str| self.tensors[&format!("{prefix}{name}")].to_vec1::<i64>().unwrap();
+        let read = |name: &str| {
+            self.tensors[&format!("{prefix}{name}")]
+                .to_vec1::<i64>()
+                .unwrap()
+        };
         let (ids, labels) = (read("input_ids"), read("labels"));
         let mut pack = Pack::default();
         let mut start = 0;
@@ -90,7 +107,10 @@ impl Architecture {
     }
 
     pub fn tensor(&self, name: &str) -> Tensor {
-        self.tensors.get(name).unwrap_or_else(|| panic!("{}: no fixture {name}", self.name)).clone()
+        self.tensors
+            .get(name)
+            .unwrap_or_else(|| panic!("{}: no fixture {name}", self.name))
+            .clone()
     }
 
     pub fn has_prefix(&self, prefix: &str) -> bool {
@@ -98,8 +118,11 @@ impl Architecture {
     }
 
     pub fn names(&self, prefix: &str) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.tensors.keys().filter_map(|k| k.strip_prefix(prefix).map(str::to_owned)).collect();
+        let mut names: Vec<String> = self
+            .tensors
+            .keys()
+            .filter_map(|k| k.strip_prefix(prefix).map(str::to_owned))
+            .collect();
         names.sort();
         names
     }
@@ -107,8 +130,15 @@ impl Architecture {
     pub fn max_difference(&self, ours: &Tensor, name: &str) -> f64 {
         let theirs = self.tensor(name);
         assert_eq!(ours.dims(), theirs.dims(), "{} {name}", self.name);
-        let difference = (ours.to_dtype(DType::F64).unwrap() - theirs.to_dtype(DType::F64).unwrap()).unwrap();
-        difference.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap()
+        let difference =
+            (ours.to_dtype(DType::F64).unwrap() - theirs.to_dtype(DType::F64).unwrap()).unwrap();
+        difference
+            .abs()
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap()
     }
 
     pub fn number(&self, pointer: &str) -> f64 {
@@ -117,20 +147,39 @@ impl Architecture {
     }
 
     pub fn ids(&self, pointer: &str) -> Vec<u32> {
-        let list = self.golden.pointer(pointer).and_then(Value::as_array).unwrap();
+        let list = self
+            .golden
+            .pointer(pointer)
+            .and_then(Value::as_array)
+            .unwrap();
         list.iter().map(|v| v.as_u64().unwrap() as u32).collect()
     }
 
     #[track_caller]
     pub fn close(&self, what: &str, ours: f64, theirs: f64, tolerance: f64) {
-        assert!((ours - theirs).abs() <= tolerance, "{} {what}: {ours} against {theirs}", self.name);
+        assert!(
+            (ours - theirs).abs() <= tolerance,
+            "{} {what}: {ours} against {theirs}",
+            self.name
+        );
     }
 }
 
 /// ‖ours − theirs‖ / ‖theirs‖.
 pub fn relative_error(ours: &Tensor, theirs: &Tensor) -> f64 {
     assert_eq!(ours.dims(), theirs.dims());
-    let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
-    let (ours, theirs) = (ours.to_dtype(DType::F64).unwrap(), theirs.to_dtype(DType::F64).unwrap());
+    let norm = |t: &Tensor| {
+        t.sqr()
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap()
+            .sqrt()
+    };
+    let (ours, theirs) = (
+        ours.to_dtype(DType::F64).unwrap(),
+        theirs.to_dtype(DType::F64).unwrap(),
+    );
     norm(&(&ours - &theirs).unwrap()) / norm(&theirs)
 }

@@ -14,8 +14,19 @@ const NO_DROPOUT: DropoutState = DropoutState { seed: 0, step: 0 };
 #[test]
 fn every_architecture_is_covered() {
     let names: Vec<String> = architectures().into_iter().map(|a| a.name).collect();
-    for needed in ["llama", "llama_gqa", "llama3_rope", "llama_linear_rope", "mistral_window", "qwen2", "qwen3"] {
-        assert!(names.iter().any(|n| n == needed), "no golden for {needed}: {names:?}");
+    for needed in [
+        "llama",
+        "llama_gqa",
+        "llama3_rope",
+        "llama_linear_rope",
+        "mistral_window",
+        "qwen2",
+        "qwen3",
+    ] {
+        assert!(
+            names.iter().any(|n| n == needed),
+            "no golden for {needed}: {names:?}"
+        );
     }
     assert!(names.len() >= 9, "{names:?}");
 }
@@ -23,14 +34,22 @@ fn every_architecture_is_covered() {
 #[test]
 fn both_dialects_of_config_json_mean_the_same() {
     for a in architectures() {
-        assert_eq!(a.config("config.json"), a.config("config.v4.json"), "{}", a.name);
+        assert_eq!(
+            a.config("config.json"),
+            a.config("config.v4.json"),
+            "{}",
+            a.name
+        );
     }
 }
 
 #[test]
 fn logits_agree_within_1e_4() {
     for a in architectures() {
-        for (method, tensor) in [(a.frozen(None), "base.logits"), (a.frozen(Some("adapter")), "lora.logits")] {
+        for (method, tensor) in [
+            (a.frozen(None), "base.logits"),
+            (a.frozen(Some("adapter")), "lora.logits"),
+        ] {
             let (decoder, _) = method;
             let ours = decoder.logits(&a.batch("")).unwrap();
             let difference = a.max_difference(&ours, tensor);
@@ -49,7 +68,9 @@ fn loss_and_every_lora_gradient_agree() {
             let batch = a.batch("");
             let mut gradients = Gradients::new(&parameters);
             let scale = 1.0 / batch.target_tokens() as f64;
-            let loss = decoder.loss_and_gradients(&batch, NO_DROPOUT, scale, &mut gradients).unwrap();
+            let loss = decoder
+                .loss_and_gradients(&batch, NO_DROPOUT, scale, &mut gradients)
+                .unwrap();
             a.close("loss", loss.loss_sum * scale, a.number("/lora/loss"), 1e-4);
             check_gradients(&a, "lora.grad.", &parameters, &gradients);
         }
@@ -59,12 +80,17 @@ fn loss_and_every_lora_gradient_agree() {
 #[test]
 fn full_gradients_agree() {
     let mut seen = 0;
-    for a in architectures().into_iter().filter(|a| a.has_prefix("full.grad.")) {
+    for a in architectures()
+        .into_iter()
+        .filter(|a| a.has_prefix("full.grad."))
+    {
         let (decoder, parameters) = a.full();
         let batch = a.batch("");
         let mut gradients = Gradients::new(&parameters);
         let scale = 1.0 / batch.target_tokens() as f64;
-        decoder.loss_and_gradients(&batch, NO_DROPOUT, scale, &mut gradients).unwrap();
+        decoder
+            .loss_and_gradients(&batch, NO_DROPOUT, scale, &mut gradients)
+            .unwrap();
         check_gradients(&a, "full.grad.", &parameters, &gradients);
         seen += 1;
     }
@@ -72,24 +98,48 @@ fn full_gradients_agree() {
 }
 
 /// Every fixture has its parameter, every parameter its fixture, and they agree tensor by tensor.
-fn check_gradients(a: &Architecture, prefix: &str, parameters: &adapters::Parameters, gradients: &Gradients) {
+fn check_gradients(
+    a: &Architecture,
+    prefix: &str,
+    parameters: &adapters::Parameters,
+    gradients: &Gradients,
+) {
     let expected = a.names(prefix);
     let ours: Vec<&str> = parameters.0.iter().map(|p| p.name.as_str()).collect();
-    assert_eq!(expected.len(), ours.len(), "{}: {expected:?}\n{ours:?}", a.name);
+    assert_eq!(
+        expected.len(),
+        ours.len(),
+        "{}: {expected:?}\n{ours:?}",
+        a.name
+    );
     let mut worst = 0f64;
     for (i, p) in parameters.0.iter().enumerate() {
         let theirs = a.tensor(&format!("{prefix}{}", p.name));
-        let gradient = gradients.get(ParamId(i)).unwrap_or_else(|| panic!("{}: no gradient", p.name));
+        let gradient = gradients
+            .get(ParamId(i))
+            .unwrap_or_else(|| panic!("{}: no gradient", p.name));
         let error = relative_error(gradient, &theirs);
         worst = worst.max(error);
-        assert!(error <= 1e-4, "{} {prefix}{}: relative error {error:.2e}", a.name, p.name);
+        assert!(
+            error <= 1e-4,
+            "{} {prefix}{}: relative error {error:.2e}",
+            a.name,
+            p.name
+        );
     }
-    println!("{} {prefix}*: worst relative error {worst:.2e} of {} tensors", a.name, ours.len());
+    println!(
+        "{} {prefix}*: worst relative error {worst:.2e} of {} tensors",
+        a.name,
+        ours.len()
+    );
 }
 
 #[test]
 fn two_micro_batches_weigh_every_target_token_the_same() {
-    let a = architectures().into_iter().find(|a| a.name == "llama").unwrap();
+    let a = architectures()
+        .into_iter()
+        .find(|a| a.name == "llama")
+        .unwrap();
     let (decoder, parameters) = a.lora();
     let batches = [a.batch("train.0."), a.batch("train.1.")];
     let targets: usize = batches.iter().map(|b| b.target_tokens()).sum();
@@ -101,9 +151,19 @@ fn two_micro_batches_weigh_every_target_token_the_same() {
             .unwrap();
         loss += part.loss_sum;
     }
-    a.close("loss", loss / targets as f64, a.number("/lora/accumulate_train_0_and_1/loss"), 1e-4);
+    a.close(
+        "loss",
+        loss / targets as f64,
+        a.number("/lora/accumulate_train_0_and_1/loss"),
+        1e-4,
+    );
     let norm = gradients.norm(&parameters).unwrap();
-    a.close("norm", norm, a.number("/lora/accumulate_train_0_and_1/grad_norm"), 1e-4);
+    a.close(
+        "norm",
+        norm,
+        a.number("/lora/accumulate_train_0_and_1/grad_norm"),
+        1e-4,
+    );
     check_gradients(&a, "accumulate.grad.", &parameters, &gradients);
 }
 
@@ -137,15 +197,32 @@ fn twenty_steps(a: &Architecture, key: &str, model: (finetune::Decoder, adapters
         let batch = a.batch(&format!("train.{}.", step % 5));
         let scale = 1.0 / batch.target_tokens() as f64;
         let mut gradients = Gradients::new(&parameters);
-        let loss = decoder.loss_and_gradients(&batch, NO_DROPOUT, scale, &mut gradients).unwrap();
+        let loss = decoder
+            .loss_and_gradients(&batch, NO_DROPOUT, scale, &mut gradients)
+            .unwrap();
         let rate = learning_rate(&settings, step, 20);
         a.close("learning rate", rate, at("learning_rate"), 1e-12);
-        let norm = optimizer.step(&mut parameters, gradients, rate, step + 1).unwrap();
+        let norm = optimizer
+            .step(&mut parameters, gradients, rate, step + 1)
+            .unwrap();
         worst = worst.max((loss.loss_sum * scale - at("loss")).abs());
-        a.close(&format!("{key} loss of step {step}"), loss.loss_sum * scale, at("loss"), 1e-4);
-        a.close(&format!("{key} grad norm of step {step}"), norm, at("grad_norm"), 1e-3 * at("grad_norm").max(1.0));
+        a.close(
+            &format!("{key} loss of step {step}"),
+            loss.loss_sum * scale,
+            at("loss"),
+            1e-4,
+        );
+        a.close(
+            &format!("{key} grad norm of step {step}"),
+            norm,
+            at("grad_norm"),
+            1e-3 * at("grad_norm").max(1.0),
+        );
     }
-    println!("{} {key}: worst |loss difference| over 20 steps {worst:.2e}", a.name);
+    println!(
+        "{} {key}: worst |loss difference| over 20 steps {worst:.2e}",
+        a.name
+    );
 }
 
 #[test]
@@ -178,7 +255,11 @@ fn merged_weights_agree() {
         let names = a.names("merged.");
         assert!(!names.is_empty(), "{}", a.name);
         for name in names {
-            let ours = merged.view(&name).unwrap().tensor(candle_core::DType::F32).unwrap();
+            let ours = merged
+                .view(&name)
+                .unwrap()
+                .tensor(candle_core::DType::F32)
+                .unwrap();
             let difference = a.max_difference(&ours, &format!("merged.{name}"));
             assert!(difference <= 1e-6, "{} {name}: {difference:.2e}", a.name);
         }
@@ -187,9 +268,17 @@ fn merged_weights_agree() {
 
 #[test]
 fn an_adapter_trains_only_itself() {
-    let a = architectures().into_iter().find(|a| a.name == "llama").unwrap();
+    let a = architectures()
+        .into_iter()
+        .find(|a| a.name == "llama")
+        .unwrap();
     let (_, parameters) = a.lora();
-    assert!(parameters.0.iter().all(|p| p.name.contains(".lora_A.") || p.name.contains(".lora_B.")));
+    assert!(
+        parameters
+            .0
+            .iter()
+            .all(|p| p.name.contains(".lora_A.") || p.name.contains(".lora_B."))
+    );
     let (_, none) = a.build(Method::Frozen, None);
     assert!(none.0.is_empty());
 }
