@@ -10,6 +10,7 @@ mod commands;
 mod failure;
 mod library;
 mod plan;
+mod proof;
 mod recipe;
 mod run;
 mod stages;

@@ -82,16 +82,22 @@ pub fn save_full(
     staged(base, out, |dir| write_model(base, dir, options, change))
 }
 
+/// Refuses to write over the base that is being read.
+pub fn refuse_base_as_output(base: &Weights, out: &Path) -> Result<()> {
+    let same = |a: &Path| Some(a.canonicalize().ok()? == out.canonicalize().ok()?);
+    match base.path().and_then(same) {
+        Some(true) => Err(Error::OutputIsBase { path: out.into() }),
+        _ => Ok(()),
+    }
+}
+
 /// Runs `work` on a folder that takes the name `out` if all went well.
 pub(crate) fn staged<R>(
     base: &Weights,
     out: &Path,
     work: impl FnOnce(&Path) -> Result<R>,
 ) -> Result<R> {
-    let same = |a: &Path| Some(a.canonicalize().ok()? == out.canonicalize().ok()?);
-    if base.path().and_then(same) == Some(true) {
-        return Err(Error::OutputIsBase { path: out.into() });
-    }
+    refuse_base_as_output(base, out)?;
     let folder = ledger::files::StagedDir::create(out)?;
     let result = work(folder.path())?;
     folder.commit()?;

@@ -29,7 +29,7 @@ mod weights;
 
 pub use builder::{Builder, Embedding, LinearSpec, Method, Norm};
 pub use error::{Error, Result};
-pub use export::{ExportOptions, convert, save_full};
+pub use export::{ExportOptions, convert, refuse_base_as_output, save_full};
 pub use gguf::{GgufMetadata, GgufValue};
 pub use group::{GroupSaved, LinearGroup, Pass};
 pub use lora::{LoraConfig, TargetModules};

@@ -22,6 +22,8 @@ impl RecordTemplate {
     /// The template's syntax.
     pub fn new(name: &'static str, source: &str) -> Result<Self> {
         let mut env = Environment::new();
+        // Which name is undefined is said only in debug mode, which is off in release builds.
+        env.set_debug(true);
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         Ok(Self {

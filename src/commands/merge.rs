@@ -3,12 +3,14 @@
 use adapters::{ExportOptions, MergeOptions, PeftAdapter};
 use anyhow::Result;
 use finetune::{Base, Checkpoint};
+use ledger::files::StagedDir;
 use serde_json::json;
 
 use super::run::run_plan;
 use crate::args::MergeArgs;
 use crate::failure::Exit;
 use crate::plan::{Plan, Stage};
+use crate::proof::require_logits;
 use crate::stages::companions;
 use crate::terminal::{bytes, note, print_json};
 
@@ -30,20 +32,20 @@ pub fn merge(args: MergeArgs, json: bool) -> Result<Exit> {
         companions: companions(&checkpoint)?,
         ..Default::default()
     };
-    let report = adapters::merge(
-        &checkpoint.weights,
-        &adapter,
-        &into,
-        &MergeOptions {
-            export,
-            verify: true,
-        },
-    )?;
+    let options = MergeOptions {
+        export,
+        verify: true,
+    };
+    adapters::refuse_base_as_output(&checkpoint.weights, &into)?;
+    let staged = StagedDir::create(&into)?;
+    let report = adapters::merge_into(&checkpoint.weights, &adapter, staged.path(), &options)?;
+    let logits = require_logits(&checkpoint, &adapter, staged.path())?;
+    staged.commit()?;
     for warning in report.proof.iter().flat_map(|proof| proof.warnings()) {
         note(&format!("warning: {warning}"));
     }
     if json {
-        print_json(&json!(report))?;
+        print_json(&json!({"merge": report, "logits": logits}))?;
     } else {
         note(&format!(
             "{} of {} tensors changed, proven, {} in {}",

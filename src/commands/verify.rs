@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use adapters::{PeftAdapter, TensorProof, Weights, verify_tensors};
 use anyhow::Result;
-use finetune::{Base, Checkpoint};
+use finetune::{Base, Checkpoint, LogitProof};
 use serde_json::json;
 
 use crate::args::VerifyArgs;
 use crate::failure::Exit;
 use crate::plan::{Plan, Stage};
+use crate::proof::prove_logits;
 use crate::stages::given_adapter;
 use crate::terminal::{note, print, print_json, table};
 
@@ -38,18 +39,17 @@ pub fn verify(args: &VerifyArgs, json: bool) -> Result<Exit> {
         }
     };
     let base = Checkpoint::open(&base)?;
-    let proof = verify_tensors(
-        &base.weights,
-        &PeftAdapter::load(&adapter)?,
-        &Weights::open(&merged)?,
-    )?;
+    let adapter = PeftAdapter::load(&adapter)?;
+    let mut proof = verify_tensors(&base.weights, &adapter, &Weights::open(&merged)?)?;
+    let logits = prove_logits(&base, &adapter, &merged)?;
+    proof.problems.extend(logits.problem());
     for warning in proof.warnings() {
         note(&format!("warning: {warning}"));
     }
     if json {
-        print_json(&json!({"holds": proof.holds(), "proof": proof}))?;
+        print_json(&json!({"holds": proof.holds(), "proof": proof, "logits": logits}))?;
     } else {
-        print(&shown(&proof))?;
+        print(&shown(&proof, &logits))?;
     }
     Ok(if proof.holds() {
         Exit::Done
@@ -58,7 +58,7 @@ pub fn verify(args: &VerifyArgs, json: bool) -> Result<Exit> {
     })
 }
 
-fn shown(proof: &TensorProof) -> String {
+fn shown(proof: &TensorProof, logits: &LogitProof) -> String {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut text = table(&[
         row(
@@ -77,6 +77,21 @@ fn shown(proof: &TensorProof) -> String {
         row(
             "share of the change that survives rounding",
             format!("{:.4}", proof.surviving),
+        ),
+        row(
+            "largest difference of a logit",
+            format!(
+                "{:.1e} of {:.1}",
+                logits.max_difference, logits.largest_logit
+            ),
+        ),
+        row(
+            "same first choice",
+            format!(
+                "{:.1} % of {} positions",
+                100.0 * logits.top1_agreement,
+                logits.positions
+            ),
         ),
     ]);
     for problem in &proof.problems {

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::train::companions;
 use super::{Work, done};
+use crate::proof::require_logits;
 use crate::run::{Clock, StageInput, access_of};
 use crate::terminal::{bytes, note};
 
@@ -49,8 +50,13 @@ impl Work<'_> {
         for warning in report.proof.iter().flat_map(|proof| proof.warnings()) {
             note(&format!("merge  warning: {warning}"));
         }
+        let mut details = serde_json::to_value(&report)?;
+        if section.verify {
+            let logits = require_logits(&checkpoint, &adapter, staged.path())?;
+            details["logits"] = serde_json::to_value(&logits)?;
+        }
         let access = access_of(&adapter_folder).max(self.base_access());
-        let manifest = input.manifest(staged.path(), access, serde_json::to_value(&report)?)?;
+        let manifest = input.manifest(staged.path(), access, details)?;
         manifest.write(staged.path())?;
         clock.write(staged.path(), json!({}))?;
         staged.commit()?;

@@ -134,6 +134,8 @@ fn message_value(message: &Message) -> Value {
 /// Jinja as transformers sets it up (`_compile_jinja_template`).
 fn environment() -> Environment<'static> {
     let mut env = Environment::new();
+    // Which name is undefined is said only in debug mode, which is off in release builds.
+    env.set_debug(true);
     let syntax = SyntaxConfig::builder()
         .trim_blocks(true)
         .lstrip_blocks(true)

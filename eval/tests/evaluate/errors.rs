@@ -179,6 +179,7 @@ fn records_that_make_no_item() {
     task `questions`
     caused by: sample items/1 (items.jsonl, record 1): template task.answer, line 1: undefined value: `answer` is undefined
     caused by: template task.answer, line 1: undefined value: `answer` is undefined
+    hint: the record's fields are question
     ");
 
     let options = |options: &str, record: &str| {
