@@ -176,10 +176,7 @@ impl TrainJob<'_> {
         micro_batches: &[Vec<Pack>],
         step: u64,
     ) -> Result<(Gradients, BatchLoss, usize)> {
-        let batches: Vec<Batch> = micro_batches
-            .iter()
-            .map(|packs| Batch::from_packs(packs))
-            .collect();
+        let batches: Vec<Batch> = micro_batches.iter().map(Batch::from_packs).collect();
         let targets: usize = batches.iter().map(Batch::target_tokens).sum();
         let mut gradients = Gradients::new(&self.parameters);
         let (mut loss, mut tokens) = (BatchLoss::default(), 0);
