@@ -207,6 +207,7 @@ fn records_that_make_no_item() {
     task `questions`
     caused by: sample items/1 (items.jsonl, record 1): template options.templates, line 1: undefined value: `b` is undefined
     caused by: template options.templates, line 1: undefined value: `b` is undefined
+    hint: the record's fields are question, answer, a
     ");
     let broken = r#"options.templates = ["{{ a }}", "{{ b"]"#;
     insta::assert_snapshot!(options(
