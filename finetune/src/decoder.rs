@@ -1,6 +1,6 @@
 //! The one transformer: embedding, layers, final norm and head, forward and backward.
 //!
-//! The backward pass is written out (see `ARCHITECTURE` in the crate docs): each layer keeps a `Saved` struct by value
+//! The backward pass is written out (the crate docs say why): each layer keeps a `Saved` struct by value
 //! and gives gradients to a [`GradSink`] as they appear.
 
 use adapters::{Builder, Embedding, GradSink, Norm, ParamId, Pass};

@@ -133,7 +133,7 @@ pub fn gather_rows(x: &Tensor, indices: &[usize]) -> Result<Tensor> {
     })
 }
 
-/// (rows, D), in x's type: row i of x (N, D) is added to row indices[i] of zeros. The backward
+/// (rows, D), in x's type: row i of x (N, D) is added to row `indices[i]` of zeros. The backward
 /// pass of [`gather_rows`].
 pub fn scatter_rows(x: &Tensor, indices: &[usize], rows: usize) -> Result<Tensor> {
     const OP: &str = "scatter_rows";

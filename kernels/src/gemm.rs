@@ -9,7 +9,7 @@ use crate::{Error, OpCase, Result, widen};
 use candle_core::{Layout, Storage, Tensor};
 pub(crate) use gemm::Parallelism;
 
-/// How an operand of [`gemm`] is read.
+/// How an operand of [`gemm()`] is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// As it is.
