@@ -20,7 +20,8 @@ use serde::Serialize;
 use crate::random::Draws;
 use crate::recipe::{DataSection, SourceSection};
 use crate::record::{Conversation, Document, Sample};
-use crate::source::{sample_records, source_files};
+use crate::files::{SourceFile, source_files};
+use crate::source::sample_records;
 use crate::task::Task;
 use crate::{Error, Place, Result, rows};
 
@@ -298,7 +299,7 @@ pub fn load_built(folder: &Path) -> Result<BuiltSamples> {
 
 fn load(path: &Path, name: &str) -> Result<Samples> {
     let (mut conversations, mut documents) = (Vec::new(), Vec::new());
-    for row in rows::array_or_lines(path, name)? {
+    for row in rows::array_or_lines(&SourceFile::new(path, name))? {
         let row = row?;
         let document = row.fields.contains_key("text");
         let at = Place {

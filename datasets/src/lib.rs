@@ -16,6 +16,7 @@
 
 mod build;
 mod error;
+pub mod files;
 pub mod formats;
 mod jinja;
 pub mod pack;

@@ -2,6 +2,7 @@
 //! `[data.source.task]`. The comments on the fields are the user's help.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use ledger::AccessClass;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -25,6 +26,12 @@ pub struct DataSection {
     pub validation_fraction: f64,
     /// Puts several samples in one row of tokens, each seeing only itself.
     pub packing: bool,
+    /// How the records are cleaned.
+    #[serde(skip_serializing_if = "is_default")]
+    pub clean: CleanSection,
+    /// Sources that share a quota.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub group: Vec<GroupSection>,
     /// Where the samples come from.
     pub source: Vec<SourceSection>,
     /// Where the validation samples come from.
@@ -40,6 +47,8 @@ impl Default for DataSection {
             on_too_long: OnTooLong::default(),
             validation_fraction: 0.0,
             packing: true,
+            clean: CleanSection::default(),
+            group: Vec::new(),
             source: Vec::new(),
             validation: None,
         }
@@ -70,6 +79,52 @@ pub enum OnTooLong {
     TruncatePrompt,
 }
 
+/// How records are cleaned. Everything is on unless it is turned off; what is
+/// left out is counted and listed in `dropped.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CleanSection {
+    /// Unicode NFC, no control characters, no space at line ends.
+    pub normalise: bool,
+    /// Keeps one of records that are the same but for case, punctuation and
+    /// space; the one of the source that comes first in the recipe.
+    pub exact_duplicates: bool,
+    /// Keeps one of records whose sets of word shingles are this similar
+    /// (Jaccard, 0 to 1); 0 turns it off.
+    pub near_duplicates: f64,
+    /// Words in a shingle.
+    pub shingle_words: usize,
+    /// The evaluation tasks (files in recipes/eval, or paths) whose items must
+    /// not be trained on.
+    pub decontaminate: Vec<String>,
+    /// Words in a row that count as the same text.
+    pub decontaminate_words: usize,
+}
+
+impl Default for CleanSection {
+    fn default() -> Self {
+        Self {
+            normalise: true,
+            exact_duplicates: true,
+            near_duplicates: 0.8,
+            shingle_words: 5,
+            decontaminate: Vec::new(),
+            decontaminate_words: 13,
+        }
+    }
+}
+
+/// A quota that several sources fill, in proportion to what each has, after
+/// those with a quota of their own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSection {
+    /// What the sources name with `group`.
+    pub name: String,
+    /// Samples of all of them together.
+    pub quota: usize,
+}
+
 /// One source of records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -88,9 +143,76 @@ pub struct SourceSection {
     /// 0 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fold: Option<usize>,
-    /// Use at most this many records, chosen by the seed.
+    /// Which files of a folder or zip archive to read, such as `*.xml` or
+    /// `**/brat/*.txt`; all if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<String>,
+    /// Other tables that the format joins to its records, by the names it gives
+    /// them: `admissions = "ADMISSIONS.csv.gz"`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tables: BTreeMap<String, String>,
+    /// The names of the columns, for a table without a header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
+    /// The sheet of a workbook; its first if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sheet: Option<String>,
+    /// The number that stands for the first option of a multiple choice, where
+    /// copies of a set differ (`medmcqa`'s cop): 0 or 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_option: Option<u8>,
+    /// What to do with a record that cannot be read.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_bad_record: OnBadRecord,
+    /// Use at most this many records, chosen by the seed, before anything else
+    /// is done with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// How many samples to make of it, chosen by the seed among those that are
+    /// left after cleaning; all if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<usize>,
+    /// The group whose quota it helps to fill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Uses only records for which this Jinja expression is true, such as
+    /// `category == "Discharge summary"`.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// Uses only records in which these fields are there and not empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<String>,
+    /// The text is HTML: its entities and tags are resolved.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub html: bool,
+    /// What to do with the marks of de-identified notes (`[** **]`, `___`).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub marks: Marks,
+    /// What to do with text that may identify a patient. If not given, `block`
+    /// for credentialed sources; others are not searched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phi: Option<PhiPolicy>,
+    /// What must not be on both sides of the split into training and
+    /// validation, as a Jinja template, such as `mimic-iv {{ subject_id }}`;
+    /// the record itself if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_group: Option<String>,
+    /// The kind of task, for the composition table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// How to cite it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub citation: Option<String>,
+    /// How to get it, for the message that it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obtain: Option<String>,
+    /// How many records the publisher's files have; another number is a warning
+    /// in the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_records: Option<u64>,
+    /// The SHA-256 of the file at `path`, where its publisher's is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// The licence the text is under.
     #[serde(default = "unstated")]
     pub licence: String,
@@ -102,6 +224,44 @@ pub struct SourceSection {
     /// have no question and answer of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskSection>,
+}
+
+/// What to do with the marks that de-identification left in a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Marks {
+    /// Leave them as they are.
+    #[default]
+    Keep,
+    /// Write what they stand for: `[NAME]`, `[DATE]`, `[HOSPITAL]`, ...
+    Surrogate,
+}
+
+/// What to do with text that may identify a patient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PhiPolicy {
+    /// Stop the build, and say which records have what.
+    Block,
+    /// Write `[NAME]`, `[DATE]`, ... in its place.
+    Redact,
+    /// Do not search for it.
+    Allow,
+}
+
+/// What to do with a record that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBadRecord {
+    /// Stop and name it.
+    #[default]
+    Error,
+    /// Leave it out, count it and list it.
+    Drop,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn unstated() -> String {

@@ -4,13 +4,12 @@
 //! it takes a blank line for an error. The array reader is ours because
 //! `serde_json` reads an array whole; this one holds one element at a time.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::io::BufRead;
 
 use serde_json::{Map, Value};
 
 use crate::error::Place;
+use crate::files::SourceFile;
 use crate::record::json_kind;
 use crate::{Error, Result};
 
@@ -28,55 +27,34 @@ pub(crate) struct Row {
     pub fields: Map<String, Value>,
 }
 
-/// Rows, read as they are asked for. After an error there are no more.
+/// Rows, read as they are asked for. A reader that can tell where the next
+/// record begins goes on after a bad one; another ends after its error.
 pub(crate) type Rows = Box<dyn Iterator<Item = Result<Row>> + Send>;
 
 /// A file opened for reading, with the name that errors call it by.
 struct Input<R> {
     reader: R,
-    path: std::path::PathBuf,
-    name: String,
+    file: SourceFile,
     line: u64,
     limit: usize,
 }
 
-type FileInput = Input<BufReader<File>>;
+type FileInput = Input<Box<dyn BufRead + Send>>;
 
-fn open(path: &Path, name: &str) -> Result<FileInput> {
-    let file = File::open(path).map_err(Error::read(path))?;
-    let mut input = Input {
-        reader: BufReader::with_capacity(1 << 16, file),
-        path: path.to_path_buf(),
-        name: name.to_string(),
+fn open(file: &SourceFile) -> Result<FileInput> {
+    Ok(Input {
+        reader: file.open()?,
+        file: file.clone(),
         line: 1,
         limit: MAX_RECORD_BYTES,
-    };
-    // A byte order mark is no part of the text.
-    if input.buffer()?.starts_with("\u{feff}".as_bytes()) {
-        input.reader.consume(3);
-    }
-    Ok(input)
+    })
 }
 
 /// A whole text file as one row with the field `text`.
-pub(crate) fn whole_text(path: &Path, name: &str) -> Result<Rows> {
-    let mut input = open(path, name)?;
-    let mut bytes = Vec::new();
-    loop {
-        let chunk = input.buffer()?;
-        if chunk.is_empty() {
-            break;
-        }
-        let length = chunk.len();
-        bytes.extend_from_slice(chunk);
-        input.reader.consume(length);
-        if bytes.len() > input.limit {
-            return Err(input.too_large(1, None));
-        }
-    }
-    let text = match String::from_utf8(bytes) {
+pub(crate) fn whole_text(file: &SourceFile) -> Result<Rows> {
+    let text = match String::from_utf8(file.bytes(MAX_RECORD_BYTES)?) {
         Ok(text) => text,
-        Err(error) => return Err(not_utf8(input.place(1, None), error.utf8_error())),
+        Err(error) => return Err(not_utf8(file.place(1, None), error.utf8_error())),
     };
     let fields = Map::from_iter([("text".to_string(), Value::String(text))]);
     Ok(Box::new(std::iter::once(Ok(Row {
@@ -88,8 +66,8 @@ pub(crate) fn whole_text(path: &Path, name: &str) -> Result<Rows> {
 
 /// Records as a JSON array, or as one JSON object a line: told apart by the
 /// file's first character.
-pub(crate) fn array_or_lines(path: &Path, name: &str) -> Result<Rows> {
-    let mut input = open(path, name)?;
+pub(crate) fn array_or_lines(file: &SourceFile) -> Result<Rows> {
+    let mut input = open(file)?;
     match input.peek_past_space()? {
         Some(b'[') => Ok(fuse(Elements {
             input,
@@ -103,8 +81,8 @@ pub(crate) fn array_or_lines(path: &Path, name: &str) -> Result<Rows> {
 }
 
 /// Records as one JSON object, key to record.
-pub(crate) fn object(path: &Path, name: &str) -> Result<Rows> {
-    let mut input = open(path, name)?;
+pub(crate) fn object(file: &SourceFile) -> Result<Rows> {
+    let mut input = open(file)?;
     match input.peek_past_space()? {
         Some(b'{') => Ok(fuse(Elements {
             input,
@@ -135,7 +113,7 @@ trait NextRow {
 impl<R: BufRead> Input<R> {
     fn buffer(&mut self) -> Result<&[u8]> {
         // The path is cloned only when reading fails.
-        let path = &self.path;
+        let path = &self.file.path;
         self.reader.fill_buf().map_err(|source| Error::Read {
             path: path.clone(),
             source,
@@ -161,11 +139,7 @@ impl<R: BufRead> Input<R> {
     }
 
     fn place(&self, line: u64, record: Option<u64>) -> Place {
-        Place {
-            file: self.name.clone(),
-            line,
-            record,
-        }
+        self.file.place(line, record)
     }
 
     fn too_large(&self, line: u64, record: Option<u64>) -> Error {

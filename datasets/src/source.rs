@@ -3,6 +3,7 @@
 use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
 
+use crate::files::{SourceFile, source_files};
 use crate::random::Draws;
 use crate::recipe::SourceSection;
 use crate::record::{Provenance, Record};
@@ -13,66 +14,13 @@ use crate::{Error, Result};
 /// After an error there are no more.
 pub struct Records {
     source: SourceSection,
+    data_root: PathBuf,
     /// Files not yet opened, last first.
     files: Vec<SourceFile>,
     /// The open file's name and rows.
     open: Option<(String, Rows)>,
     /// Whether ids name the file: more than one could hold the same number.
     folder: bool,
-}
-
-/// A file that a source reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceFile {
-    /// Its name relative to the data root, with `/` between folders.
-    pub name: String,
-    /// Where it is.
-    pub path: PathBuf,
-}
-
-/// The files of a source: the one it names, or those of the folder it names,
-/// and of the folders in that, in the order of their names.
-///
-/// # Errors
-/// The path cannot be read, or the folder has no files.
-pub fn source_files(source: &SourceSection, data_root: &Path) -> Result<Vec<SourceFile>> {
-    let path = data_root.join(&source.path);
-    let kind = std::fs::metadata(&path).map_err(Error::read(&path))?;
-    if !kind.is_dir() {
-        return Ok(vec![SourceFile {
-            name: source.path.clone(),
-            path,
-        }]);
-    }
-    let mut files = Vec::new();
-    list_folder(&path, source.path.trim_end_matches('/'), &mut files)?;
-    if files.is_empty() {
-        return Err(Error::EmptyFolder {
-            source_name: source.name.clone(),
-            path: source.path.clone(),
-        });
-    }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
-}
-
-fn list_folder(folder: &Path, name: &str, files: &mut Vec<SourceFile>) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(Error::read(folder))? {
-        let entry = entry.map_err(Error::read(folder))?;
-        let path = entry.path();
-        let name = format!("{name}/{}", entry.file_name().to_string_lossy());
-        // Hidden files (.DS_Store, .git) are no data. A link to a folder is not
-        // followed: it could lead back here.
-        let kind = entry.file_type().map_err(Error::read(&path))?;
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
-        } else if kind.is_dir() {
-            list_folder(&path, &name, files)?;
-        } else {
-            files.push(SourceFile { name, path });
-        }
-    }
-    Ok(())
 }
 
 /// Reads all records of a source, of its split if it names one. Its `limit` is
@@ -100,6 +48,7 @@ pub fn read_source(source: &SourceSection, data_root: &Path) -> Result<Records> 
     files.reverse();
     Ok(Records {
         source: source.clone(),
+        data_root: data_root.to_path_buf(),
         files,
         open: None,
         folder,
@@ -122,7 +71,8 @@ impl Iterator for Records {
                 }
             }
             let file = self.files.pop()?;
-            match (self.source.format.0.read)(&file.path, &file.name, &self.source) {
+            let read = self.source.format.0.read;
+            match read(&file, &self.source, &self.data_root) {
                 Ok(rows) => self.open = Some((file.name, rows)),
                 Err(error) => return self.stop(error),
             }

@@ -95,7 +95,7 @@ impl Work<'_> {
         let mut tasks = Vec::new();
         for planned in &self.plan.tasks {
             for file in
-                datasets::source::source_files(&planned.tasks[0].source, &self.plan.data_root)?
+                datasets::files::source_files(&planned.tasks[0].source, &self.plan.data_root)?
             {
                 inputs.push(FileHash::of(&file.path, format!("items/{}", file.name))?);
             }

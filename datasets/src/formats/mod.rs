@@ -10,6 +10,7 @@ mod text;
 
 use std::path::Path;
 
+use crate::files::SourceFile;
 use crate::recipe::SourceSection;
 use crate::record::{Conversation, Message, Record, Role, Sample};
 use crate::rows::Rows;
@@ -35,8 +36,8 @@ pub struct Format {
     pub about: &'static str,
     /// The official splits it knows.
     pub splits: &'static [&'static str],
-    /// Opens one file.
-    pub(crate) read: fn(&Path, &str, &SourceSection) -> Result<Rows>,
+    /// Opens one file; the path is the data root, for the tables it joins.
+    pub(crate) read: fn(&SourceFile, &SourceSection, &Path) -> Result<Rows>,
     /// What a record becomes where the recipe gives no task; `None`: it needs one.
     pub(crate) sample: Option<fn(&Record) -> Result<Sample>>,
 }
@@ -46,8 +47,8 @@ pub fn find(name: &str) -> Option<&'static Format> {
     FORMATS.iter().find(|format| format.name == name)
 }
 
-fn array_or_lines(path: &Path, name: &str, _: &SourceSection) -> Result<Rows> {
-    crate::rows::array_or_lines(path, name)
+fn array_or_lines(file: &SourceFile, _: &SourceSection, _: &Path) -> Result<Rows> {
+    crate::rows::array_or_lines(file)
 }
 
 fn conversation(record: &Record, messages: Vec<Message>) -> Sample {

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::Format;
+use crate::files::SourceFile;
 use crate::python_random::PythonRandom;
 use crate::recipe::SourceSection;
 use crate::record::{Site, json_kind};
@@ -86,13 +87,13 @@ fn stratified(
     output
 }
 
-fn read(path: &Path, name: &str, source: &SourceSection) -> Result<Rows> {
+fn read(file: &SourceFile, source: &SourceSection, _: &Path) -> Result<Rows> {
     let wanted = match &source.split {
         None => None,
-        Some(split) => Some(split_ids(path, name, source, split)?),
+        Some(split) => Some(split_ids(file, source, split)?),
     };
-    let file = name.to_string();
-    let rows = object(path, name)?.filter_map(move |row| {
+    let name = file.name.clone();
+    let rows = object(file)?.filter_map(move |row| {
         let row = match row {
             Ok(row) => row,
             Err(error) => return Some(Err(error)),
@@ -101,15 +102,14 @@ fn read(path: &Path, name: &str, source: &SourceSection) -> Result<Rows> {
             (Some(wanted), Some(pmid)) => wanted.contains(pmid),
             _ => true,
         };
-        keep.then(|| named_fields(row, &file))
+        keep.then(|| named_fields(row, &name))
     });
     Ok(Box::new(rows))
 }
 
 /// The ids of a split; reads the file's labels once.
 fn split_ids(
-    path: &Path,
-    name: &str,
+    file: &SourceFile,
     source: &SourceSection,
     split: &str,
 ) -> Result<HashSet<String>> {
@@ -122,7 +122,7 @@ fn split_ids(
         });
     }
     let mut labelled = Vec::new();
-    for row in object(path, name)? {
+    for row in object(file)? {
         let row = row?;
         let label = row.fields.get("final_decision");
         match label.and_then(Value::as_str) {
@@ -132,7 +132,7 @@ fn split_ids(
             _ => {
                 return Err(wrong_field(
                     &row,
-                    name,
+                    &file.name,
                     "final_decision",
                     "yes, no or maybe",
                 ));

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Format, array_or_lines};
 use crate::Result;
+use crate::files::SourceFile;
 use crate::recipe::SourceSection;
 use crate::record::{Document, Record, Sample};
 use crate::rows::{Rows, whole_text};
@@ -17,10 +18,13 @@ pub(super) const FORMAT: Format = Format {
     sample: Some(sample),
 };
 
-fn read(path: &Path, name: &str, source: &SourceSection) -> Result<Rows> {
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("json" | "jsonl" | "ndjson") => array_or_lines(path, name, source),
-        _ => whole_text(path, name),
+fn read(file: &SourceFile, source: &SourceSection, data_root: &Path) -> Result<Rows> {
+    match Path::new(file.plain_name())
+        .extension()
+        .and_then(|e| e.to_str())
+    {
+        Some("json" | "jsonl" | "ndjson") => array_or_lines(file, source, data_root),
+        _ => whole_text(file),
     }
 }
 
