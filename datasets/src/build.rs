@@ -17,10 +17,10 @@ use std::path::Path;
 use ledger::{AccessClass, FileHash};
 use serde::Serialize;
 
+use crate::files::{SourceFile, source_files};
 use crate::random::Draws;
 use crate::recipe::{DataSection, SourceSection};
 use crate::record::{Conversation, Document, Sample};
-use crate::files::{SourceFile, source_files};
 use crate::source::sample_records;
 use crate::task::Task;
 use crate::{Error, Place, Result, rows};

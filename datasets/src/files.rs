@@ -224,14 +224,19 @@ fn list_archive(path: &Path, name: &str, files: &mut Vec<SourceFile>) -> Result<
             .split('/')
             .any(|part| part.starts_with('.') || part == "__MACOSX")
     };
-    let members = archive
-        .file_names()
-        .filter(|m| !m.ends_with('/') && !hidden(m));
-    files.extend(members.map(|member| SourceFile {
-        name: format!("{name}/{member}"),
-        path: path.to_path_buf(),
-        member: Some(member.to_string()),
-    }));
+    for member in archive.file_names() {
+        let member = member.map_err(|error| Error::Read {
+            path: path.to_path_buf(),
+            source: error.into(),
+        })?;
+        if !member.ends_with('/') && !hidden(&member) {
+            files.push(SourceFile {
+                name: format!("{name}/{member}"),
+                path: path.to_path_buf(),
+                member: Some(member.into_owned()),
+            });
+        }
+    }
     Ok(())
 }
 
@@ -262,11 +267,10 @@ mod tests {
     use std::io::Write;
 
     fn section(path: &str, members: Option<&str>) -> SourceSection {
-        let members = members
-            .map(|m| format!("members = {m:?}"))
-            .unwrap_or_default();
-        let text = format!("name = \"s\"\nformat = \"records\"\npath = {path:?}\n{members}");
-        toml::from_str(&text).unwrap()
+        let json = serde_json::json!({
+            "name": "s", "format": "records", "path": path, "members": members,
+        });
+        serde_json::from_value(json).unwrap()
     }
 
     #[test]

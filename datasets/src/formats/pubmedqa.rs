@@ -108,11 +108,7 @@ fn read(file: &SourceFile, source: &SourceSection, _: &Path) -> Result<Rows> {
 }
 
 /// The ids of a split; reads the file's labels once.
-fn split_ids(
-    file: &SourceFile,
-    source: &SourceSection,
-    split: &str,
-) -> Result<HashSet<String>> {
+fn split_ids(file: &SourceFile, source: &SourceSection, split: &str) -> Result<HashSet<String>> {
     let fold = source.fold.unwrap_or(0);
     if fold >= FOLDS {
         return Err(Error::Fold {
