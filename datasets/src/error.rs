@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::build::Missing;
 use crate::record::Site;
 
 /// What went wrong, where, and with which value. Messages carry ids, files,
@@ -311,6 +312,80 @@ pub enum Error {
         /// What the tokenizer says.
         message: String,
     },
+    /// Files of sources are not there.
+    #[error("{} sources are missing:\n  {}", missing.len(), missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    MissingSources {
+        /// Every one of them.
+        missing: Vec<Missing>,
+    },
+    /// A file is not the one that the recipe was written for.
+    #[error("source {source_name}: {path} has SHA-256 {found}, not {expected}")]
+    Checksum {
+        /// The source.
+        source_name: String,
+        /// Its file.
+        path: String,
+        /// The recipe's.
+        expected: String,
+        /// The file's.
+        found: String,
+    },
+    /// A source's files were other ones when they were read again.
+    #[error("source {source_name} changed while it was read")]
+    SourceChanged {
+        /// The source.
+        source_name: String,
+    },
+    /// Text that may identify patients, where the recipe forbids it.
+    #[error("source {source_name}: {records} records hold what may identify a patient ({}), such as {}", classes.join(", "), first.join(", "))]
+    Phi {
+        /// The source.
+        source_name: String,
+        /// How many of its records.
+        records: u64,
+        /// Classes with how many of each.
+        classes: Vec<String>,
+        /// The first records' ids.
+        first: Vec<String>,
+    },
+    /// Several of them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<Error>),
+    /// A patient or document is on both sides.
+    #[error("{groups} patients or documents are in both training (source {source_name}) and validation (source {other})")]
+    SplitLeak {
+        /// How many.
+        groups: usize,
+        /// A source that trains on one.
+        source_name: String,
+        /// A source that validates on it.
+        other: String,
+    },
+    /// A group that says neither or both.
+    #[error("group {name:?} needs either a quota or a token_share")]
+    Group {
+        /// Its name.
+        name: String,
+    },
+    /// A source names a group that is not there.
+    #[error("source {source_name} is in group {group:?}, which is not there")]
+    UnknownGroup {
+        /// The source.
+        source_name: String,
+        /// What it names.
+        group: String,
+        /// The groups.
+        known: Vec<String>,
+    },
+    /// A similarity that is none.
+    #[error("clean.near_duplicates = {near} is neither 0 nor between 0.3 and 1")]
+    Similarity {
+        /// The recipe's.
+        near: f64,
+    },
+    /// Tokens are to be counted, and no tokenizer says how.
+    #[error("token_share mixes by tokens, and the recipe has no tokenizer")]
+    NeedsTokenizer,
     /// A file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -380,6 +455,23 @@ impl Error {
                 "set template = \"me-llama\", or put a chat_template.jinja beside the tokenizer".into()
             }
             Error::NoEos { .. } => "name it in tokenizer_config.json: \"eos_token\": \"</s>\"".into(),
+            Error::MissingSources { .. } => {
+                "put the files under --data-root, or build the rest with --allow-missing".into()
+            }
+            Error::Checksum { .. } => "download it again; if its publisher has changed it, change sha256 in the recipe".into(),
+            Error::SourceChanged { .. } => "let nothing write to it and build again".into(),
+            Error::Phi { .. } => {
+                "look at those records; then set phi = \"redact\" for the source, or phi = \"allow\" if you may use them as they are".into()
+            }
+            Error::Several(errors) => return errors.iter().find_map(Error::hint),
+            Error::SplitLeak { .. } => "leave them out of one side with `where`, or use validation_fraction, which keeps split groups together".into(),
+            Error::Group { .. } => "quota counts samples, token_share is in proportion to the other groups' tokens".into(),
+            Error::UnknownGroup { known, .. } => match known.len() {
+                0 => "add [[data.group]] with its name and quota".into(),
+                _ => format!("the groups are {}", known.join(", ")),
+            },
+            Error::Similarity { .. } => "0.8 is usual; 0 turns it off".into(),
+            Error::NeedsTokenizer => "name a model with model.path, whose tokenizer counts".into(),
             Error::Write { .. } => "is there room on the disk, and may you write there?".into(),
             Error::NotPrefix { .. } => {
                 "this template rewrites earlier turns (some drop earlier answers' reasoning): tune on conversations with one answer, or use another template".into()
@@ -404,6 +496,24 @@ impl Error {
     pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Error::Read { path, source }
+    }
+
+    pub(crate) fn write(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Write { path, source }
+    }
+
+    /// A bad record in a list: its place where the error knows it, else its
+    /// source. Never what it holds.
+    pub(crate) fn place_in(&self, source: &str) -> String {
+        match self {
+            Error::Json { at, .. }
+            | Error::NotAnObject { at, .. }
+            | Error::NotUtf8 { at, .. }
+            | Error::RecordTooLarge { at, .. } => format!("{source} at {at}"),
+            Error::Field { at, .. } => format!("{source} at {}, record {}", at.file, at.record),
+            _ => source.to_owned(),
+        }
     }
 
     pub(crate) fn at(self, at: Site) -> Self {

@@ -15,6 +15,7 @@
 //! Nothing here depends on the number of threads, and nothing here has tensors.
 
 mod build;
+pub mod clean;
 mod error;
 pub mod files;
 pub mod formats;
@@ -33,8 +34,9 @@ pub mod tokenizer;
 mod tokens;
 
 pub use build::{
-    Built, BuiltSamples, DROPPED_FILE, Samples, TRAIN_FILE, VALIDATION_FILE, build, inputs,
-    load_built,
+    BuildOptions, BuildReport, Built, BuiltSamples, CARD_FILE, Counter, DROPPED_FILE, Missing,
+    PICTURE_FILE, PlannedSource, SampleTokens, Samples, ShortGroup, SourceReport, TRAIN_FILE,
+    Totals, VALIDATION_FILE, build, inputs, load_built, planned_sources,
 };
 pub use error::{Error, Place, Result};
 pub use pack::{WINDOW, pack, pack_documents};

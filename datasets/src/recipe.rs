@@ -32,6 +32,10 @@ pub struct DataSection {
     /// Sources that share a quota.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub group: Vec<GroupSection>,
+    /// The tokens of all groups with a `token_share` together; if not given, as
+    /// many as the group that runs out first allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_budget: Option<u64>,
     /// Where the samples come from.
     pub source: Vec<SourceSection>,
     /// Where the validation samples come from.
@@ -49,6 +53,7 @@ impl Default for DataSection {
             packing: true,
             clean: CleanSection::default(),
             group: Vec::new(),
+            token_budget: None,
             source: Vec::new(),
             validation: None,
         }
@@ -114,15 +119,20 @@ impl Default for CleanSection {
     }
 }
 
-/// A quota that several sources fill, in proportion to what each has, after
-/// those with a quota of their own.
+/// Sources that fill one quota together, or one share of all tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupSection {
     /// What the sources name with `group`.
     pub name: String,
-    /// Samples of all of them together.
-    pub quota: usize,
+    /// Samples of all of them together: those with a quota of their own give
+    /// that, the others what remains, in proportion to what each has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<usize>,
+    /// Its tokens, in proportion to those of the other groups that have this
+    /// key: 15, 1 and 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_share: Option<f64>,
 }
 
 /// One source of records.

@@ -21,6 +21,9 @@ pub struct Provenance {
     pub licence: String,
     /// How freely the text may travel.
     pub access: AccessClass,
+    /// What cleaning changed in its text: `unicode`, `html`, `redacted DATE x2`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transforms: Vec<String>,
 }
 
 /// One source row: named fields and where they came from.
@@ -62,6 +65,11 @@ impl Record {
         Site::of(&self.id, &self.provenance)
     }
 
+    /// About how much text it holds, in bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.fields.values().map(text_bytes).sum()
+    }
+
     pub(crate) fn wrong_field(
         &self,
         name: &str,
@@ -75,6 +83,15 @@ impl Record {
             found: found.map(json_kind),
             available: self.fields.keys().cloned().collect(),
         }
+    }
+}
+
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(text_bytes).sum(),
+        Value::Object(fields) => fields.values().map(text_bytes).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
     }
 }
 
@@ -223,7 +240,8 @@ impl Document {
 }
 
 /// What a record becomes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Sample {
     /// To tune on.
     Conversation(Conversation),
@@ -250,6 +268,21 @@ impl Sample {
         match self {
             Sample::Conversation(c) => &c.provenance,
             Sample::Document(d) => &d.provenance,
+        }
+    }
+
+    pub(crate) fn provenance_mut(&mut self) -> &mut Provenance {
+        match self {
+            Sample::Conversation(c) => &mut c.provenance,
+            Sample::Document(d) => &mut d.provenance,
+        }
+    }
+
+    /// How much text it holds, in bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        match self {
+            Sample::Conversation(c) => c.messages.iter().map(|m| m.content.len()).sum(),
+            Sample::Document(d) => d.text.len(),
         }
     }
 }

@@ -104,6 +104,7 @@ impl Records {
             record: row.record,
             licence: source.licence.clone(),
             access: source.access,
+            transforms: Vec::new(),
         };
         Record {
             id,

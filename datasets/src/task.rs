@@ -1,5 +1,7 @@
 //! Makes conversations of records by the recipe's own templates.
 
+use std::collections::{BTreeSet, HashSet};
+
 use minijinja::{Environment, UndefinedBehavior};
 
 use crate::jinja;
@@ -30,6 +32,12 @@ impl RecordTemplate {
             env: jinja::compile(env, name, source)?,
             name,
         })
+    }
+
+    /// The names of the fields that it reads.
+    fn fields(&self) -> HashSet<String> {
+        let template = self.env.get_template(self.name);
+        template.map_or_else(|_| HashSet::new(), |t| t.undeclared_variables(false))
     }
 
     /// Fills the template with the record's fields.
@@ -70,6 +78,13 @@ impl Task {
             prompt: RecordTemplate::new("task.prompt", &section.prompt)?,
             answer: RecordTemplate::new("task.answer", &section.answer)?,
         })
+    }
+
+    /// The names of the record's fields that the templates read, sorted.
+    pub(crate) fn fields(&self) -> Vec<String> {
+        let templates = self.system.iter().chain([&self.prompt, &self.answer]);
+        let names: BTreeSet<String> = templates.flat_map(RecordTemplate::fields).collect();
+        names.into_iter().collect()
     }
 
     /// Makes a conversation of a record.

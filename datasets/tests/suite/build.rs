@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use datasets::recipe::DataSection;
-use datasets::{Samples, build, load_built};
+use datasets::{BuildOptions, Samples, build, load_built};
 use insta::assert_snapshot;
 use ledger::AccessClass;
 use serde_json::{Value, json};
@@ -39,9 +39,19 @@ fn section(json: Value) -> DataSection {
     serde_json::from_value(json).unwrap()
 }
 
+fn seed(seed: u64) -> BuildOptions<'static> {
+    BuildOptions {
+        name: "test",
+        seed,
+        ..BuildOptions::default()
+    }
+}
+
+/// As `section`, with nothing compared: its rows are too alike.
 fn mixed() -> DataSection {
     section(json!({
         "validation_fraction": 0.1,
+        "clean": {"exact_duplicates": false, "near_duplicates": 0},
         "source": [
             {"name": "alpaca", "format": "alpaca", "path": "sets/alpaca.jsonl", "limit": 20, "licence": "MIT"},
             {"name": "facts", "format": "records", "path": "sets/facts.jsonl", "access": "registered", "task": {
@@ -79,7 +89,7 @@ fn two_builds_from_two_folders_are_the_same_bytes() {
             .build()
             .unwrap();
         let built = pool
-            .install(|| build(&mixed(), root.path(), out.path(), 3))
+            .install(|| build(&mixed(), root.path(), out.path(), &seed(3)))
             .unwrap();
         (built, bytes(out.path()), out)
     });
@@ -126,7 +136,7 @@ fn another_seed_holds_out_others() {
     let root = data();
     let held_out = |seed| {
         let out = tempfile::tempdir().unwrap();
-        build(&mixed(), root.path(), out.path(), seed).unwrap();
+        build(&mixed(), root.path(), out.path(), &self::seed(seed)).unwrap();
         std::fs::read(out.path().join("validation.jsonl")).unwrap()
     };
     assert_eq!(held_out(1), held_out(1));
@@ -140,7 +150,7 @@ fn documents_and_a_validation_source() {
         "source": [{"name": "notes", "format": "text", "path": "notes"}],
         "validation": [{"name": "more", "format": "text", "path": "notes/b.jsonl", "access": "credentialed"}],
     }));
-    let built = build(&section, root.path(), out.path(), 0).unwrap();
+    let built = build(&section, root.path(), out.path(), &seed(0)).unwrap();
     assert_eq!(built.access, AccessClass::Credentialed);
     let loaded = load_built(out.path()).unwrap();
     let Samples::Documents(train) = loaded.train else {
@@ -159,14 +169,14 @@ fn documents_and_a_validation_source() {
         ]
     );
     assert_eq!(loaded.validation.len(), 2);
-    let inputs = datasets::inputs(&section, root.path()).unwrap();
+    let inputs = datasets::inputs(&section, root.path(), false).unwrap();
     let names: Vec<_> = inputs.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(names, ["notes/a.txt", "notes/b.jsonl"]);
 }
 
 fn fails(json: Value) -> String {
     let (root, out) = (data(), tempfile::tempdir().unwrap());
-    shown(&build(&section(json), root.path(), out.path(), 0).unwrap_err())
+    shown(&build(&section(json), root.path(), out.path(), &seed(0)).unwrap_err())
 }
 
 #[test]
@@ -270,7 +280,7 @@ fn an_error_never_quotes_a_record() {
             &section(json!({"source": [source]})),
             root.path(),
             out.path(),
-            0,
+            &seed(0),
         ) {
             assert!(!shown(&error).contains("drug 0"), "{prompt}: {error}");
         }
