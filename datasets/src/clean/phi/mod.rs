@@ -5,9 +5,9 @@
 //! de-identify: it knows shapes (dates, telephone numbers), labels ("MRN:") and
 //! the contexts in which names stand. `docs/phi.md` says what it misses.
 //!
-//! - [`numbers`]: identifiers that their own shape gives away;
-//! - [`labels`]: identifiers that only a label tells from any other number;
-//! - [`dates`]: dates and ages; [`places`]: addresses; [`names`]: people.
+//! - `numbers`: identifiers that their own shape gives away;
+//! - `labels`: identifiers that only a label tells from any other number;
+//! - `dates`: dates and ages; `places`: addresses; `names`: people.
 //!
 //! Every regular expression is the `regex` crate's, so the time is linear in
 //! the text. They use ASCII classes and boundaries (`(?-u)`), because with
