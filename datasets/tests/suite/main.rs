@@ -3,6 +3,7 @@
 mod build;
 mod golden;
 mod packing;
+mod phi;
 mod pubmedqa;
 mod readers;
 mod templates;

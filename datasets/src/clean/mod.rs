@@ -1,0 +1,3 @@
+//! Cleaning: what happens to records between reading and the split.
+
+pub mod phi;
