@@ -15,6 +15,7 @@
 //! Nothing here depends on the number of threads, and nothing here has tensors.
 
 mod build;
+pub mod clean;
 mod error;
 pub mod files;
 pub mod formats;
