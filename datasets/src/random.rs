@@ -46,6 +46,7 @@ pub fn shuffled(n: usize, seed: u64, stream: u64) -> Vec<usize> {
     order
 }
 
+/// SplitMix64's finalizer: a one-to-one mixing of 64 bits.
 pub(crate) fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
