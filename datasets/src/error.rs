@@ -313,7 +313,7 @@ pub enum Error {
         message: String,
     },
     /// Files of sources are not there.
-    #[error("{} sources are missing:\n  {}", missing.len(), missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    #[error("sources that are missing: {}\n  {}", missing.len(), missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     MissingSources {
         /// Every one of them.
         missing: Vec<Missing>,
@@ -337,7 +337,7 @@ pub enum Error {
         source_name: String,
     },
     /// Text that may identify patients, where the recipe forbids it.
-    #[error("source {source_name}: {records} records hold what may identify a patient ({}), such as {}", classes.join(", "), first.join(", "))]
+    #[error("source {source_name}: records that hold what may identify a patient: {records} ({}), such as {}", classes.join(", "), first.join(", "))]
     Phi {
         /// The source.
         source_name: String,
@@ -352,7 +352,9 @@ pub enum Error {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<Error>),
     /// A patient or document is on both sides.
-    #[error("{groups} patients or documents are in both training (source {source_name}) and validation (source {other})")]
+    #[error(
+        "patients or documents in both training (source {source_name}) and validation (source {other}): {groups}"
+    )]
     SplitLeak {
         /// How many.
         groups: usize,

@@ -26,19 +26,32 @@ pub(super) fn card(
         total.train,
         total.validation,
         if total.tokens > 0 {
-            format!(", {} tokens, of which {} teach", total.tokens, total.target_tokens)
+            format!(
+                ", {} tokens, of which {} teach",
+                total.tokens, total.target_tokens
+            )
         } else {
             String::new()
         },
-        report.sources.iter().filter(|source| !source.missing).count(),
+        report
+            .sources
+            .iter()
+            .filter(|source| !source.missing)
+            .count(),
     );
     text.push_str("![Composition](composition.svg)\n\n## Composition\n\n");
     text.push_str("| source | kind | samples | share | tokens | quota | access | licence |\n");
     text.push_str("|---|---|---:|---:|---:|---:|---|---|\n");
     let all = (total.train + total.validation).max(1) as f64;
     for source in &report.sources {
-        let quota = source.quota.map_or(String::new(), |quota| quota.to_string());
-        let tokens = if source.tokens > 0 { source.tokens.to_string() } else { "not counted".into() };
+        let quota = source
+            .quota
+            .map_or(String::new(), |quota| quota.to_string());
+        let tokens = if source.tokens > 0 {
+            source.tokens.to_string()
+        } else {
+            "not counted".into()
+        };
         let _ = writeln!(
             text,
             "| {} | {} | {} | {:.1} % | {tokens} | {quota} | {} | {} |",
@@ -61,7 +74,11 @@ fn cell(text: &str) -> String {
 }
 
 fn shortfalls(text: &mut String, report: &BuildReport) {
-    let short: Vec<&SourceReport> = report.sources.iter().filter(|s| s.short_of > 0 || s.missing).collect();
+    let short: Vec<&SourceReport> = report
+        .sources
+        .iter()
+        .filter(|s| s.short_of > 0 || s.missing)
+        .collect();
     let unexpected: Vec<(&SourceReport, u64)> = report
         .sources
         .iter()
@@ -72,8 +89,16 @@ fn shortfalls(text: &mut String, report: &BuildReport) {
     }
     text.push_str("\n## What it is short of\n\n");
     for source in short {
-        let why = if source.missing { "its files were not there" } else { "there were no more after cleaning" };
-        let _ = writeln!(text, "- {}: {} samples fewer than its quota; {why}.", source.name, source.short_of);
+        let why = if source.missing {
+            "its files were not there"
+        } else {
+            "there were no more after cleaning"
+        };
+        let _ = writeln!(
+            text,
+            "- {}: {} samples fewer than its quota; {why}.",
+            source.name, source.short_of
+        );
     }
     for group in &report.short_groups {
         let _ = writeln!(
@@ -104,14 +129,20 @@ fn cleaning(text: &mut String, section: &DataSection, report: &BuildReport) {
         if clean.normalise { "yes" } else { "no" },
         if clean.exact_duplicates { "yes" } else { "no" },
         if clean.near_duplicates > 0.0 {
-            format!("from a Jaccard similarity of {} of {}-word shingles", clean.near_duplicates, clean.shingle_words)
+            format!(
+                "from a Jaccard similarity of {} of {}-word shingles",
+                clean.near_duplicates, clean.shingle_words
+            )
         } else {
             "no".into()
         },
         if report.decontaminated.is_empty() {
             "none".into()
         } else {
-            let tasks = report.decontaminated.iter().map(|(task, n)| format!("{task} ({n} items)"));
+            let tasks = report
+                .decontaminated
+                .iter()
+                .map(|(task, n)| format!("{task} ({n} items)"));
             tasks.collect::<Vec<_>>().join(", ")
         },
     );
@@ -123,20 +154,37 @@ fn cleaning(text: &mut String, section: &DataSection, report: &BuildReport) {
     text.push_str(&"---:|".repeat(reasons.len() + 2));
     text.push('\n');
     for source in &report.sources {
-        let _ = write!(text, "| {} | {} | {} |", cell(&source.name), source.read, source.not_selected);
+        let _ = write!(
+            text,
+            "| {} | {} | {} |",
+            cell(&source.name),
+            source.read,
+            source.not_selected
+        );
         for reason in &reasons {
             let _ = write!(text, " {} |", source.dropped.get(*reason).unwrap_or(&0));
         }
         let _ = writeln!(text, " {} | {} |", source.over_quota, source.samples());
     }
     text.push_str("\n`dropped.jsonl` lists each record left out with its reason.\n");
-    let searched: Vec<&SourceReport> = report.sources.iter().filter(|s| s.phi != "not searched").collect();
+    let searched: Vec<&SourceReport> = report
+        .sources
+        .iter()
+        .filter(|s| s.phi != "not searched")
+        .collect();
     if !searched.is_empty() {
         text.push_str("\nSearched for what may identify a patient (a safety net, not a proof of de-identification):\n\n");
         for source in searched {
-            let found = source.phi_found.iter().map(|(class, n)| format!("{class} {n}"));
+            let found = source
+                .phi_found
+                .iter()
+                .map(|(class, n)| format!("{class} {n}"));
             let found: Vec<String> = found.collect();
-            let found = if found.is_empty() { "nothing found".into() } else { found.join(", ") };
+            let found = if found.is_empty() {
+                "nothing found".into()
+            } else {
+                found.join(", ")
+            };
             let _ = writeln!(text, "- {} ({}): {found}.", source.name, source.phi);
         }
     }
@@ -150,7 +198,10 @@ fn terms(text: &mut String, access: AccessClass, report: &BuildReport) {
     );
     let mut licences: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for source in report.sources.iter().filter(|source| !source.missing) {
-        licences.entry(&source.licence).or_default().push(&source.name);
+        licences
+            .entry(&source.licence)
+            .or_default()
+            .push(&source.name);
     }
     text.push('\n');
     for (licence, names) in licences {

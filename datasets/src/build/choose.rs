@@ -67,7 +67,11 @@ pub(super) fn choose(
                 }
             }
             (None, Some(share)) => by_tokens.push((share, members)),
-            _ => return Err(Error::Group { name: group.name.clone() }),
+            _ => {
+                return Err(Error::Group {
+                    name: group.name.clone(),
+                });
+            }
         }
     }
     if !by_tokens.is_empty() {
@@ -86,7 +90,13 @@ pub(super) fn choose(
             chosen.choices[number as usize] = Choice::Taken(side);
         }
     }
-    let taken = |side| chosen.choices.iter().filter(|&&c| c == Choice::Taken(side)).count();
+    let taken = |side| {
+        chosen
+            .choices
+            .iter()
+            .filter(|&&c| c == Choice::Taken(side))
+            .count()
+    };
     if taken(Side::Train) == 0 {
         return Err(Error::NoSamples {
             read: scan.sources.iter().map(|source| source.fates.len()).sum(),
@@ -114,7 +124,9 @@ fn hold_out(
     for (source, candidates) in eligible.iter().enumerate() {
         if sources[source].0 == Side::Train {
             for &number in candidates {
-                *sizes.entry(scan.candidates[number as usize].group).or_insert(0) += 1;
+                *sizes
+                    .entry(scan.candidates[number as usize].group)
+                    .or_insert(0) += 1;
             }
         }
     }
@@ -175,7 +187,11 @@ fn share_quota(
     let fixed = |&i: &usize| own[i].map(|quota| (i, quota.min(available[i])));
     let mut shares: Vec<(usize, usize)> = members.iter().filter_map(fixed).collect();
     let taken: usize = shares.iter().map(|&(_, share)| share).sum();
-    let open: Vec<usize> = members.iter().copied().filter(|&i| own[i].is_none()).collect();
+    let open: Vec<usize> = members
+        .iter()
+        .copied()
+        .filter(|&i| own[i].is_none())
+        .collect();
     let total: usize = open.iter().map(|&i| available[i]).sum();
     let rest = quota.saturating_sub(taken).min(total);
     // Largest remainders, earlier sources first where they are equal.
@@ -249,10 +265,16 @@ mod tests {
             shares.into_iter().map(|(_, share)| share).collect()
         };
         // Alpaca, Dolly and ShareGPT: 52,002 : 15,011 : 90,665 to 20,000.
-        assert_eq!(shares(20_000, &none, &[52_002, 15_011, 90_665]), [6_596, 1_904, 11_500]);
+        assert_eq!(
+            shares(20_000, &none, &[52_002, 15_011, 90_665]),
+            [6_596, 1_904, 11_500]
+        );
         assert_eq!(shares(10, &none, &[1, 1, 1]), [1, 1, 1]);
         assert_eq!(shares(2, &none, &[5, 5, 5]), [1, 1, 0]);
-        assert_eq!(shares(10, &[Some(4), None, None], &[100, 30, 60]), [4, 2, 4]);
+        assert_eq!(
+            shares(10, &[Some(4), None, None], &[100, 30, 60]),
+            [4, 2, 4]
+        );
         assert_eq!(shares(10, &[Some(4), None, None], &[3, 30, 60]), [3, 2, 5]);
         assert_eq!(shares(10, &none, &[0, 0, 0]), [0, 0, 0]);
     }

@@ -123,7 +123,10 @@ pub fn build(
         .partition(|(_, source)| is_missing(source));
     let left_out: Vec<_> = left_out.into_iter().map(|(_, source)| source).collect();
 
-    let shares = section.group.iter().any(|group| group.token_share.is_some());
+    let shares = section
+        .group
+        .iter()
+        .any(|group| group.token_share.is_some());
     let counter = options.counter.as_ref();
     if shares && counter.is_none() {
         return Err(Error::NeedsTokenizer);
@@ -133,13 +136,17 @@ pub fn build(
     let chosen = choose::choose(section, &sources, &scan)?;
     let writer = write::Writer::new(section, data_root, folder, counter, options.parquet)?;
     let (written, packs) = writer.run(&sources, &scan, &chosen)?;
-    let mut report =
-        report::report(section, &sources, &left_out, &scan, &chosen, &written, packs);
+    let mut report = report::report(
+        section, &sources, &left_out, &scan, &chosen, &written, packs,
+    );
     for probe in &options.probes {
         *report.decontaminated.entry(probe.task.clone()).or_insert(0) += 1;
     }
     let access = AccessClass::strictest(sources.iter().map(|(_, source)| source.access));
-    write_text(&folder.join(CARD_FILE), &card::card(options.name, section, access, &report))?;
+    write_text(
+        &folder.join(CARD_FILE),
+        &card::card(options.name, section, access, &report),
+    )?;
     write_text(&folder.join(PICTURE_FILE), &picture::picture(&report))?;
     Ok(Built {
         counts: counts(&report),
@@ -185,16 +192,26 @@ fn check(section: &DataSection) -> Result<()> {
         return Err(Error::Similarity { near });
     }
     let mut names = HashSet::new();
-    for source in section.source.iter().chain(section.validation.iter().flatten()) {
+    for source in section
+        .source
+        .iter()
+        .chain(section.validation.iter().flatten())
+    {
         if !names.insert(source.name.as_str()) {
-            return Err(Error::SourceName { name: source.name.clone() });
+            return Err(Error::SourceName {
+                name: source.name.clone(),
+            });
         }
         let known = |group: &String| section.group.iter().any(|g| g.name == *group);
         if let Some(group) = source.group.as_ref().filter(|group| !known(group)) {
             return Err(Error::UnknownGroup {
                 source_name: source.name.clone(),
                 group: group.clone(),
-                known: section.group.iter().map(|group| group.name.clone()).collect(),
+                known: section
+                    .group
+                    .iter()
+                    .map(|group| group.name.clone())
+                    .collect(),
             });
         }
     }

@@ -121,7 +121,8 @@ impl Output {
         self.flush()?;
         let path = self.path;
         let closed = self.writer.map(|writer| writer.close()).transpose();
-        let failed = |error: ParquetError| Error::write(&path)(std::io::Error::other(error.to_string()));
+        let failed =
+            |error: ParquetError| Error::write(&path)(std::io::Error::other(error.to_string()));
         closed.map(|_| ()).map_err(failed)
     }
 }
@@ -158,7 +159,11 @@ fn write_group(group: &mut SerializedRowGroupWriter<'_, File>, rows: &[Sample]) 
                 Sample::Conversation(_) => String::new(),
             };
             let all: Vec<String> = rows.iter().map(text).collect();
-            texts(group, &all.iter().map(String::as_str).collect::<Vec<_>>(), None)?;
+            texts(
+                group,
+                &all.iter().map(String::as_str).collect::<Vec<_>>(),
+                None,
+            )?;
         }
         _ => {
             let messages: Vec<_> = rows
@@ -181,7 +186,9 @@ fn write_group(group: &mut SerializedRowGroupWriter<'_, File>, rows: &[Sample]) 
     texts(group, &provenance(|s| &s.provenance().file), None)?;
     let records: Vec<i64> = rows.iter().map(|s| s.provenance().record as i64).collect();
     if let Some(mut column) = group.next_column()? {
-        column.typed::<Int64Type>().write_batch(&records, None, None)?;
+        column
+            .typed::<Int64Type>()
+            .write_batch(&records, None, None)?;
         column.close()?;
     }
     texts(group, &provenance(|s| &s.provenance().licence), None)?;
@@ -197,7 +204,9 @@ fn texts(
     let values: Vec<ByteArray> = values.iter().map(|&text| ByteArray::from(text)).collect();
     if let Some(mut column) = group.next_column()? {
         let (definition, repetition) = levels.map(|(d, r)| (d.as_slice(), r.as_slice())).unzip();
-        column.typed::<ByteArrayType>().write_batch(&values, definition, repetition)?;
+        column
+            .typed::<ByteArrayType>()
+            .write_batch(&values, definition, repetition)?;
         column.close()?;
     }
     Ok(())

@@ -29,8 +29,10 @@ pub(super) fn picture(report: &BuildReport) -> String {
         .iter()
         .map(|source| (source.name.as_str(), source.samples(), colour(&source.kind)))
         .collect();
-    let mut by_kind: Vec<(&str, u64, &str)> =
-        kinds.iter().map(|(kind, n)| (*kind, *n, colour(kind))).collect();
+    let mut by_kind: Vec<(&str, u64, &str)> = kinds
+        .iter()
+        .map(|(kind, n)| (*kind, *n, colour(kind)))
+        .collect();
     by_kind.sort_by_key(|&(kind, n, _)| (std::cmp::Reverse(n), kind));
 
     let height = ROW * (sources.len() + by_kind.len()) as f64 + 130.0;
@@ -39,7 +41,10 @@ pub(super) fn picture(report: &BuildReport) -> String {
          font-family=\"system-ui, sans-serif\" font-size=\"13\" role=\"img\" aria-label=\"Samples by source and by kind of task\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
-    let _ = writeln!(svg, "<text x=\"20\" y=\"32\" font-size=\"18\">{total} samples</text>");
+    let _ = writeln!(
+        svg,
+        "<text x=\"20\" y=\"32\" font-size=\"18\">{total} samples</text>"
+    );
     let next = section(&mut svg, 60.0, "By source", &sources, total);
     section(&mut svg, next + 20.0, "By kind of task", &by_kind, total);
     svg.push_str("</svg>\n");
@@ -48,7 +53,10 @@ pub(super) fn picture(report: &BuildReport) -> String {
 
 /// Draws a heading and a bar a row; returns where it ends.
 fn section(svg: &mut String, top: f64, title: &str, rows: &[(&str, u64, &str)], total: u64) -> f64 {
-    let _ = writeln!(svg, "<text x=\"20\" y=\"{top}\" font-weight=\"600\">{title}</text>");
+    let _ = writeln!(
+        svg,
+        "<text x=\"20\" y=\"{top}\" font-weight=\"600\">{title}</text>"
+    );
     let largest = rows.iter().map(|row| row.1).max().unwrap_or(0).max(1) as f64;
     let room = WIDTH - LABELS - NUMBERS;
     for (i, &(name, samples, colour)) in rows.iter().enumerate() {
@@ -81,5 +89,7 @@ fn shortened(name: &str) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

@@ -149,7 +149,11 @@ impl<'a> Preparer<'a> {
     fn fields_text(&self, record: &Record) -> Option<String> {
         let names = self.text_fields.as_ref()?;
         let mut text = String::new();
-        for (_, value) in record.fields.iter().filter(|(name, _)| names.contains(name)) {
+        for (_, value) in record
+            .fields
+            .iter()
+            .filter(|(name, _)| names.contains(name))
+        {
             append_text(value, &mut text);
         }
         Some(text)
@@ -202,7 +206,9 @@ fn check(sample: &Sample) -> Result<()> {
 fn transforms(changes: Changes, policy: PhiPolicy, phi: &BTreeMap<PhiClass, u64>) -> Vec<String> {
     let mut names: Vec<String> = changes.names().map(str::to_owned).collect();
     if policy == PhiPolicy::Redact {
-        let redacted = phi.iter().map(|(class, n)| format!("redacted {} x{n}", class.name()));
+        let redacted = phi
+            .iter()
+            .map(|(class, n)| format!("redacted {} x{n}", class.name()));
         names.extend(redacted);
     }
     names

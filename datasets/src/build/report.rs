@@ -177,7 +177,10 @@ pub(super) fn report(
                 Fate::Unreadable => "unreadable".to_owned(),
                 Fate::Empty => "empty answer".to_owned(),
                 Fate::Without(field) => {
-                    let name = source.require.get(field as usize).map_or("", String::as_str);
+                    let name = source
+                        .require
+                        .get(field as usize)
+                        .map_or("", String::as_str);
                     format!("without {name}")
                 }
                 Fate::Duplicate { near: true, .. } => "near duplicate".to_owned(),
@@ -188,10 +191,20 @@ pub(super) fn report(
         }
         let count = |(name, n): (&&str, &u64)| ((*name).to_owned(), *n);
         one.normalised = scanned.changes.iter().map(count).collect();
-        one.phi_found = scanned.phi.iter().map(|(class, n)| (class.name().to_owned(), *n)).collect();
+        one.phi_found = scanned
+            .phi
+            .iter()
+            .map(|(class, n)| (class.name().to_owned(), *n))
+            .collect();
         let quota = chosen.quotas[number].map(|quota| quota as u64);
         one.quota = quota;
-        let Written { train, validation, tokens, target_tokens, too_long } = written[number];
+        let Written {
+            train,
+            validation,
+            tokens,
+            target_tokens,
+            too_long,
+        } = written[number];
         (one.train, one.validation) = (train, validation);
         (one.tokens, one.target_tokens, one.too_long) = (tokens, target_tokens, too_long);
         one.short_of = quota.map_or(0, |quota| quota.saturating_sub(one.samples()));
@@ -203,8 +216,13 @@ pub(super) fn report(
         one.short_of = one.quota.unwrap_or(0);
         by_name.insert(&source.name, one);
     }
-    let order = section.source.iter().chain(section.validation.iter().flatten());
-    let sources: Vec<SourceReport> = order.filter_map(|s| by_name.remove(s.name.as_str())).collect();
+    let order = section
+        .source
+        .iter()
+        .chain(section.validation.iter().flatten());
+    let sources: Vec<SourceReport> = order
+        .filter_map(|s| by_name.remove(s.name.as_str()))
+        .collect();
     let sum = |of: fn(&SourceReport) -> u64| sources.iter().map(of).sum();
     let total = Totals {
         train: sum(|s| s.train),

@@ -231,7 +231,10 @@ impl<'a> Scanner<'a> {
             self.blocked.push(blocked.error(source));
         }
         let (read, unreadable) = (scanned.fates.len(), |f: &&Fate| **f == Fate::Unreadable);
-        if read == 0 || scanned.fates.iter().filter(unreadable).count() == read || source.limit == Some(0) {
+        if read == 0
+            || scanned.fates.iter().filter(unreadable).count() == read
+            || source.limit == Some(0)
+        {
             return Err(Error::NoRecords {
                 source_name: source.name.clone(),
                 path: source.path.clone(),
@@ -274,7 +277,13 @@ impl<'a> Scanner<'a> {
                 }
                 Prepared::Ready(ready) => *ready,
             };
-            let Ready { sample, text, group, phi, changes } = ready;
+            let Ready {
+                sample,
+                text,
+                group,
+                phi,
+                changes,
+            } = ready;
             let id = sample.id();
             let group = match group {
                 Some(group) => groups.of(&group),
@@ -293,8 +302,14 @@ impl<'a> Scanner<'a> {
                     group,
                     tokens,
                 },
-                sketch: self.sketcher.as_ref().map(|sketcher| sketcher.sketch(&text)),
-                hits: self.contamination.as_ref().and_then(|index| hits(index, &self.options.probes, &text)),
+                sketch: self
+                    .sketcher
+                    .as_ref()
+                    .map(|sketcher| sketcher.sketch(&text)),
+                hits: self
+                    .contamination
+                    .as_ref()
+                    .and_then(|index| hits(index, &self.options.probes, &text)),
                 phi,
                 changes,
             };
@@ -311,7 +326,10 @@ impl<'a> Scanner<'a> {
             self.hits.len() as u32 - 1
         }));
         if let Some(sketch) = found.sketch {
-            let same = found.row.as_ref().and_then(|row| self.rows.get(row).copied());
+            let same = found
+                .row
+                .as_ref()
+                .and_then(|row| self.rows.get(row).copied());
             let index = same.unwrap_or_else(|| {
                 self.sketches.push(sketch);
                 self.sketched.push(number);
@@ -327,11 +345,17 @@ impl<'a> Scanner<'a> {
 
     /// Duplicates first, then contamination, as the order of cleaning is.
     fn settle(&mut self, scanned: &mut [ScannedSource]) {
-        let CleanSection { exact_duplicates, near_duplicates, .. } = self.section.clean;
+        let CleanSection {
+            exact_duplicates,
+            near_duplicates,
+            ..
+        } = self.section.clean;
         let duplicates = clean::duplicates(&self.sketches, exact_duplicates, near_duplicates);
         for source in scanned {
             for fate in &mut source.fates {
-                let Fate::Candidate(number) = *fate else { continue };
+                let Fate::Candidate(number) = *fate else {
+                    continue;
+                };
                 let number = number as usize;
                 let sketch = self.sketch_of.get(number).map(|&sketch| sketch as usize);
                 if let Some(duplicate) = sketch.and_then(|sketch| duplicates[sketch]) {
@@ -375,7 +399,10 @@ fn hits(index: &Contamination, probes: &[clean::Probe], text: &str) -> Option<Hi
     let hits = index.hits(text);
     let item = |hit: clean::Hit| {
         let probe = &probes[hit.probe];
-        (format!("{}/{}", probe.task, probe.item_id), hit.words as u32)
+        (
+            format!("{}/{}", probe.task, probe.item_id),
+            hit.words as u32,
+        )
     };
     (!hits.is_empty()).then(|| Hits {
         items: hits.into_iter().map(item).collect(),
@@ -384,7 +411,10 @@ fn hits(index: &Contamination, probes: &[clean::Probe], text: &str) -> Option<Hi
 
 /// Whether another source reads the same path.
 pub(super) fn is_shared(section: &DataSection, source: &SourceSection) -> bool {
-    let sources = section.source.iter().chain(section.validation.iter().flatten());
+    let sources = section
+        .source
+        .iter()
+        .chain(section.validation.iter().flatten());
     sources.filter(|other| other.path == source.path).count() > 1
 }
 
@@ -410,7 +440,10 @@ impl Blocked {
     }
 
     fn error(self, source: &SourceSection) -> Error {
-        let classes = self.classes.iter().map(|(class, n)| format!("{} {n}", class.name()));
+        let classes = self
+            .classes
+            .iter()
+            .map(|(class, n)| format!("{} {n}", class.name()));
         Error::Phi {
             source_name: source.name.clone(),
             records: self.records,

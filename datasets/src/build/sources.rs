@@ -58,13 +58,19 @@ pub struct PlannedSource {
 }
 
 fn all(section: &DataSection) -> impl Iterator<Item = &SourceSection> {
-    section.source.iter().chain(section.validation.iter().flatten())
+    section
+        .source
+        .iter()
+        .chain(section.validation.iter().flatten())
 }
 
 /// The paths of a source that are not there.
 fn missing_paths(source: &SourceSection, data_root: &Path) -> Vec<String> {
     let paths = std::iter::once(&source.path).chain(source.tables.values());
-    paths.filter(|path| !data_root.join(path).exists()).cloned().collect()
+    paths
+        .filter(|path| !data_root.join(path).exists())
+        .cloned()
+        .collect()
 }
 
 /// Every source with a path that is not there.

@@ -53,7 +53,10 @@ impl<'a> Counter<'a> {
                 })
             }
             Sample::Conversation(conversation) => {
-                let pieces = self.template.render(&conversation.messages, false).map_err(at)?;
+                let pieces = self
+                    .template
+                    .render(&conversation.messages, false)
+                    .map_err(at)?;
                 let (ids, mask) = self.tokenizer.encode_pieces(&pieces).map_err(at)?;
                 Ok(SampleTokens {
                     tokens: ids.len() as u32,

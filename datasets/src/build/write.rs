@@ -14,8 +14,8 @@ use super::prepare::{Prepared, Preparer, Ready};
 use super::scan::{Fate, Hits, Scan, next_chunk};
 use super::tokens::{Counter, Packs, SampleTokens};
 use super::{DROPPED_FILE, Side, TRAIN_FILE, VALIDATION_FILE};
-use crate::record::{Record, Sample};
 use crate::recipe::{DataSection, SourceSection};
+use crate::record::{Record, Sample};
 use crate::source::read_source;
 use crate::{Error, Result};
 
@@ -141,7 +141,9 @@ impl<'a> Writer<'a> {
         while !chunk.is_empty() {
             let of_chunk: Vec<Fate> = fates.by_ref().take(chunk.len()).copied().collect();
             if of_chunk.len() != chunk.len() {
-                return Err(Error::SourceChanged { source_name: source.name.clone() });
+                return Err(Error::SourceChanged {
+                    source_name: source.name.clone(),
+                });
             }
             let counter = self.counter;
             let (next, outcomes) = rayon::join(
@@ -209,12 +211,20 @@ impl<'a> Writer<'a> {
             Fate::Unreadable => "unreadable".to_owned(),
             Fate::Empty => "empty answer".to_owned(),
             Fate::Without(field) => {
-                let name = source.require.get(field as usize).map_or("", String::as_str);
+                let name = source
+                    .require
+                    .get(field as usize)
+                    .map_or("", String::as_str);
                 format!("without {name}")
             }
             Fate::Duplicate { of: keeper, near } => {
                 of = self.keepers.get(&keeper).map(String::as_str);
-                if near { "near duplicate" } else { "exact duplicate" }.to_owned()
+                if near {
+                    "near duplicate"
+                } else {
+                    "exact duplicate"
+                }
+                .to_owned()
             }
             Fate::Contaminated(hits) => {
                 let Hits { items: found } = &scan.hits[hits as usize];
@@ -223,7 +233,12 @@ impl<'a> Writer<'a> {
             }
             Fate::NotSelected | Fate::Candidate(_) => return Ok(()),
         };
-        let line = Dropped { id, reason, of, items };
+        let line = Dropped {
+            id,
+            reason,
+            of,
+            items,
+        };
         self.dropped.write(&json(&line))
     }
 
@@ -257,7 +272,9 @@ fn outcome(
             return Ok(Outcome::Dropped(error.place_in(&source.name)));
         }
         (Err(_), _) | (Ok(_), Fate::Unreadable) => {
-            return Err(Error::SourceChanged { source_name: source.name.clone() });
+            return Err(Error::SourceChanged {
+                source_name: source.name.clone(),
+            });
         }
         (Ok(record), _) => record,
     };
@@ -272,7 +289,9 @@ fn outcome(
         Choice::OverQuota => return Ok(Outcome::Nothing),
     };
     let Prepared::Ready(ready) = preparer.prepare(record)? else {
-        return Err(Error::SourceChanged { source_name: source.name.clone() });
+        return Err(Error::SourceChanged {
+            source_name: source.name.clone(),
+        });
     };
     let Ready { sample, .. } = *ready;
     let tokens = match counter {
@@ -280,7 +299,12 @@ fn outcome(
         None => SampleTokens::default(),
     };
     let json = json(&sample);
-    Ok(Outcome::Line(Box::new(Line { side, sample, json, tokens })))
+    Ok(Outcome::Line(Box::new(Line {
+        side,
+        sample,
+        json,
+        tokens,
+    })))
 }
 
 /// Strings and numbers: this cannot fail.
@@ -304,7 +328,10 @@ impl Lines {
     }
 
     fn write(&mut self, line: &[u8]) -> Result<()> {
-        let written = self.file.write_all(line).and_then(|()| self.file.write_all(b"\n"));
+        let written = self
+            .file
+            .write_all(line)
+            .and_then(|()| self.file.write_all(b"\n"));
         written.map_err(Error::write(&self.path))
     }
 

@@ -97,7 +97,16 @@ fn two_builds_from_two_folders_are_the_same_bytes() {
     assert_eq!(outputs[0].1, outputs[1].1);
     let (built, files, out) = &outputs[0];
     let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["dropped.jsonl", "train.jsonl", "validation.jsonl"]);
+    assert_eq!(
+        names,
+        [
+            "DATACARD.md",
+            "composition.svg",
+            "dropped.jsonl",
+            "train.jsonl",
+            "validation.jsonl"
+        ]
+    );
     assert_snapshot!(serde_json::to_string_pretty(&built.counts).unwrap(), @r#"
     {
       "source.alpaca.kept": 20,
@@ -127,7 +136,7 @@ fn two_builds_from_two_folders_are_the_same_bytes() {
         fact.messages[1]
     );
     assert_eq!(fact.messages[2].content, "PAIN");
-    let line = String::from_utf8(files[1].1.clone()).unwrap();
+    let line = String::from_utf8(files[3].1.clone()).unwrap();
     assert_snapshot!(line.lines().next().unwrap(), @r#"{"id":"alpaca/6","messages":[{"role":"user","content":"Q5\n\nwith é"},{"role":"assistant","content":"A5"}],"provenance":{"source":"alpaca","file":"sets/alpaca.jsonl","record":6,"licence":"MIT","access":"open"}}"#);
 }
 
@@ -160,14 +169,13 @@ fn documents_and_a_validation_source() {
         .iter()
         .map(|d| (d.id.as_str(), d.text.as_str()))
         .collect();
-    assert_eq!(
-        texts,
-        [
-            ("notes/a.txt/1", "One note."),
-            ("notes/b.jsonl/1", "Two."),
-            ("notes/b.jsonl/2", "Three.")
-        ]
-    );
+    // What is validated on is not trained on.
+    assert_eq!(texts, [("notes/a.txt/1", "One note.")]);
+    let dropped = std::fs::read_to_string(out.path().join("dropped.jsonl")).unwrap();
+    assert_snapshot!(dropped, @r#"
+    {"id":"notes/b.jsonl/1","reason":"exact duplicate","of":"more/1"}
+    {"id":"notes/b.jsonl/2","reason":"exact duplicate","of":"more/2"}
+    "#);
     assert_eq!(loaded.validation.len(), 2);
     let inputs = datasets::inputs(&section, root.path(), false).unwrap();
     let names: Vec<_> = inputs.iter().map(|file| file.path.as_str()).collect();

@@ -1,6 +1,7 @@
 //! The crate from outside, one module a subject.
 
 mod build;
+mod builder;
 mod cleaning;
 mod golden;
 mod packing;

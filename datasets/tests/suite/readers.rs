@@ -242,7 +242,15 @@ fn making_fails(format: &str, record: serde_json::Value) -> String {
     let section = json!({"source": [{"name": "s", "format": format, "path": "data.jsonl"}]});
     let section = serde_json::from_value(section).unwrap();
     let out = tempfile::tempdir().unwrap();
-    shown(&datasets::build(&section, root.path(), out.path(), &datasets::BuildOptions::default()).unwrap_err())
+    shown(
+        &datasets::build(
+            &section,
+            root.path(),
+            out.path(),
+            &datasets::BuildOptions::default(),
+        )
+        .unwrap_err(),
+    )
 }
 
 #[test]
@@ -326,7 +334,12 @@ fn the_real_files_have_the_published_counts() {
         let records = read_all(&source(json!({"format": format, "path": path})), &root).unwrap();
         assert_eq!(records.len(), count, "{path}");
         let out = tempfile::tempdir().unwrap();
-        match datasets::build(&section, &root, out.path(), &datasets::BuildOptions::default()) {
+        match datasets::build(
+            &section,
+            &root,
+            out.path(),
+            &datasets::BuildOptions::default(),
+        ) {
             Ok(built) => assert_eq!(built.counts["train"], count as u64, "{path}"),
             // Alpaca has real records without an answer; they are named.
             Err(error) => eprintln!("{path}: {error}"),

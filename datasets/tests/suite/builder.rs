@@ -1,0 +1,412 @@
+//! What the data builder takes, leaves out and refuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use datasets::clean::Probe;
+use datasets::recipe::DataSection;
+use datasets::{BuildOptions, Built, Error, build};
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::{folder, shown};
+
+const WORDS: [&str; 40] = [
+    "aspirin",
+    "lowers",
+    "fever",
+    "renal",
+    "clearance",
+    "depends",
+    "on",
+    "age",
+    "weight",
+    "and",
+    "dose",
+    "patients",
+    "with",
+    "asthma",
+    "should",
+    "avoid",
+    "beta",
+    "blockers",
+    "because",
+    "of",
+    "spasm",
+    "insulin",
+    "acts",
+    "within",
+    "minutes",
+    "after",
+    "injection",
+    "under",
+    "skin",
+    "statins",
+    "reduce",
+    "cholesterol",
+    "by",
+    "blocking",
+    "an",
+    "enzyme",
+    "in",
+    "liver",
+    "cells",
+    "daily",
+];
+
+/// A text of `words` words that shares next to nothing with one of another seed.
+fn text(seed: u64, words: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let word = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        WORDS[(state >> 33) as usize % WORDS.len()]
+    };
+    (0..words).map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn rows(first: u64, count: u64) -> String {
+    let row = |i| json!({"question": text(i, 30), "answer": text(i + 1_000_000, 20), "patient": i / 3, "kind": if i % 2 == 0 { "even" } else { "odd" }});
+    (first..first + count)
+        .map(|i| format!("{}\n", row(i)))
+        .collect()
+}
+
+fn source(name: &str, path: &str, more: Value) -> Value {
+    let mut source = json!({"name": name, "format": "records", "path": path,
+        "task": {"prompt": "Answer this question truthfully.\n{{ question }}", "answer": "{{ answer }}"}});
+    source
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    source
+}
+
+fn build_in(
+    root: &Path,
+    section: Value,
+    options: &BuildOptions<'_>,
+) -> (Result<Built, Error>, tempfile::TempDir) {
+    let section: DataSection = serde_json::from_value(section).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    (build(&section, root, out.path(), options), out)
+}
+
+fn built(root: &Path, section: Value) -> (Built, tempfile::TempDir) {
+    let (built, out) = build_in(root, section, &BuildOptions::default());
+    (built.unwrap(), out)
+}
+
+fn lines(folder: &Path, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.join(name)).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn by_source(folder: &Path) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for line in lines(folder, "train.jsonl")
+        .iter()
+        .chain(&lines(folder, "validation.jsonl"))
+    {
+        let name = line["provenance"]["source"].as_str().unwrap().to_owned();
+        *counts.entry(name).or_insert(0) += 1;
+    }
+    counts
+}
+
+#[test]
+fn quotas_come_out_whole_after_cleaning() {
+    // 60 rows of which 20 are the first source's again.
+    let second = rows(0, 20) + &rows(100, 40);
+    let root = folder([
+        ("a.jsonl", rows(0, 50).as_bytes()),
+        ("b.jsonl", second.as_bytes()),
+        ("c.jsonl", rows(200, 10).as_bytes()),
+    ]);
+    let section = json!({
+        "validation_fraction": 0.2,
+        "group": [{"name": "chat", "quota": 25}],
+        "source": [
+            source("a", "a.jsonl", json!({"quota": 30})),
+            source("b", "b.jsonl", json!({"group": "chat"})),
+            source("c", "c.jsonl", json!({"group": "chat"})),
+        ],
+    });
+    let (built, out) = built(root.path(), section);
+    // 40 and 10 are left for 25.
+    let expected = [("a", 30), ("b", 20), ("c", 5)];
+    assert_eq!(
+        by_source(out.path()),
+        expected.map(|(name, n)| (name.to_owned(), n)).into()
+    );
+    let b = &built.report.sources[1];
+    assert_eq!(
+        (b.read, b.dropped["exact duplicate"], b.over_quota, b.quota),
+        (60, 20, 20, Some(20))
+    );
+    assert_eq!(built.report.total.train + built.report.total.validation, 55);
+    assert!(built.report.total.validation > 0);
+    let dropped = lines(out.path(), "dropped.jsonl");
+    assert_eq!(dropped.len(), 20);
+    assert_eq!(
+        dropped[0],
+        json!({"id": "b/1", "reason": "exact duplicate", "of": "a/1"})
+    );
+}
+
+#[test]
+fn what_a_source_is_short_of_is_said() {
+    let root = folder([("a.jsonl", rows(0, 5).as_bytes())]);
+    let section = json!({
+        "group": [{"name": "chat", "quota": 25}],
+        "source": [source("a", "a.jsonl", json!({"quota": 8, "expected_records": 9, "licence": "MIT", "citation": "Doe 2020"})),
+            source("again", "a.jsonl", json!({"group": "chat", "kind": "QA"}))],
+    });
+    let (built, out) = built(root.path(), section);
+    assert_eq!(built.report.sources[0].short_of, 3);
+    assert_eq!(built.report.short_groups[0].available, 5);
+    let card = std::fs::read_to_string(out.path().join("DATACARD.md")).unwrap();
+    for expected in [
+        "- a: 3 samples fewer than its quota; there were no more after cleaning.",
+        "- group chat: 5 of 25 samples.",
+        "- a: 5 records were read; its publisher's files have 9.",
+        "- a: Doe 2020",
+        "| a | unstated | 5 | 50.0 % | not counted | 8 | open | MIT |",
+    ] {
+        assert!(card.contains(expected), "{expected}\n{card}");
+    }
+}
+
+#[test]
+fn records_are_chosen_by_condition_and_required_fields() {
+    let rows = rows(0, 10) + &json!({"question": "no answer to this one", "answer": "x", "kind": "even", "patient": ""}).to_string();
+    let root = folder([("a.jsonl", rows.as_bytes())]);
+    let section = json!({"source": [source("a", "a.jsonl", json!({"where": "kind == 'even'", "require": ["patient"]}))]});
+    let (built, out) = built(root.path(), section);
+    let a = &built.report.sources[0];
+    assert_eq!((a.read, a.not_selected, a.train), (11, 5, 5));
+    assert_eq!(
+        lines(out.path(), "dropped.jsonl"),
+        [json!({"id": "a/11", "reason": "without patient"})]
+    );
+}
+
+#[test]
+fn one_row_may_serve_several_tasks() {
+    let root = folder([("a.jsonl", rows(0, 10).as_bytes())]);
+    let other = json!({"task": {"prompt": "Which question has this answer?\n{{ answer }}", "answer": "{{ question }}"}});
+    let section = json!({"validation_fraction": 0.5, "source": [source("a", "a.jsonl", json!({})), source("b", "a.jsonl", other)]});
+    let (built, out) = built(root.path(), section);
+    assert_eq!(built.report.total.train + built.report.total.validation, 20);
+    let side = |name| -> BTreeSet<u64> {
+        lines(out.path(), name)
+            .iter()
+            .map(|line| line["provenance"]["record"].as_u64().unwrap())
+            .collect()
+    };
+    assert!(
+        side("train.jsonl").is_disjoint(&side("validation.jsonl")),
+        "a row is on one side, whatever is made of it"
+    );
+}
+
+#[test]
+fn a_patient_is_on_one_side_of_the_split() {
+    let root = folder([
+        ("a.jsonl", rows(0, 60).as_bytes()),
+        ("b.jsonl", rows(3, 6).as_bytes()),
+    ]);
+    let patient = json!({"split_group": "patient {{ patient }}"});
+    let section =
+        json!({"validation_fraction": 0.2, "source": [source("a", "a.jsonl", patient.clone())]});
+    let (built, out) = built(root.path(), section);
+    assert_eq!(
+        (built.report.total.train, built.report.total.validation),
+        (48, 12)
+    );
+    let patients = |name| -> BTreeSet<u64> {
+        let rows = lines(out.path(), name);
+        rows.iter()
+            .map(|line| (line["provenance"]["record"].as_u64().unwrap() - 1) / 3)
+            .collect()
+    };
+    assert_eq!(patients("validation.jsonl").len(), 4);
+    assert!(patients("train.jsonl").is_disjoint(&patients("validation.jsonl")));
+
+    // Other rows of the same patients, so not duplicates.
+    let other = text(77, 30);
+    let more = json!({"question": other, "answer": text(78, 30), "patient": 1}).to_string();
+    let root = folder([
+        ("a.jsonl", rows(0, 60).as_bytes()),
+        ("b.jsonl", more.as_bytes()),
+    ]);
+    let section = json!({"source": [source("a", "a.jsonl", patient.clone())], "validation": [source("b", "b.jsonl", patient)]});
+    let (failed, _) = build_in(root.path(), section, &BuildOptions::default());
+    assert_snapshot!(shown(&failed.unwrap_err()), @"");
+}
+
+#[test]
+fn evaluation_items_are_not_trained_on() {
+    let root = folder([("a.jsonl", rows(0, 30).as_bytes())]);
+    let probe = |i: u64| Probe {
+        task: "exam".into(),
+        item_id: i.to_string(),
+        text: text(i, 30),
+        options: Vec::new(),
+    };
+    let options = BuildOptions {
+        probes: vec![probe(3), probe(17), probe(5_000)],
+        ..BuildOptions::default()
+    };
+    let (built, out) = build_in(
+        root.path(),
+        json!({"source": [source("a", "a.jsonl", json!({}))]}),
+        &options,
+    );
+    let built = built.unwrap();
+    assert_eq!(built.report.sources[0].dropped["evaluation item"], 2);
+    assert_eq!(built.report.decontaminated["exam"], 3);
+    assert_eq!(
+        lines(out.path(), "dropped.jsonl"),
+        [
+            json!({"id": "a/4", "reason": "evaluation item", "items": [["exam/3", 30]]}),
+            json!({"id": "a/18", "reason": "evaluation item", "items": [["exam/17", 30]]}),
+        ]
+    );
+}
+
+#[test]
+fn what_may_identify_a_patient_is_blocked_or_redacted() {
+    let note = |name: &str| {
+        json!({"question": format!("Mr. {name} Whitfield, MRN: 4471023, was seen on 03/14/2019."), "answer": text(1, 20)}).to_string()
+    };
+    let root = folder([("n.jsonl", (note("Alan") + "\n" + &rows(0, 3)).as_bytes())]);
+    let with = |more: Value| json!({"source": [source("n", "n.jsonl", more)]});
+    let (failed, _) = build_in(
+        root.path(),
+        with(json!({"access": "credentialed"})),
+        &BuildOptions::default(),
+    );
+    assert_snapshot!(shown(&failed.unwrap_err()), @"");
+    let (built, out) = built(
+        root.path(),
+        with(json!({"access": "credentialed", "phi": "redact"})),
+    );
+    let first = &lines(out.path(), "train.jsonl")[0];
+    let question = first["messages"][0]["content"].as_str().unwrap();
+    assert!(
+        !question.contains("Whitfield")
+            && !question.contains("4471023")
+            && !question.contains("2019"),
+        "{question}"
+    );
+    assert!(
+        first["provenance"]["transforms"].as_array().unwrap().len() >= 3,
+        "{first}"
+    );
+    assert!(built.report.sources[0].phi_found.len() >= 3);
+    let (allowed, _) = build_in(
+        root.path(),
+        with(json!({"access": "credentialed", "phi": "allow"})),
+        &BuildOptions::default(),
+    );
+    assert!(allowed.unwrap().report.sources[0].phi_found.is_empty());
+}
+
+#[test]
+fn missing_sources_are_named_all_at_once() {
+    let root = folder([("a.jsonl", rows(0, 5).as_bytes())]);
+    let section = json!({"source": [
+        source("a", "a.jsonl", json!({})),
+        source("b", "b/notes.csv.gz", json!({"obtain": "PhysioNet, mimiciii 1.4, with credentials", "quota": 10})),
+        source("c", "a.jsonl", json!({"tables": {"admissions": "b/ADMISSIONS.csv.gz"}})),
+    ]});
+    let (failed, _) = build_in(root.path(), section.clone(), &BuildOptions::default());
+    assert_snapshot!(shown(&failed.unwrap_err()), @"");
+    let options = BuildOptions {
+        allow_missing: true,
+        ..BuildOptions::default()
+    };
+    let (built, _) = build_in(root.path(), section, &options);
+    let report = built.unwrap().report;
+    let missing: Vec<_> = report
+        .sources
+        .iter()
+        .map(|s| (s.name.as_str(), s.missing, s.short_of))
+        .collect();
+    assert_eq!(missing, [("a", false, 0), ("b", true, 10), ("c", true, 0)]);
+}
+
+#[test]
+fn a_file_that_is_another_one_is_named() {
+    let root = folder([("a.jsonl", b"{}".as_slice())]);
+    let section = json!({"source": [source("a", "a.jsonl", json!({"sha256": "00ff"}))]});
+    let section: DataSection = serde_json::from_value(section).unwrap();
+    assert_snapshot!(shown(&datasets::inputs(&section, root.path(), false).unwrap_err()), @"");
+}
+
+#[test]
+fn sections_that_do_not_fit_are_named() {
+    let root = folder([("a.jsonl", rows(0, 5).as_bytes())]);
+    let fails = |section: Value| {
+        shown(
+            &build_in(root.path(), section, &BuildOptions::default())
+                .0
+                .unwrap_err(),
+        )
+    };
+    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"group": "chat"}))], "group": [{"name": "chats", "quota": 3}]})), @"");
+    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"group": "chat"}))], "group": [{"name": "chat"}]})), @"");
+    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"group": "chat"}))], "group": [{"name": "chat", "token_share": 3.0}]})), @"");
+    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({}))], "clean": {"near_duplicates": 0.1}})), @"");
+    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"where": "kind =="}))]})), @"");
+}
+
+#[test]
+fn parquet_holds_what_jsonl_holds() {
+    let root = folder([("a.jsonl", rows(0, 5).as_bytes())]);
+    let options = BuildOptions {
+        parquet: true,
+        ..BuildOptions::default()
+    };
+    let (built, out) = build_in(
+        root.path(),
+        json!({"source": [source("a", "a.jsonl", json!({}))]}),
+        &options,
+    );
+    built.unwrap();
+    let file = std::fs::File::open(out.path().join("train.parquet")).unwrap();
+    let reader = parquet::file::reader::SerializedFileReader::new(file).unwrap();
+    let rows: Vec<parquet::record::Row> =
+        parquet::file::reader::FileReader::get_row_iter(&reader, None)
+            .unwrap()
+            .map(|row| row.unwrap())
+            .collect();
+    let lines = lines(out.path(), "train.jsonl");
+    assert_eq!(rows.len(), 5);
+    for (row, line) in rows.iter().zip(&lines) {
+        use parquet::record::{ListAccessor, RowAccessor};
+        assert_eq!(row.get_string(0).unwrap(), line["id"].as_str().unwrap());
+        let messages = row.get_list(1).unwrap();
+        assert_eq!(messages.len(), 2);
+        for i in 0..2 {
+            let message = messages.get_group(i).unwrap();
+            assert_eq!(
+                message.get_string(0).unwrap(),
+                line["messages"][i]["role"].as_str().unwrap()
+            );
+            assert_eq!(
+                message.get_string(1).unwrap(),
+                line["messages"][i]["content"].as_str().unwrap()
+            );
+        }
+        assert_eq!(
+            row.get_long(4).unwrap(),
+            line["provenance"]["record"].as_i64().unwrap()
+        );
+        assert_eq!(row.get_string(6).unwrap(), "open");
+    }
+}
