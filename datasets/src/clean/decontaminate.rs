@@ -77,7 +77,7 @@ pub struct Hit {
 /// Boilerplate is no evidence: a run of 8 words that is in more than 10 of a
 /// task's probes and in more than 1 % of them is a prompt's template or a
 /// phrase of the trade. A longer run counts if it has at least 8 words outside
-/// of such runs, or all that the probe has. A stem that is all boilerplate ("Which of the following
+/// of such runs, or as many as any run of the probe has. A stem that is all boilerplate ("Which of the following
 /// is true?") needs every option in the text too, and does not count if that
 /// many probes share even its options.
 ///
@@ -95,8 +95,6 @@ pub struct Contamination {
 #[derive(Debug, Clone, Default)]
 struct Item {
     words: usize,
-    /// Those that are no boilerplate.
-    own_words: usize,
     /// The words of each option that has any.
     options: Vec<Vec<u64>>,
     /// The stem and options are those of too many probes to say anything.
@@ -132,7 +130,6 @@ impl Contamination {
             this.mark_common_choices(of_task, &texts);
             let own = own_words(of_task, &texts, short);
             for (&index, own) in of_task.iter().zip(own) {
-                this.items[index as usize].own_words = own.iter().filter(|&&own| own).count();
                 this.add_grams(index, &texts[index as usize], &own, &mut entries);
             }
         }
@@ -175,15 +172,17 @@ impl Contamination {
         if !text.is_empty() && text.len() < short && !item.is_choice() {
             self.whole.push((sequence_key(text), index));
         }
-        // Of the task's own words, how many make a gram evidence.
-        let enough = short.min(item.own_words);
         for length in self.gram_lengths(item) {
-            let of_length = entries.entry(length).or_default();
+            let own_of = |at: usize| own[at..at + length].iter().filter(|&&own| own).count();
+            // A probe with few own words, or with boilerplate between them, is
+            // told by the grams that have most of them.
+            let most = (0..=text.len() - length).map(own_of).max().unwrap_or(0);
+            let enough = most.min(short);
             // Boilerplate counts only as part of a multiple choice's stem.
             let keep_all = item.is_choice() && (length < self.words || enough == 0);
+            let of_length = entries.entry(length).or_default();
             for_each_gram(text, length, |at, key| {
-                let own = own[at..at + length].iter().filter(|&&own| own).count();
-                let evidence = enough > 0 && own >= enough;
+                let evidence = enough > 0 && own_of(at) >= enough;
                 if evidence || keep_all {
                     of_length.push(Entry::new(key, index, at, evidence));
                 }
@@ -537,6 +536,12 @@ mod tests {
             .collect();
         assert_eq!(shown(&probes, &format!("{template}: something else")), "");
         assert_eq!(shown(&probes, &probes[7].text), "7 ngram 25/36 +0");
+        // Two words of its own, far apart, still tell an item.
+        let apart: Vec<Probe> = (0..40)
+            .map(|i| probe(&format!("a{i} {template} b{i}"), &[]))
+            .collect();
+        assert_eq!(shown(&apart, &apart[3].text), "3 ngram 18/18 +0");
+        assert_eq!(shown(&apart, template), "");
         // In few probes the same words are evidence.
         assert_eq!(shown(&probes[..10], template).split(", ").count(), 10);
 

@@ -5,7 +5,8 @@
 //! Measure with
 //! `cargo test --release -p medtune-datasets --test suite measure -- --ignored --nocapture --test-threads 1`;
 //! the rows are made here, or read from MEDTUNE_DUPLICATES, a JSONL file with
-//! `instruction`, `output`, and `dup` (`exact`, `near` or absent).
+//! `instruction`, `output`, and for copies `dup` (`exact`, `near`) and `dup_of` (the
+//! line, from 0).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -106,17 +107,30 @@ impl Writer {
         text
     }
 
+    /// The words of other texts, in an order of its own.
+    fn shuffled_text(&mut self) -> String {
+        let sentences = 1 + self.below(4);
+        let text = self.text(sentences);
+        let words: Vec<&str> = text.split(' ').collect();
+        let words: Vec<&str> = words
+            .iter()
+            .map(|_| words[self.below(words.len())])
+            .collect();
+        words.join(" ")
+    }
+
     fn text(&mut self, sentences: usize) -> String {
         let sentences: Vec<String> = (0..sentences).map(|_| self.sentence()).collect();
         sentences.join(" ")
     }
 }
 
+/// What a row is; copies say of which row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Planted {
     Clean,
     Exact,
-    Near,
+    Near(usize),
 }
 
 struct Row {
@@ -146,7 +160,7 @@ fn rows(count: usize) -> Vec<Row> {
                     let at = writer.below(words.len());
                     words[at] = TERMS[writer.below(TERMS.len())];
                 }
-                (words.join(" "), Planted::Near)
+                (words.join(" "), Planted::Near(original))
             }
             _ => {
                 let sentences = if row % 50 == 0 {
@@ -193,11 +207,7 @@ struct Score {
     dropped_at: BTreeMap<usize, usize>,
 }
 
-fn score(
-    rows: &[Row],
-    original: impl Fn(usize) -> Option<usize>,
-    found: &[Option<Duplicate>],
-) -> Score {
+fn score(rows: &[Row], found: &[Option<Duplicate>]) -> Score {
     let mut score = Score::default();
     for (index, (row, found)) in rows.iter().zip(found).enumerate() {
         if let Some(found) = found {
@@ -217,57 +227,14 @@ fn score(
                 score.exact.0 += dropped;
                 score.exact.1 += 1;
             }
-            Planted::Near => {
-                let similar =
-                    original(index).is_some_and(|o| jaccard(&row.text, &rows[o].text) >= 0.8);
+            Planted::Near(original) => {
+                let similar = jaccard(&row.text, &rows[original].text) >= 0.8;
                 score.near.0 += dropped * usize::from(similar);
                 score.near.1 += usize::from(similar);
             }
         }
     }
     score
-}
-
-/// The clean row that is most like each near copy, by brute force over the clean
-/// rows with the same first or last words.
-fn originals(rows: &[Row]) -> Vec<Option<usize>> {
-    let ends = |text: &str| -> [String; 3] {
-        let words: Vec<&str> = text.split(' ').collect();
-        let n = words.len().min(8);
-        let mid = (words.len() - n) / 2;
-        [
-            words[..n].join(" "),
-            words[mid..mid + n].join(" "),
-            words[words.len() - n..].join(" "),
-        ]
-    };
-    let mut by_end: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
-    for (index, row) in rows
-        .iter()
-        .enumerate()
-        .filter(|(_, row)| row.planted == Planted::Clean)
-    {
-        for (end, words) in ends(&row.text).into_iter().enumerate() {
-            by_end.entry((end, words)).or_default().push(index);
-        }
-    }
-    let original = |(index, row): (usize, &Row)| {
-        let candidates = ends(&row.text).into_iter().enumerate();
-        let candidates = candidates.filter_map(|key| by_end.get(&key)).flatten();
-        candidates
-            .filter(|&&candidate| candidate < index)
-            .map(|&candidate| (candidate, jaccard(&row.text, &rows[candidate].text)))
-            .max_by(|a, b| a.1.total_cmp(&b.1))
-            .map(|(candidate, _)| candidate)
-    };
-    rows.iter()
-        .enumerate()
-        .map(|(index, row)| {
-            (row.planted == Planted::Near)
-                .then(|| original((index, row)))
-                .flatten()
-        })
-        .collect()
 }
 
 fn sketches(rows: &[Row]) -> Vec<Sketch> {
@@ -278,10 +245,9 @@ fn sketches(rows: &[Row]) -> Vec<Sketch> {
 #[test]
 fn planted_duplicates_are_found_and_nothing_else() {
     let rows = rows(20_000);
-    let originals = originals(&rows);
     let found = duplicates(&sketches(&rows), true, 0.8);
-    let score = score(&rows, |row| originals[row], &found);
-    assert!(score.exact.1 > 300 && score.near.1 > 1000, "{score:?}");
+    let score = score(&rows, &found);
+    assert!(score.exact.1 > 300 && score.near.1 > 800, "{score:?}");
     assert_eq!(score.exact.0, score.exact.1, "{score:?}");
     assert!(
         score.near.0 as f64 >= 0.99 * score.near.1 as f64,
@@ -317,7 +283,7 @@ fn read_rows(path: &str) -> Vec<Row> {
             ),
             planted: match row["dup"].as_str() {
                 Some("exact") => Planted::Exact,
-                Some("near") => Planted::Near,
+                Some("near") => Planted::Near(row["dup_of"].as_u64().unwrap() as usize),
                 _ => Planted::Clean,
             },
         }
@@ -352,8 +318,7 @@ fn measure_duplicates() {
         rows.len() as f64 / (sketching + finding),
         memory / rows.len(),
     );
-    let originals = originals(&rows);
-    println!("{:?}", score(&rows, |row| originals[row], &found));
+    println!("{:?}", score(&rows, &found));
 }
 
 #[test]
@@ -364,10 +329,7 @@ fn measure_contamination_and_normalising() {
         .map(|id| Probe {
             task: format!("task {}", id % 12),
             item_id: id.to_string(),
-            text: {
-                let sentences = 1 + writer.below(4);
-                writer.text(sentences)
-            },
+            text: writer.shuffled_text(),
             options: (0..4)
                 .map(|_| TERMS[writer.below(TERMS.len())].to_string())
                 .collect(),
