@@ -47,6 +47,8 @@ pub use record::{Conversation, Document, Message, Provenance, Record, Role, Samp
 pub use source::read_source;
 pub use task::{RecordTemplate, Task};
 pub use template::{ChatTemplate, Piece, Template};
-pub use tokenize::{TokenizedSet, TooLong, tokenize, tokenize_documents};
+pub use tokenize::{
+    CHUNK, SampleWriter, TokenizedSet, TooLong, Written, tokenize, tokenize_documents,
+};
 pub use tokenizer::{GgufVocab, Tokenizer};
 pub use tokens::{Batch, Pack, Segment, Tokenized};

@@ -40,31 +40,29 @@ pub fn tokenize(
     max_seq_len: usize,
     on_too_long: OnTooLong,
 ) -> Result<TokenizedSet> {
-    let writer = Writer {
-        tokenizer,
-        template,
-        max_seq_len,
-        on_too_long,
-    };
-    // Results, not a short-circuiting Result: which error is first must not
-    // depend on which thread is.
-    let written: Vec<Result<Written>> = conversations
-        .par_iter()
-        .enumerate()
-        .map(|(number, c)| writer.write(number as u64, c))
-        .collect();
+    let mut writer = SampleWriter::new(tokenizer, template, max_seq_len, on_too_long);
     let mut set = TokenizedSet::default();
-    for written in written {
-        match written? {
-            Written::Whole(sample) => set.samples.push(sample),
-            Written::Cut(sample, whole) => {
-                set.samples.push(sample);
-                set.truncated.push(whole);
-            }
-            Written::Dropped(whole) => set.dropped.push(whole),
-        }
+    for chunk in conversations.chunks(CHUNK) {
+        writer.write(chunk, |_, written| {
+            set.push(written);
+            Ok(())
+        })?;
     }
     Ok(set)
+}
+
+impl TokenizedSet {
+    /// Puts a sample, or what became of it, where it belongs.
+    pub fn push(&mut self, written: Written) {
+        match written {
+            Written::Whole(sample) => self.samples.push(sample),
+            Written::Truncated(sample, whole) => {
+                self.samples.push(sample);
+                self.truncated.push(whole);
+            }
+            Written::Dropped(whole) => self.dropped.push(whole),
+        }
+    }
 }
 
 /// Writes documents as blocks of at most `max_seq_len` tokens, EOS between
@@ -91,21 +89,101 @@ pub fn tokenize_documents(
     Ok(crate::pack::pack_documents(ids, eos, max_seq_len))
 }
 
-struct Writer<'a> {
+/// What became of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// It fits.
+    Whole(Tokenized),
+    /// It fits since its prompt was cut; how long it was.
+    Truncated(Tokenized, TooLong),
+    /// It does not fit and is left out.
+    Dropped(TooLong),
+}
+
+/// The most conversations that [`SampleWriter::write_all`] holds at a time.
+pub const CHUNK: usize = 4096;
+/// The bytes of text after which it takes no further ones before it has written
+/// those.
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// Writes conversations as tokens, some at a time, so that memory does not grow
+/// with their number.
+#[derive(Debug)]
+pub struct SampleWriter<'a> {
     tokenizer: &'a Tokenizer,
     template: &'a Template,
     max_seq_len: usize,
     on_too_long: OnTooLong,
+    /// The next conversation's number.
+    number: u64,
 }
 
-enum Written {
-    Whole(Tokenized),
-    Cut(Tokenized, TooLong),
-    Dropped(TooLong),
-}
+impl<'a> SampleWriter<'a> {
+    /// A writer whose first sample has number 0.
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        template: &'a Template,
+        max_seq_len: usize,
+        on_too_long: OnTooLong,
+    ) -> Self {
+        Self {
+            tokenizer,
+            template,
+            max_seq_len,
+            on_too_long,
+            number: 0,
+        }
+    }
 
-impl Writer<'_> {
-    fn write(&self, number: u64, conversation: &Conversation) -> Result<Written> {
+    /// Writes all of `conversations`, holding at most [`CHUNK`] of them at a
+    /// time; `each` gets every one, in order, with what became of it.
+    ///
+    /// # Errors
+    /// The first error in the order of the conversations: theirs, `each`'s, or
+    /// as [`tokenize`].
+    pub fn write_all(
+        &mut self,
+        conversations: impl IntoIterator<Item = Result<Conversation>>,
+        mut each: impl FnMut(&Conversation, Written) -> Result<()>,
+    ) -> Result<()> {
+        let mut conversations = conversations.into_iter();
+        let mut chunk = Vec::new();
+        loop {
+            let ended = fill(&mut chunk, &mut conversations);
+            self.write(&chunk, &mut each)?;
+            if let Some(ended) = ended {
+                return ended;
+            }
+            chunk.clear();
+        }
+    }
+
+    /// Writes some conversations, in parallel; `each` gets every one, in order,
+    /// with what became of it.
+    ///
+    /// # Errors
+    /// As [`SampleWriter::write_all`].
+    pub fn write(
+        &mut self,
+        conversations: &[Conversation],
+        mut each: impl FnMut(&Conversation, Written) -> Result<()>,
+    ) -> Result<()> {
+        let this = &*self;
+        // Results, not a short-circuiting Result: which error is first must not
+        // depend on which thread is.
+        let written: Vec<Result<Written>> = conversations
+            .par_iter()
+            .enumerate()
+            .map(|(i, conversation)| this.written(this.number + i as u64, conversation))
+            .collect();
+        for (conversation, written) in conversations.iter().zip(written) {
+            each(conversation, written?)?;
+        }
+        self.number += conversations.len() as u64;
+        Ok(())
+    }
+
+    fn written(&self, number: u64, conversation: &Conversation) -> Result<Written> {
         conversation.check()?;
         let site = || conversation.site();
         let encode = |messages: &[Message]| self.encode(number, &conversation.id, messages);
@@ -133,7 +211,7 @@ impl Writer<'_> {
                     .cut(conversation, encode)
                     .map_err(|error| error.at(site()))?;
                 match cut {
-                    Ok(sample) => Ok(Written::Cut(sample, whole)),
+                    Ok(sample) => Ok(Written::Truncated(sample, whole)),
                     Err(tokens) => Err(Error::AnswerTooLong {
                         at: site(),
                         tokens,
@@ -200,6 +278,27 @@ impl Writer<'_> {
         }
         Ok(Err(tokens))
     }
+}
+
+/// Takes the next conversations. `Some` where there are no more after them, with
+/// the error that is the reason, if one is.
+fn fill(
+    chunk: &mut Vec<Conversation>,
+    conversations: &mut impl Iterator<Item = Result<Conversation>>,
+) -> Option<Result<()>> {
+    let mut bytes = 0;
+    while chunk.len() < CHUNK && bytes < CHUNK_BYTES {
+        match conversations.next() {
+            None => return Some(Ok(())),
+            Some(Err(error)) => return Some(Err(error)),
+            Some(Ok(conversation)) => {
+                let texts = conversation.messages.iter();
+                bytes += texts.map(|message| message.content.len()).sum::<usize>();
+                chunk.push(conversation);
+            }
+        }
+    }
+    None
 }
 
 /// The first and last half of `keep` characters.

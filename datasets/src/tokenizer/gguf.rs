@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::sentencepiece::{
     CONTROL, NORMAL, Pieces, PrefixSpace, UNKNOWN, USER_DEFINED, added_token, around_text,
 };
+use super::splitter::{LLAMA3, QWEN2};
 use super::{SpecialTokens, Tokenizer};
 use crate::{Error, Result};
 
@@ -86,9 +87,6 @@ pub const PRE_TOKENIZERS: &[PreTokenizer] = &[
         whole_words: false,
     },
 ];
-
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// One way to cut text into words.
 #[derive(Debug)]

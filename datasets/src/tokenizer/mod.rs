@@ -5,24 +5,35 @@
 //! become what the `tokenizers` crate reads, so that ids are those that
 //! `transformers` gives.
 
+mod added;
+mod cache;
+mod encoder;
 mod folder;
 mod gguf;
+mod prefix_space;
 mod sentencepiece;
+mod splitter;
+mod words;
+
+#[cfg(test)]
+mod identical;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
 pub use gguf::{GgufVocab, PRE_TOKENIZERS};
+
+use encoder::Encoder;
+use prefix_space::{GoingOn, without_prefix_space};
 
 use crate::template::Piece;
 use crate::{Error, Result, Tokenized};
 
 /// A model's vocabulary, its special tokens and its chat template.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Encoder,
     /// For text that goes on: without the space that some vocabularies put
     /// before a text. `None` where the vocabulary adds none.
     going_on: Option<GoingOn>,
@@ -32,13 +43,6 @@ pub struct Tokenizer {
     /// `tokenizer_config.json`.
     config: Map<String, Value>,
     chat_template: Option<String>,
-}
-
-struct GoingOn {
-    tokenizer: tokenizers::Tokenizer,
-    /// Whether a space is put before the text after every special token, or
-    /// only before a text's first.
-    after_special: bool,
 }
 
 /// The ids with a role of their own.
@@ -92,7 +96,7 @@ impl Tokenizer {
         inner.with_padding(None);
         let going_on = without_prefix_space(&inner).map_err(bad)?;
         Ok(Self {
-            inner,
+            inner: Encoder::new(inner),
             going_on,
             origin,
             special,
@@ -108,7 +112,7 @@ impl Tokenizer {
     /// # Errors
     /// The vocabulary cannot write the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        encode(&self.inner, text, add_special)
+        self.inner.encode(text, add_special)
     }
 
     /// The ids of `text` where it comes right after a token: `before` is the
@@ -124,7 +128,7 @@ impl Tokenizer {
         if going_on.after_special && self.is_special(before) {
             return self.encode(text, false);
         }
-        let mut ids = encode(&going_on.tokenizer, text, false)?;
+        let mut ids = going_on.encoder.encode(text, false)?;
         if going_on.after_special
             && let Some(at) = ids.iter().position(|&id| self.is_special(id))
         {
@@ -167,14 +171,17 @@ impl Tokenizer {
             action: "decode",
             message: error.to_string(),
         };
-        self.inner.decode(ids, skip_special).map_err(failed)
+        self.inner
+            .tokenizer()
+            .decode(ids, skip_special)
+            .map_err(failed)
     }
 
     /// Each token's text and whether it is a target, for people to look at.
     /// Bytes of one character spread over several tokens are shown with the
     /// last of them.
     pub fn tokens_with_mask(&self, sample: &Tokenized) -> Vec<(String, bool)> {
-        let mut stream = self.inner.decode_stream(false);
+        let mut stream = self.inner.tokenizer().decode_stream(false);
         let mut shown = Vec::with_capacity(sample.len());
         for (&id, &target) in sample.input_ids.iter().zip(&sample.loss_mask) {
             // A token that cannot be shown is still listed.
@@ -185,30 +192,35 @@ impl Tokenizer {
 
     /// The id of a token, by its exact name in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        self.inner.tokenizer().token_to_id(token)
     }
 
     /// The name of a token in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.inner.tokenizer().id_to_token(id)
     }
 
     /// One more than the largest id: the rows an embedding needs.
     pub fn vocab_size(&self) -> usize {
         let added = self
             .inner
+            .tokenizer()
             .get_added_vocabulary()
             .get_vocab()
             .values()
             .copied()
             .max();
         let largest = added.map_or(0, |id| id as usize + 1);
-        self.inner.get_vocab_size(false).max(largest)
+        self.inner.tokenizer().get_vocab_size(false).max(largest)
     }
 
     /// Whether a token stands for something other than text.
     pub fn is_special(&self, id: u32) -> bool {
-        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        let added = self
+            .inner
+            .tokenizer()
+            .get_added_vocabulary()
+            .get_added_tokens_decoder();
         added.get(&id).is_some_and(|token| token.special) || self.special.ends.contains(&id)
     }
 
@@ -245,7 +257,11 @@ impl Tokenizer {
 
     /// The texts of all special tokens.
     pub(crate) fn special_texts(&self) -> Vec<String> {
-        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        let added = self
+            .inner
+            .tokenizer()
+            .get_added_vocabulary()
+            .get_added_tokens_decoder();
         let special = added
             .values()
             .filter(|token| token.special)
@@ -281,7 +297,7 @@ impl Tokenizer {
             origin: self.origin.clone(),
             message: error.to_string(),
         };
-        let tokenizer = serde_json::to_value(&self.inner).map_err(failed)?;
+        let tokenizer = serde_json::to_value(self.inner.tokenizer()).map_err(failed)?;
         let mut config = self.config.clone();
         // Where nothing is said, the class that takes tokenizer.json as it is.
         config
@@ -319,80 +335,4 @@ impl std::fmt::Debug for Tokenizer {
             .field("special", &self.special)
             .finish_non_exhaustive()
     }
-}
-
-fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, add_special: bool) -> Result<Vec<u32>> {
-    let encoding = tokenizer
-        .encode_fast(text, add_special)
-        .map_err(|error| Error::Encode {
-            action: "encode",
-            message: error.to_string(),
-        })?;
-    Ok(encoding.get_ids().to_vec())
-}
-
-/// The same vocabulary without the space before a text: SentencePiece's
-/// `Prepend`, `Metaspace`'s scheme, byte-level's `add_prefix_space`.
-fn without_prefix_space(full: &tokenizers::Tokenizer) -> tokenizers::Result<Option<GoingOn>> {
-    let mut found = Found::default();
-    let normalizer = serde_json::to_value(full.get_normalizer())?;
-    let normalizer = edited(normalizer, &mut found);
-    let pre_tokenizer = serde_json::to_value(full.get_pre_tokenizer())?;
-    let pre_tokenizer = edited(pre_tokenizer, &mut found);
-    if !found.everywhere && !found.first {
-        return Ok(None);
-    }
-    let normalizer: Option<NormalizerWrapper> = serde_json::from_value(normalizer)?;
-    let pre_tokenizer: Option<PreTokenizerWrapper> = serde_json::from_value(pre_tokenizer)?;
-    let mut tokenizer = full.clone();
-    tokenizer.with_normalizer(normalizer)?;
-    tokenizer.with_pre_tokenizer(pre_tokenizer);
-    Ok(Some(GoingOn {
-        tokenizer,
-        after_special: found.everywhere,
-    }))
-}
-
-#[derive(Default)]
-struct Found {
-    /// A space before every run of text.
-    everywhere: bool,
-    /// A space before the first run of text only.
-    first: bool,
-}
-
-fn edited(component: Value, found: &mut Found) -> Value {
-    let Value::Object(mut component) = component else {
-        return component;
-    };
-    match component.get("type").and_then(Value::as_str) {
-        Some("Sequence") => {
-            for list in ["normalizers", "pretokenizers"] {
-                if let Some(Value::Array(items)) = component.get_mut(list) {
-                    let all = std::mem::take(items)
-                        .into_iter()
-                        .map(|item| edited(item, found));
-                    *items = all.filter(|item| !item.is_null()).collect();
-                }
-            }
-        }
-        Some("Prepend") => {
-            found.everywhere = true;
-            return Value::Null;
-        }
-        Some("Metaspace") => {
-            match component.get("prepend_scheme").and_then(Value::as_str) {
-                Some("first") => found.first = true,
-                Some("never") => {}
-                _ => found.everywhere = true,
-            }
-            component.insert("prepend_scheme".into(), json!("never"));
-        }
-        Some("ByteLevel") if component.get("add_prefix_space") == Some(&Value::Bool(true)) => {
-            found.everywhere = true;
-            component.insert("add_prefix_space".into(), json!(false));
-        }
-        _ => {}
-    }
-    Value::Object(component)
 }
