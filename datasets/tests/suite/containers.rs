@@ -108,9 +108,18 @@ fn a_parquet_file_that_is_none_is_named() {
     let fails =
         |name: &str, bytes: &[u8], format| reading_fails(name, bytes, json!({"format": format}));
     let bytes = parquet_file(Compression::SNAPPY);
-    assert_snapshot!(fails("a.parquet", b"question,answer\n", "parquet"), @"");
-    assert_snapshot!(fails("a.parquet", &bytes[..bytes.len() / 2], "parquet"), @"");
-    assert_snapshot!(fails("a.parquet.gz", &bytes, "parquet"), @"");
+    assert_snapshot!(fails("a.parquet", b"question,answer\n", "parquet"), @r"
+    a.parquet: this Parquet file cannot be read: it does not begin with PAR1
+    hint: is it whole, and of the kind that the source's format says? Compare its size with the publisher's
+    ");
+    assert_snapshot!(fails("a.parquet", &bytes[..bytes.len() / 2], "parquet"), @r"
+    a.parquet: this Parquet file cannot be read: its pages cannot be decoded: the file is cut short or damaged
+    hint: is it whole, and of the kind that the source's format says? Compare its size with the publisher's
+    ");
+    assert_snapshot!(fails("a.parquet.gz", &bytes, "parquet"), @r"
+    a.parquet.gz: this Parquet file cannot be read: its directory is at its end, so it cannot be read inside another archive: unpack it
+    hint: is it whole, and of the kind that the source's format says? Compare its size with the publisher's
+    ");
     assert_snapshot!(fails("a.parquet", &bytes, "medmcqa"), @r#"
     a.parquet:1: there is no column "opa"
     hint: the columns are question, cop, score, open, day, answers, source, raw
@@ -208,7 +217,12 @@ fn a_workbook_gives_the_rows_of_a_sheet() {
     let root = folder([("a.xlsx", bytes.as_slice())]);
     let section =
         json!({"format": "xlsx", "path": "a.xlsx", "sheet": "DrugQA", "on_bad_record": "drop"});
-    assert_snapshot!(crate::outcomes(&source(section), root.path()), @"");
+    assert_snapshot!(crate::outcomes(&source(section), root.path()), @r#"
+    s/2 {"Question":"why?","Focus (Drug)":3,"Answer":"two\nlines"}
+    s/5 {"Question":"how?","Focus (Drug)":0.25,"Answer":""}
+    a.xlsx:6: 4 cells in a row of 3 columns
+    hint: is the row cut short, or a quotation mark missing? on_bad_record = "drop" leaves such rows out and lists them
+    "#);
     assert_eq!(
         read("a.xlsx", &bytes, json!({"format": "xlsx"})),
         [] as [Value; 0]
@@ -222,9 +236,21 @@ fn a_workbook_that_is_none_is_named() {
         let section = json!({"format": "xlsx", "sheet": sheet});
         reading_fails("a.xlsx", bytes, section)
     };
-    assert_snapshot!(fails(&bytes, "drugqa"), @"");
-    assert_snapshot!(fails(&bytes[..bytes.len() / 2], "DrugQA"), @"");
-    assert_snapshot!(fails(b"a,b\n1,2\n", "DrugQA"), @"");
+    assert_snapshot!(fails(&bytes, "drugqa"), @r#"
+    a.xlsx: there is no sheet "drugqa"
+    hint: the sheets are DrugQA, Notes
+    "#);
+    assert_snapshot!(fails(&bytes[..bytes.len() / 2], "DrugQA"), @r"
+    a.xlsx: this XLSX workbook cannot be read: invalid Zip archive: Could not find EOCD
+    hint: is it whole, and of the kind that the source's format says? Compare its size with the publisher's
+    ");
+    assert_snapshot!(fails(b"a,b\n1,2\n", "DrugQA"), @r"
+    a.xlsx: this XLSX workbook cannot be read: invalid Zip archive: Could not find EOCD
+    hint: is it whole, and of the kind that the source's format says? Compare its size with the publisher's
+    ");
     let cut = workbook(&[("DrugQA", "<row r=\"1\"><c r=\"A1\"")]);
-    assert_snapshot!(fails(&cut, "DrugQA"), @"");
+    assert_snapshot!(fails(&cut, "DrugQA"), @r"
+    a.xlsx: this XLSX workbook cannot be read: Xml attribute error: position 7: attribute key must be directly followed by `=` or space
+    hint: is it whole, and of the kind that the source's format says? Compare its size with the publisher's
+    ");
 }

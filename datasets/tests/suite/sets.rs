@@ -80,7 +80,10 @@ fn medqa_names_what_is_wrong() {
     sample 2 (a.tsv, record 2): field "options" should be a Python list of {'key', 'value'}, found no list, dict or string at byte 9
     hint: on_bad_record = "drop" leaves such records out and lists them
     "#);
-    assert_snapshot!(fails("a.tsv", &format!("{header}why?\t['A', 'B']\tA\n"), medqa()), @"");
+    assert_snapshot!(fails("a.tsv", &format!("{header}why?\t['A', 'B']\tA\n"), medqa()), @r#"
+    sample 2 (a.tsv, record 2): field "options" should be a list or an object of options, found a string
+    hint: the record has question, options, answer_idx
+    "#);
     assert_snapshot!(fails("a.tsv", &format!("{header}why?\t{options}\tE\n"), medqa()), @r#"
     sample 2 (a.tsv, record 2): field "answer_idx" should be one of the options A, B, found "E"
     hint: on_bad_record = "drop" leaves such records out and lists them
@@ -89,7 +92,10 @@ fn medqa_names_what_is_wrong() {
     sample 2 (a.tsv, record 2): field "answer_idx" should be one of the options A, B, found a text of 23 bytes
     hint: on_bad_record = "drop" leaves such records out and lists them
     "#);
-    assert_snapshot!(fails("a.jsonl", "{\"question\": \"why?\", \"answer_idx\": \"A\"}", medqa()), @"");
+    assert_snapshot!(fails("a.jsonl", "{\"question\": \"why?\", \"answer_idx\": \"A\"}", medqa()), @r#"
+    sample 1 (a.jsonl, record 1): field "options" should be a list or an object of options, but is missing
+    hint: the record has question, answer_idx
+    "#);
     assert_snapshot!(fails("a.tsv", "question\tchoices\tanswer_idx\n", medqa()), @r#"
     a.tsv:1: there is no column "options"
     hint: the columns are question, choices, answer_idx
@@ -226,7 +232,16 @@ fn inference_sets_name_their_labels() {
 #[test]
 fn emrqa_gives_one_row_a_question() {
     let section = source(json!({"format": "emrqa", "path": "emrqa.json", "on_bad_record": "drop"}));
-    assert_snapshot!(outcomes(&section, &fixture("")), @"");
+    assert_snapshot!(outcomes(&section, &fixture("")), @r#"
+    s/1 {"title":"medication","note_id":"17","context":"ADMISSION DATE :\nThe invented patient takes alphamol 5 mg daily .","question":"What is the dose of alphamol?","answers":["5 mg"],"paraphrases":["What is the dose of alphamol?","How much alphamol?"],"answer":"5 mg","evidence":["The invented patient takes alphamol 5 mg daily ."],"answer_type":"single"}
+    sample 2 (emrqa.json, record 2): field "question" should be one paraphrase or more, found none
+    hint: on_bad_record = "drop" leaves such records out and lists them
+    sample 3 (emrqa.json, record 3): field "context" should be a text or a list of lines, but is missing
+    hint: the record has note_id, qas
+    s/4 {"title":"relations","note_id":"9","context":"One line.","question":"Why?","answers":["a","b"],"paraphrases":["Why?"],"answer":"a","evidence":["line a","line b","line c"],"answer_type":"complex"}
+    sample 5 (emrqa.json, record 5): field "answers" should be a list of answers, but is missing
+    hint: the record has title, note_id, context, question
+    "#);
     let squad = json!({"context": "Aspirin was given.", "question": "What?",
         "answers": {"text": ["Aspirin", "aspirin"], "answer_start": [0, 0]}});
     let root = folder([("a.jsonl", squad.to_string().as_bytes())]);

@@ -243,13 +243,25 @@ fn a_compressed_file_that_ends_early_is_named() {
         fields("a.csv.zst", &zstandard, json!({"format": "csv"})).len(),
         20_000
     );
-    assert_snapshot!(table_fails("a.csv.gz", &gzip[..gzip.len() / 2], "csv"), @"");
-    assert_snapshot!(table_fails("a.csv.gz", &gzip[..12], "csv"), @"");
-    assert_snapshot!(table_fails("a.csv.zst", &zstandard[..zstandard.len() / 2], "csv"), @"");
+    assert_snapshot!(table_fails("a.csv.gz", &gzip[..gzip.len() / 2], "csv"), @r"
+    a.csv.gz:10110: the compressed file ends early
+    hint: it was cut or changed on its way: get it again, and compare its size with the publisher's
+    ");
+    assert_snapshot!(table_fails("a.csv.gz", &gzip[..12], "csv"), @r"
+    a.csv.gz:1: the compressed file ends early
+    hint: it was cut or changed on its way: get it again, and compare its size with the publisher's
+    ");
+    assert_snapshot!(table_fails("a.csv.zst", &zstandard[..zstandard.len() / 2], "csv"), @r"
+    a.csv.zst:1: the compressed file ends early
+    hint: it was cut or changed on its way: get it again, and compare its size with the publisher's
+    ");
     let mut damaged = gzip.clone();
     let checksum = gzip.len() - 6;
     damaged[checksum] ^= 1;
-    assert_snapshot!(table_fails("a.csv.gz", &damaged, "csv"), @"");
+    assert_snapshot!(table_fails("a.csv.gz", &damaged, "csv"), @r"
+    a.csv.gz:20002: the compressed file is damaged
+    hint: it was cut or changed on its way: get it again, and compare its size with the publisher's
+    ");
     // Every cut is an error, and never a panic.
     for cut in (0..gzip.len()).step_by(997) {
         let root = folder([("a.csv.gz", &gzip[..cut])]);
