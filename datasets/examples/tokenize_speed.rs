@@ -78,6 +78,7 @@ fn conversation(number: usize, line: &str) -> Conversation {
             record: number as u64 + 1,
             licence: "none".into(),
             access: ledger::AccessClass::Open,
+            transforms: Vec::new(),
         },
     }
 }

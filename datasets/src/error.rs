@@ -73,6 +73,97 @@ pub enum Error {
         /// The limit.
         limit_bytes: usize,
     },
+    /// A compressed file that does not unpack.
+    #[error("{at}: the compressed file {problem}")]
+    Compressed {
+        /// Where its text stops.
+        at: Place,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A file of a kind that is read as a whole, and cannot be.
+    #[error("{file}: this {kind} cannot be read: {problem}")]
+    Unreadable {
+        /// The file, as the recipe writes it.
+        file: String,
+        /// What it should be.
+        kind: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A column that the format needs is not there.
+    #[error("{at}: there is no column {column:?}")]
+    NoColumn {
+        /// The row that names the columns.
+        at: Place,
+        /// The column.
+        column: String,
+        /// The columns there are.
+        found: Vec<String>,
+    },
+    /// Two columns have one name.
+    #[error("{at}: two columns are named {}", shown_name(column))]
+    ColumnTwice {
+        /// The row that names the columns.
+        at: Place,
+        /// The name.
+        column: String,
+    },
+    /// A row has more or fewer cells than there are columns.
+    #[error("{at}: {cells} cells in a row of {columns} columns")]
+    CellCount {
+        /// Where the row begins.
+        at: Place,
+        /// Its cells.
+        cells: usize,
+        /// The columns.
+        columns: usize,
+    },
+    /// A cell in quotation marks that goes on to the end of the file.
+    #[error("{at}: the quotation mark that opens cell {cell} is never closed")]
+    OpenQuote {
+        /// Where the row begins.
+        at: Place,
+        /// The cell, 1-based.
+        cell: usize,
+    },
+    /// A workbook has no such sheet.
+    #[error("{file}: there is no sheet {sheet:?}")]
+    NoSheet {
+        /// The workbook.
+        file: String,
+        /// The sheet asked for.
+        sheet: String,
+        /// The sheets there are.
+        sheets: Vec<String>,
+    },
+    /// A field's value is none that the format knows.
+    #[error("{at}: field {field:?} should be {wanted}, found {found}")]
+    Value {
+        /// The record.
+        at: Box<Site>,
+        /// The field.
+        field: String,
+        /// What it should be.
+        wanted: String,
+        /// The value where it is a number or a word of the format; otherwise
+        /// what can be said without showing it.
+        found: String,
+    },
+    /// Annotators did not agree on a record's label.
+    #[error("{at}: no gold label")]
+    NoGoldLabel {
+        /// The record.
+        at: Box<Site>,
+    },
+    /// Which number stands for the first option is not said.
+    #[error("source {source_name}: {}", match given { None => "the records' `cop` counts the options from 0 or from 1, and first_option does not say which".to_string(), Some(given) => format!("first_option = {given} is neither 0 nor 1") })]
+    FirstOption {
+        /// The source.
+        source_name: String,
+        /// What the recipe says.
+        given: Option<u8>,
+    },
     /// A field is missing or of another kind.
     #[error("{at}: field {field:?} should be {wanted}, {}", match found { Some(found) => format!("found {found}"), None => "but is missing".to_string() })]
     Field {
@@ -423,6 +514,27 @@ impl Error {
             Error::RecordTooLarge { .. } => {
                 "is this a JSON file written without line ends, or another kind of file? Split long documents".into()
             }
+            Error::Compressed { .. } => {
+                "it was cut or changed on its way: get it again, and compare its size with the publisher's".into()
+            }
+            Error::Unreadable { .. } => {
+                "is it whole, and of the kind that the source's format says? Compare its size with the publisher's".into()
+            }
+            Error::NoColumn { column, found, .. } => column_hint(column, found),
+            Error::ColumnTwice { .. } => "give every column a name of its own".into(),
+            Error::CellCount { .. } => {
+                "is the row cut short, or a quotation mark missing? on_bad_record = \"drop\" leaves such rows out and lists them".into()
+            }
+            Error::OpenQuote { .. } => {
+                "is the file cut short? A quotation mark inside a quoted cell is written twice".into()
+            }
+            Error::NoSheet { sheets, .. } => format!("the sheets are {}", sheets.join(", ")),
+            Error::Value { .. } | Error::NoGoldLabel { .. } => {
+                "on_bad_record = \"drop\" leaves such records out and lists them".into()
+            }
+            Error::FirstOption { .. } => {
+                "set first_option = 0 for Hugging Face's copy, or 1 for the authors' own JSON".into()
+            }
             Error::Field { available, .. } => match available.len() {
                 0 => "the record has no fields".into(),
                 _ => format!("the record has {}", available.join(", ")),
@@ -523,6 +635,43 @@ impl Error {
             at,
             source: Box::new(self),
         }
+    }
+}
+
+fn column_hint(column: &str, found: &[String]) -> String {
+    // A table without a header has a record's text in its first row.
+    let plain: Vec<&str> = found
+        .iter()
+        .filter(|name| is_name(name))
+        .map(String::as_str)
+        .collect();
+    let shown: Vec<String> = found.iter().take(20).map(|name| shown_name(name)).collect();
+    let more = found.len().saturating_sub(20);
+    let columns = match (shown.len(), more) {
+        (0, _) => "there are no columns".to_string(),
+        (_, 0) => format!("the columns are {}", shown.join(", ")),
+        _ => format!("the columns are {} and {more} more", shown.join(", ")),
+    };
+    match ledger::recipe::nearest(column, &plain) {
+        Some(near) => format!("did you mean {near:?}? {columns}"),
+        None if plain.len() < found.len() => {
+            format!("{columns}; if the table has no header, name its columns with columns = [..]")
+        }
+        None => columns,
+    }
+}
+
+/// Whether a text is what a column would be named, rather than a record's text.
+fn is_name(text: &str) -> bool {
+    let name = |c: char| c.is_alphanumeric() || " _-/()".contains(c);
+    text.len() <= 32 && text.split_whitespace().count() <= 3 && text.chars().all(name)
+}
+
+fn shown_name(name: &str) -> String {
+    if is_name(name) {
+        name.to_string()
+    } else {
+        format!("(a text of {} bytes)", name.len())
     }
 }
 

@@ -56,8 +56,8 @@ impl SourceFile {
             Some(member) => open_member(&self.path, member)?,
         };
         let raw = BufReader::with_capacity(1 << 16, raw);
-        let mut plain = uncompressed(raw).map_err(Error::read(&self.path))?;
-        let start = plain.fill_buf().map_err(Error::read(&self.path))?;
+        let mut plain = uncompressed(raw).map_err(|error| self.failed(1, error))?;
+        let start = plain.fill_buf().map_err(|error| self.failed(1, error))?;
         if start.starts_with(BOM) {
             plain.consume(BOM.len());
         }
@@ -73,7 +73,7 @@ impl SourceFile {
         self.open()?
             .take(limit_bytes as u64 + 1)
             .read_to_end(&mut bytes)
-            .map_err(Error::read(&self.path))?;
+            .map_err(|error| self.failed(1, error))?;
         if bytes.len() > limit_bytes {
             return Err(Error::RecordTooLarge {
                 at: self.place(1, None),
@@ -81,6 +81,20 @@ impl SourceFile {
             });
         }
         Ok(bytes)
+    }
+
+    /// The error of reading it at `line`: a damaged archive, or the machine's.
+    pub(crate) fn failed(&self, line: u64, error: std::io::Error) -> Error {
+        use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        let problem = match error.kind() {
+            UnexpectedEof => "ends early",
+            InvalidData | InvalidInput => "is damaged",
+            _ => return Error::read(&self.path)(error),
+        };
+        Error::Compressed {
+            at: self.place(line, None),
+            problem,
+        }
     }
 
     /// A place in this file.

@@ -21,6 +21,7 @@ pub mod files;
 pub mod formats;
 mod jinja;
 pub mod pack;
+mod python_literal;
 pub mod python_random;
 pub mod random;
 pub mod recipe;

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 
 use crate::files::{SourceFile, source_files};
 use crate::random::Draws;
-use crate::recipe::SourceSection;
+use crate::recipe::{OnBadRecord, SourceSection};
 use crate::record::{Provenance, Record};
 use crate::rows::{Row, Rows};
 use crate::{Error, Result};
 
 /// A source's records in the order of its files, read as they are asked for.
-/// After an error there are no more.
+///
+/// With `on_bad_record = "error"` there are no more after an error. With `"drop"`
+/// a bad record's error comes in its place and the records after it follow; where
+/// no more can be read of a file, those of the next file.
 pub struct Records {
     source: SourceSection,
     data_root: PathBuf,
@@ -66,7 +69,7 @@ impl Iterator for Records {
                         let name = name.clone();
                         return Some(Ok(self.record(row, name)));
                     }
-                    Some(Err(error)) => return self.stop(error),
+                    Some(Err(error)) => return self.failed(error),
                     None => self.open = None,
                 }
             }
@@ -74,16 +77,18 @@ impl Iterator for Records {
             let read = self.source.format.0.read;
             match read(&file, &self.source, &self.data_root) {
                 Ok(rows) => self.open = Some((file.name, rows)),
-                Err(error) => return self.stop(error),
+                Err(error) => return self.failed(error),
             }
         }
     }
 }
 
 impl Records {
-    fn stop(&mut self, error: Error) -> Option<Result<Record>> {
-        self.open = None;
-        self.files.clear();
+    fn failed(&mut self, error: Error) -> Option<Result<Record>> {
+        if self.source.on_bad_record == OnBadRecord::Error || !is_of_the_data(&error) {
+            self.open = None;
+            self.files.clear();
+        }
         Some(Err(error))
     }
 
@@ -112,6 +117,21 @@ impl Records {
             provenance,
         }
     }
+}
+
+/// Whether an error is a record's or a file's own, so that others may be read
+/// without it. The others are of the recipe or the machine: leaving records out
+/// would hide them.
+fn is_of_the_data(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::Read { .. }
+            | Error::NoColumn { .. }
+            | Error::ColumnTwice { .. }
+            | Error::NoSheet { .. }
+            | Error::FirstOption { .. }
+            | Error::Fold { .. }
+    )
 }
 
 /// Reads a source and keeps at most its `limit`: the records whose ids draw

@@ -1,12 +1,25 @@
 //! How sources write their records: one file a format, one line here to add it.
 
 mod alpaca;
+mod choices;
+mod ddi_blue;
+mod emrqa;
+mod fields;
+mod hoc;
+mod medmcqa;
+mod medqa;
 mod messages;
+mod mmlu;
+mod mtsamples;
+mod nli;
 mod prompt_completion;
 pub mod pubmedqa;
 mod records;
 mod sharegpt;
+mod summaries;
+mod tables;
 mod text;
+mod truthfulqa;
 
 use std::path::Path;
 
@@ -25,6 +38,22 @@ pub const FORMATS: &[Format] = &[
     text::FORMAT,
     pubmedqa::FORMAT,
     records::FORMAT,
+    tables::CSV,
+    tables::TSV,
+    tables::XLSX,
+    tables::PARQUET,
+    medqa::FORMAT,
+    medmcqa::FORMAT,
+    mmlu::FORMAT,
+    hoc::FORMAT,
+    ddi_blue::FORMAT,
+    nli::MEDNLI,
+    nli::BIONLI,
+    emrqa::FORMAT,
+    mtsamples::FORMAT,
+    truthfulqa::FORMAT,
+    summaries::PUBMED,
+    summaries::MSLR,
 ];
 
 /// One way to write records.

@@ -8,10 +8,10 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::Format;
+use super::fields::wrong_field;
 use crate::files::SourceFile;
 use crate::python_random::PythonRandom;
 use crate::recipe::SourceSection;
-use crate::record::{Site, json_kind};
 use crate::rows::{Row, Rows, object};
 use crate::{Error, Result};
 
@@ -165,22 +165,4 @@ fn named_fields(row: Row, file: &str) -> Result<Row> {
     fields.insert("context".into(), context);
     fields.insert("pmid".into(), pmid);
     Ok(Row { fields, ..row })
-}
-
-fn wrong_field(row: &Row, file: &str, field: &str, wanted: &'static str) -> Error {
-    let id = row.key.clone().unwrap_or_default();
-    let at = Box::new(Site {
-        id,
-        file: file.to_string(),
-        record: row.record,
-    });
-    let available = row.fields.keys().cloned().collect();
-    let found = row.fields.get(field).map(json_kind);
-    Error::Field {
-        at,
-        field: field.to_string(),
-        wanted,
-        found,
-        available,
-    }
 }

@@ -3,11 +3,15 @@
 mod build;
 mod builder;
 mod cleaning;
+mod containers;
 mod golden;
 mod packing;
 mod phi;
 mod pubmedqa;
 mod readers;
+mod real_files;
+mod sets;
+mod tables;
 mod templates;
 mod vocabularies;
 
@@ -47,6 +51,16 @@ fn folder<'f>(files: impl IntoIterator<Item = (&'f str, &'f [u8])>) -> tempfile:
 
 fn read_all(section: &SourceSection, root: &Path) -> Result<Vec<Record>> {
     datasets::read_source(section, root)?.collect()
+}
+
+/// A line a record or error, in the order they come.
+fn outcomes(section: &SourceSection, root: &Path) -> String {
+    let line = |read: Result<Record>| match read {
+        Ok(record) => format!("{} {}", record.id, serde_json::json!(record.fields)),
+        Err(error) => shown(&error),
+    };
+    let read = datasets::read_source(section, root).unwrap();
+    read.map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The error of reading one file of `format`.
