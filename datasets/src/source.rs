@@ -11,7 +11,8 @@ use crate::rows::{Row, Rows};
 use crate::{Error, Result};
 
 /// A source's records in the order of its files, read as they are asked for.
-/// After an error there are no more.
+/// After a bad record come those that its reader can still find, and the next
+/// file.
 pub struct Records {
     source: SourceSection,
     data_root: PathBuf,
@@ -66,7 +67,7 @@ impl Iterator for Records {
                         let name = name.clone();
                         return Some(Ok(self.record(row, name)));
                     }
-                    Some(Err(error)) => return self.stop(error),
+                    Some(Err(error)) => return Some(Err(error)),
                     None => self.open = None,
                 }
             }
@@ -74,19 +75,13 @@ impl Iterator for Records {
             let read = self.source.format.0.read;
             match read(&file, &self.source, &self.data_root) {
                 Ok(rows) => self.open = Some((file.name, rows)),
-                Err(error) => return self.stop(error),
+                Err(error) => return Some(Err(error)),
             }
         }
     }
 }
 
 impl Records {
-    fn stop(&mut self, error: Error) -> Option<Result<Record>> {
-        self.open = None;
-        self.files.clear();
-        Some(Err(error))
-    }
-
     fn record(&self, row: Row, file: String) -> Record {
         let source = &self.source;
         let key = row.key.unwrap_or_else(|| row.record.to_string());
