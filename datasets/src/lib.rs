@@ -14,6 +14,7 @@
 //!
 //! Nothing here depends on the number of threads, and nothing here has tensors.
 
+mod bounded;
 mod build;
 mod error;
 pub mod files;
@@ -31,6 +32,7 @@ pub mod template;
 mod tokenize;
 pub mod tokenizer;
 mod tokens;
+mod xml;
 
 pub use build::{
     Built, BuiltSamples, DROPPED_FILE, Samples, TRAIN_FILE, VALIDATION_FILE, build, inputs,

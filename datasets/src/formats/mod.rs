@@ -1,12 +1,26 @@
 //! How sources write their records: one file a format, one line here to add it.
 
 mod alpaca;
+mod brat;
+mod ddi2013;
+mod i2b2_2012;
+mod iob;
+mod jats;
+mod lines;
+mod liveqa;
+mod mediqa;
+mod medline;
+mod medquad;
 mod messages;
+mod mimic;
 mod prompt_completion;
 pub mod pubmedqa;
 mod records;
 mod sharegpt;
+mod spans;
+mod tables;
 mod text;
+mod umls;
 
 use std::path::Path;
 
@@ -25,6 +39,23 @@ pub const FORMATS: &[Format] = &[
     text::FORMAT,
     pubmedqa::FORMAT,
     records::FORMAT,
+    medquad::FORMAT,
+    liveqa::TRAIN,
+    liveqa::TEST,
+    mediqa::QA,
+    mediqa::RQE,
+    ddi2013::FORMAT,
+    i2b2_2012::FORMAT,
+    iob::FORMAT,
+    brat::FORMAT,
+    medline::FORMAT,
+    jats::FORMAT,
+    umls::RELATIONS,
+    umls::CONCEPTS,
+    mimic::III_NOTES,
+    mimic::IV_NOTES,
+    mimic::CXR,
+    mimic::CXR_SECTIONED,
 ];
 
 /// One way to write records.
