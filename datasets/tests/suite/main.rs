@@ -1,8 +1,10 @@
 //! The crate from outside, one module a subject.
 
 mod build;
+mod clinical;
 mod golden;
 mod packing;
+mod published;
 mod pubmedqa;
 mod readers;
 mod templates;
