@@ -4,7 +4,7 @@
 //! over, so that a whole folder can be the source.
 //!
 //! Offsets count characters. A span in several pieces (`144 152;160 170`) is
-//! marked from its first character to its last.
+//! marked from its first character to its last; its `text` has only the pieces.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -213,18 +213,21 @@ fn text_bound(text: &str, bytes: &[u32], line: &str) -> std::result::Result<Span
     if fold(&found) != fold(quoted) {
         return Err("does not have the text at its offsets");
     }
-    let start = pieces.iter().map(|piece| piece.0).min().ok_or(SHAPE)?;
-    let end = pieces.iter().map(|piece| piece.1).max().ok_or(SHAPE)?;
+    let first = pieces.iter().min_by_key(|piece| piece.0).ok_or(SHAPE)?;
+    let last = pieces.iter().max_by_key(|piece| piece.1).ok_or(SHAPE)?;
     // Space that was selected with the words is none of the entity's.
-    let whole = slice(text, bytes, start, end).unwrap_or_default();
-    let space = |part: &str| whole.chars().count() - part.chars().count();
-    let (start, end) = (
-        start + space(whole.trim_start()),
-        end - space(whole.trim_end()),
-    );
-    let kind = kind.to_lowercase();
+    let space = |character: &char| character.is_whitespace();
+    let start = first.0 + first.2.chars().take_while(space).count();
+    let end = last.1 - last.2.chars().rev().take_while(space).count();
+    let (kind, words) = (kind.to_lowercase(), (pieces.len() > 1).then_some(found));
+    let span = Span {
+        start,
+        end,
+        kind,
+        words,
+    };
     (start < end)
-        .then_some(Span { start, end, kind })
+        .then_some(span)
         .ok_or("is of nothing but space")
 }
 

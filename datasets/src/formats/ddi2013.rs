@@ -29,6 +29,9 @@ pub(super) const FORMAT: Format = Format {
     sample: None,
 };
 
+/// Each pair repeats its sentence; the longest of the corpus has about 2 kB.
+const MAX_SENTENCE_BYTES: usize = 1 << 16;
+
 const TABLES: Tables = Tables {
     format: "ddi2013",
     needed: &[],
@@ -87,6 +90,10 @@ impl Sentence {
     ) -> std::result::Result<(Self, Vec<Element>), Flaw> {
         let attribute = |name| sentence.attribute(name).unwrap_or_default().to_string();
         let (id, text) = (attribute("id"), attribute("text"));
+        if text.len() > MAX_SENTENCE_BYTES {
+            let problem = format!("a sentence of more than {MAX_SENTENCE_BYTES} bytes");
+            return Err(Flaw::new(sentence.line, &id, problem));
+        }
         let byte_of = spans::byte_offsets(&text);
         let mut drugs = BTreeMap::new();
         for entity in sentence.children("entity") {

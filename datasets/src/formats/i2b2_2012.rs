@@ -176,7 +176,10 @@ fn fits(event: &Event, text: &str, bytes: &[u32], base: usize) -> Option<(usize,
     let (start, end) = event.extent?;
     let (start, end) = (start.checked_sub(base)?, end.checked_sub(base)?);
     let found = slice(text, bytes, start, end).filter(|_| start < end)?;
-    (found == event.text || fold(found) == fold(&event.text)).then_some((start, end))
+    // Only space may differ, and there is little of it: a span that is much
+    // longer than its text is not looked through.
+    let like = found.len() <= 2 * event.text.len() + 64;
+    (like && fold(found) == fold(&event.text)).then_some((start, end))
 }
 
 fn rows(note: &Note, file: &SourceFile, note_id: &str) -> Vec<Result<Row>> {
@@ -202,6 +205,7 @@ fn rows(note: &Note, file: &SourceFile, note_id: &str) -> Vec<Result<Row>> {
                 start,
                 end,
                 kind: event.kind.clone(),
+                words: None,
             }),
             None => {
                 let start = event
@@ -248,6 +252,7 @@ fn relative(spans: &[Span], start: usize) -> Vec<Span> {
         start: span.start.saturating_sub(start),
         end: span.end.saturating_sub(start),
         kind: span.kind.clone(),
+        words: None,
     };
     spans.iter().map(moved).collect()
 }

@@ -169,7 +169,12 @@ fn spans(sentence: &Sentence, bare: &str) -> Vec<Span> {
         let goes_on = matches!(prefix, 'I' | 'E' | 'L') && open;
         match spans.last_mut() {
             Some(last) if goes_on && last.kind == kind => last.end = end,
-            _ if prefix != 'O' => spans.push(Span { start, end, kind }),
+            _ if prefix != 'O' => spans.push(Span {
+                start,
+                end,
+                kind,
+                words: None,
+            }),
             _ => {}
         }
         open = matches!(prefix, 'B' | 'I');

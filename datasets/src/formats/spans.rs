@@ -10,6 +10,9 @@ pub(crate) struct Span {
     pub start: usize,
     pub end: usize,
     pub kind: String,
+    /// The words of a span in several pieces; otherwise all that is between its
+    /// ends.
+    pub words: Option<String>,
 }
 
 /// Where each character of `text` begins, in bytes, and where the last ends.
@@ -57,7 +60,8 @@ pub(crate) fn entities(text: &str, spans: &[Span]) -> Value {
     let mut spans: Vec<&Span> = spans.iter().collect();
     spans.sort_by(|a, b| (a.start, a.end, &a.kind).cmp(&(b.start, b.end, &b.kind)));
     let entity = |span: &Span| {
-        let text = slice(text, &bytes, span.start, span.end).unwrap_or_default();
+        let whole = slice(text, &bytes, span.start, span.end).unwrap_or_default();
+        let text = span.words.as_deref().unwrap_or(whole);
         json!({"start": span.start, "end": span.end, "type": span.kind, "text": text})
     };
     spans.into_iter().map(entity).collect()
@@ -69,7 +73,12 @@ mod tests {
 
     fn span(start: usize, end: usize, kind: &str) -> Span {
         let kind = kind.to_string();
-        Span { start, end, kind }
+        Span {
+            start,
+            end,
+            kind,
+            words: None,
+        }
     }
 
     #[test]

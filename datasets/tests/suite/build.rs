@@ -304,7 +304,7 @@ fn the_recipe_names_every_format() {
     let unknown = serde_json::from_value::<DataSection>(
         json!({"source": [{"name": "a", "format": "alpacca", "path": "x"}]}),
     );
-    assert_snapshot!(unknown.unwrap_err().to_string(), @r#"unknown format "alpacca"; the formats are alpaca, messages, sharegpt, prompt-completion, text, pubmedqa, records"#);
+    assert_snapshot!(unknown.unwrap_err().to_string(), @r#"unknown format "alpacca"; the formats are alpaca, messages, sharegpt, prompt-completion, text, pubmedqa, records, medquad, liveqa, liveqa-test, mediqa-qa, mediqa-rqe, ddi2013, i2b2-2012, iob, brat, medline, jats, umls-relations, umls-concepts, mimic-iii-notes, mimic-iv-notes, mimic-cxr, mimic-cxr-sectioned"#);
 }
 
 /// The sections as a recipe's file writes them, read by the recipe language.
@@ -360,7 +360,7 @@ fn a_recipe_reads_the_sections_and_names_mistakes() {
     ROOT/r.toml:3:9: unknown key `templat` in [data]
       hint: did you mean `template`?
     ROOT/r.toml:4:23: `data.on_too_long` is the string "truncate", expected one of `error`, `drop`, `truncate_prompt`
-    ROOT/r.toml:8:18: `data.source[0].format` is the string "pubmed-qa", expected one of `alpaca`, `messages`, `sharegpt`, `prompt-completion`, `text`, `pubmedqa`, `records`
+    ROOT/r.toml:8:18: `data.source[0].format` is the string "pubmed-qa", expected one of `alpaca`, `messages`, `sharegpt`, `prompt-completion`, `text`, `pubmedqa`, `records`, `medquad`, `liveqa`, `liveqa-test`, `mediqa-qa`, `mediqa-rqe`, `ddi2013`, `i2b2-2012`, `iob`, `brat`, `medline`, `jats`, `umls-relations`, `umls-concepts`, `mimic-iii-notes`, `mimic-iv-notes`, `mimic-cxr`, `mimic-cxr-sectioned`
       hint: did you mean `pubmedqa`?
     ROOT/r.toml:14:9: unknown key `anwser` in [data.source.task]
       hint: did you mean `answer`?

@@ -226,6 +226,7 @@ fn brat_notes_have_their_annotations_beside_them() {
         .map(|e| e["type"].as_str().unwrap())
         .collect();
     assert_eq!(kinds, ["severity", "problem", "problem", "drug"]);
+    assert_eq!(note.fields["entities"][2]["text"], "pain arm");
     assert_eq!(
         note.fields["relations"],
         json!([{"type": "hasAttr", "from": "T3", "to": "T1"}])
