@@ -178,6 +178,78 @@ pub enum Error {
         /// The fields that the record does have.
         available: Vec<String>,
     },
+    /// A file is not XML, or XML that no honest document is.
+    #[error("{at}: not readable XML: {message}")]
+    Xml {
+        /// Where; the record is the last one begun.
+        at: Place,
+        /// What is wrong; never quotes the text.
+        message: String,
+    },
+    /// A record's parts do not fit together: a span beyond its text, a pair
+    /// without a label.
+    #[error("{at}: {id}: {problem}")]
+    BadRecord {
+        /// Where.
+        at: Place,
+        /// The record's own id, or the column.
+        id: String,
+        /// What does not fit; never quotes the text.
+        problem: String,
+    },
+    /// A note that its publisher marks as an error.
+    #[error("{at}: note {id} is marked as an error (ISERROR = 1)")]
+    MarkedAsError {
+        /// Where.
+        at: Place,
+        /// The note's ROW_ID.
+        id: String,
+    },
+    /// A row has another number of fields than its table.
+    #[error("{at}: {found} fields instead of {wanted}")]
+    FieldCount {
+        /// Where.
+        at: Place,
+        /// Fields of the table.
+        wanted: usize,
+        /// Fields of the row.
+        found: usize,
+    },
+    /// A table lacks a column that its format has.
+    #[error("{at}: there is no column {column:?}")]
+    MissingColumn {
+        /// Where the header is.
+        at: Place,
+        /// The column.
+        column: &'static str,
+        /// The columns there are.
+        available: Vec<String>,
+    },
+    /// A file is not CSV.
+    #[error("{at}: {message}")]
+    Csv {
+        /// Where the record begins.
+        at: Place,
+        /// What is wrong; never quotes the text.
+        message: &'static str,
+    },
+    /// A source does not name a table that its format needs, or names one that
+    /// it does not know.
+    #[error("source {source_name}: format {format:?} {} {table:?}", if *missing { "needs the table" } else { "has no table" })]
+    Tables {
+        /// The source.
+        source_name: String,
+        /// Its format.
+        format: &'static str,
+        /// The table.
+        table: String,
+        /// Whether it is missing, and not too many.
+        missing: bool,
+        /// The tables that the format needs, and what they are.
+        needed: &'static [(&'static str, &'static str)],
+        /// Those that it can do without.
+        optional: &'static [(&'static str, &'static str)],
+    },
     /// A message's role is none that can be tuned on.
     #[error("{at}: message {message} has the role {role}")]
     Role {
@@ -539,6 +611,18 @@ impl Error {
                 0 => "the record has no fields".into(),
                 _ => format!("the record has {}", available.join(", ")),
             },
+            Error::Xml { .. } => "check the source's format; a file cut short ends in the middle of an element".into(),
+            Error::BadRecord { .. } | Error::MarkedAsError { .. } => {
+                "set on_bad_record = \"drop\" to leave such records out; they are counted and listed".into()
+            }
+            Error::FieldCount { .. } => {
+                "is it the table that the format reads, whole? on_bad_record = \"drop\" leaves such rows out".into()
+            }
+            Error::MissingColumn { available, .. } => {
+                format!("the columns are {}; check the source's format", available.join(", "))
+            }
+            Error::Csv { .. } => "compare the file's size with the publisher's".into(),
+            Error::Tables { needed, optional, .. } => tables_hint(needed, optional),
             Error::Role { known, .. } => format!("the roles are {}", known.join(", ")),
             Error::NoAnswer { .. } => "an assistant message is what tuning teaches; leave the record out".into(),
             Error::EmptyAnswer { .. } => "leave the record out, or give it an answer".into(),
@@ -672,6 +756,25 @@ fn shown_name(name: &str) -> String {
         name.to_string()
     } else {
         format!("(a text of {} bytes)", name.len())
+    }
+}
+
+fn tables_hint(needed: &[(&str, &str)], optional: &[(&str, &str)]) -> String {
+    let list = |tables: &[(&str, &str)]| {
+        let each = tables
+            .iter()
+            .map(|(name, what)| format!("{name} = \"...\" ({what})"));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    match (needed.len(), optional.len()) {
+        (0, 0) => "this format joins no tables: leave tables out".into(),
+        (0, _) => format!("under tables it can have {}", list(optional)),
+        (_, 0) => format!("under tables it needs {}", list(needed)),
+        _ => format!(
+            "under tables it needs {}, and can have {}",
+            list(needed),
+            list(optional)
+        ),
     }
 }
 

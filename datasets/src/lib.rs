@@ -14,6 +14,7 @@
 //!
 //! Nothing here depends on the number of threads, and nothing here has tensors.
 
+mod bounded;
 mod build;
 pub mod clean;
 mod error;
@@ -33,6 +34,7 @@ pub mod template;
 mod tokenize;
 pub mod tokenizer;
 mod tokens;
+mod xml;
 
 pub use build::{
     BuildOptions, BuildReport, Built, BuiltSamples, CARD_FILE, Counter, DROPPED_FILE, Missing,

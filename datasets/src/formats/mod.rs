@@ -1,14 +1,26 @@
 //! How sources write their records: one file a format, one line here to add it.
 
 mod alpaca;
+mod brat;
 mod choices;
+mod ddi2013;
 mod ddi_blue;
 mod emrqa;
 mod fields;
 mod hoc;
+mod i2b2_2012;
+mod iob;
+mod jats;
+mod joins;
+mod lines;
+mod liveqa;
+mod mediqa;
+mod medline;
 mod medmcqa;
 mod medqa;
+mod medquad;
 mod messages;
+mod mimic;
 mod mmlu;
 mod mtsamples;
 mod nli;
@@ -16,10 +28,12 @@ mod prompt_completion;
 pub mod pubmedqa;
 mod records;
 mod sharegpt;
+mod spans;
 mod summaries;
 mod tables;
 mod text;
 mod truthfulqa;
+mod umls;
 
 use std::path::Path;
 
@@ -54,6 +68,23 @@ pub const FORMATS: &[Format] = &[
     truthfulqa::FORMAT,
     summaries::PUBMED,
     summaries::MSLR,
+    medquad::FORMAT,
+    liveqa::TRAIN,
+    liveqa::TEST,
+    mediqa::QA,
+    mediqa::RQE,
+    ddi2013::FORMAT,
+    i2b2_2012::FORMAT,
+    iob::FORMAT,
+    brat::FORMAT,
+    medline::FORMAT,
+    jats::FORMAT,
+    umls::RELATIONS,
+    umls::CONCEPTS,
+    mimic::III_NOTES,
+    mimic::IV_NOTES,
+    mimic::CXR,
+    mimic::CXR_SECTIONED,
 ];
 
 /// One way to write records.

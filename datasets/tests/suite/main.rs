@@ -3,10 +3,12 @@
 mod build;
 mod builder;
 mod cleaning;
+mod clinical;
 mod containers;
 mod golden;
 mod packing;
 mod phi;
+mod published;
 mod pubmedqa;
 mod readers;
 mod real_files;
