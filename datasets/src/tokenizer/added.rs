@@ -18,11 +18,9 @@ impl AddedTokens {
     pub fn of(vocabulary: &AddedVocabulary, normalizes: bool) -> Option<Self> {
         let added = vocabulary.get_added_tokens_decoder();
         let as_written = added.values().all(|token| {
-            !token.single_word
-                && !token.lstrip
-                && !token.rstrip
-                && !token.content.is_empty()
-                && !(token.normalized && normalizes)
+            let about_surroundings = token.single_word || token.lstrip || token.rstrip;
+            let elsewhere = token.normalized && normalizes;
+            !(about_surroundings || elsewhere || token.content.is_empty())
         });
         // The crate finds normalized ones in a second pass; one pass finds the
         // same where there is only one kind.
