@@ -308,7 +308,7 @@ mod tests {
     use crate::random::Draws;
 
     /// The records of `text` by this reader and by the csv crate.
-    fn both(text: &[u8], quoting: bool) -> (Vec<Vec<Vec<u8>>>, Vec<Vec<Vec<u8>>>) {
+    fn both(text: &[u8], quoting: bool) -> [Vec<Vec<Vec<u8>>>; 2] {
         let dialect = Dialect {
             separator: b',',
             quoting,
@@ -336,7 +336,7 @@ mod tests {
         let theirs = reader
             .byte_records()
             .map(|record| record.unwrap().iter().map(<[u8]>::to_vec).collect());
-        (ours, theirs.collect())
+        [ours, theirs.collect()]
     }
 
     #[test]
@@ -356,7 +356,7 @@ mod tests {
             }
             text.push('\n');
             for quoting in [true, false] {
-                let (ours, mut theirs) = both(text.as_bytes(), quoting);
+                let [ours, mut theirs] = both(text.as_bytes(), quoting);
                 if ours.len() + 1 == theirs.len() {
                     // The last record of theirs ended inside a quoted cell.
                     let last = theirs.pop().unwrap();
