@@ -130,6 +130,8 @@ fn is_of_the_data(error: &Error) -> bool {
             | Error::ColumnTwice { .. }
             | Error::NoSheet { .. }
             | Error::FirstOption { .. }
+            | Error::MissingColumn { .. }
+            | Error::Tables { .. }
             | Error::Fold { .. }
     )
 }

@@ -352,6 +352,11 @@ static ENTITIES: LazyLock<HashMap<&str, String>> = LazyLock::new(|| {
         .collect()
 });
 
+/// What the entity `&name;` stands for.
+pub(crate) fn named_entity(name: &str) -> Option<&'static str> {
+    ENTITIES.get(name).map(String::as_str)
+}
+
 /// Takes the entity that `rest` starts with: its length.
 fn entity(rest: &str, text: &mut Text) -> Option<usize> {
     if rest.starts_with("&#") {

@@ -22,5 +22,6 @@ mod words;
 
 pub use decontaminate::{Contamination, Hit, HitKind, Probe};
 pub use duplicates::{Duplicate, DuplicateKind, duplicates};
+pub(crate) use html::named_entity;
 pub use normalise::{Changes, Normaliser};
 pub use sketch::{SKETCH_VALUES, Sketch, Sketcher};

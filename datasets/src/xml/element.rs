@@ -1,7 +1,5 @@
 //! An element as a tree, and the text in it.
 
-use quick_xml::escape::resolve_html5_entity;
-
 /// An element with everything in it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Element {
@@ -178,7 +176,7 @@ fn push_reference(name: &str, out: &mut String) -> bool {
         out.extend(character);
         return character.is_some();
     }
-    let known = resolve_html5_entity(name);
+    let known = crate::clean::named_entity(name);
     out.extend(known);
     known.is_some()
 }

@@ -7,7 +7,7 @@ use datasets::Record;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
-use crate::{folder, shown, source};
+use crate::{dropping, folder, shown};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/clinical")
@@ -16,7 +16,7 @@ fn fixtures() -> PathBuf {
 /// The records of a source, and its errors as the user reads them.
 fn read_in(root: &Path, section: Value) -> (Vec<Record>, Vec<String>) {
     let (mut records, mut errors) = (Vec::new(), Vec::new());
-    match datasets::read_source(&source(section), root) {
+    match datasets::read_source(&dropping(section), root) {
         Ok(all) => {
             for record in all {
                 match record {

@@ -40,6 +40,12 @@ fn source(json: serde_json::Value) -> SourceSection {
     serde_json::from_value(section).unwrap()
 }
 
+/// As [`source`], going on after bad records.
+fn dropping(mut json: serde_json::Value) -> SourceSection {
+    json["on_bad_record"] = "drop".into();
+    source(json)
+}
+
 /// Writes files into a folder that lives as long as the result.
 fn folder<'f>(files: impl IntoIterator<Item = (&'f str, &'f [u8])>) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

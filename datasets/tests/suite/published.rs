@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use datasets::{Error, Record};
 use serde_json::{Value, json};
 
-use crate::source;
+use crate::dropping;
 
 fn data() -> Option<PathBuf> {
     let root = std::env::var_os("MEDTUNE_DATA").map(PathBuf::from);
@@ -20,7 +20,7 @@ fn data() -> Option<PathBuf> {
 /// The records of a source and its errors; ids are unique.
 fn read(root: &Path, section: Value) -> (Vec<Record>, Vec<Error>) {
     let (mut records, mut errors) = (Vec::new(), Vec::new());
-    for record in datasets::read_source(&source(section), root).unwrap() {
+    for record in datasets::read_source(&dropping(section), root).unwrap() {
         match record {
             Ok(record) => records.push(record),
             Err(error) => errors.push(error),
