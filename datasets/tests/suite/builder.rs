@@ -245,7 +245,10 @@ fn a_patient_is_on_one_side_of_the_split() {
     ]);
     let section = json!({"source": [source("a", "a.jsonl", patient.clone())], "validation": [source("b", "b.jsonl", patient)]});
     let (failed, _) = build_in(root.path(), section, &BuildOptions::default());
-    assert_snapshot!(shown(&failed.unwrap_err()), @"");
+    assert_snapshot!(shown(&failed.unwrap_err()), @"
+    patients or documents in both training (source a) and validation (source b): 1
+    hint: leave them out of one side with `where`, or use validation_fraction, which keeps split groups together
+    ");
 }
 
 #[test]
@@ -290,7 +293,10 @@ fn what_may_identify_a_patient_is_blocked_or_redacted() {
         with(json!({"access": "credentialed"})),
         &BuildOptions::default(),
     );
-    assert_snapshot!(shown(&failed.unwrap_err()), @"");
+    assert_snapshot!(shown(&failed.unwrap_err()), @r#"
+    source n: records that hold what may identify a patient: 1 (name 1, date 1, mrn 1), such as n/1
+    hint: look at those records; then set phi = "redact" for the source, or phi = "allow" if you may use them as they are
+    "#);
     let (built, out) = built(
         root.path(),
         with(json!({"access": "credentialed", "phi": "redact"})),
@@ -325,7 +331,13 @@ fn missing_sources_are_named_all_at_once() {
         source("c", "a.jsonl", json!({"tables": {"admissions": "b/ADMISSIONS.csv.gz"}})),
     ]});
     let (failed, _) = build_in(root.path(), section.clone(), &BuildOptions::default());
-    assert_snapshot!(shown(&failed.unwrap_err()), @"");
+    assert_snapshot!(shown(&failed.unwrap_err()), @"
+    sources that are missing: 2
+      b: b/notes.csv.gz
+        PhysioNet, mimiciii 1.4, with credentials
+      c: b/ADMISSIONS.csv.gz
+    hint: put the files under --data-root, or build the rest with --allow-missing
+    ");
     let options = BuildOptions {
         allow_missing: true,
         ..BuildOptions::default()
@@ -345,7 +357,10 @@ fn a_file_that_is_another_one_is_named() {
     let root = folder([("a.jsonl", b"{}".as_slice())]);
     let section = json!({"source": [source("a", "a.jsonl", json!({"sha256": "00ff"}))]});
     let section: DataSection = serde_json::from_value(section).unwrap();
-    assert_snapshot!(shown(&datasets::inputs(&section, root.path(), false).unwrap_err()), @"");
+    assert_snapshot!(shown(&datasets::inputs(&section, root.path(), false).unwrap_err()), @"
+    source a: a.jsonl has SHA-256 44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a, not 00ff
+    hint: download it again; if its publisher has changed it, change sha256 in the recipe
+    ");
 }
 
 #[test]
@@ -358,11 +373,23 @@ fn sections_that_do_not_fit_are_named() {
                 .unwrap_err(),
         )
     };
-    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"group": "chat"}))], "group": [{"name": "chats", "quota": 3}]})), @"");
-    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"group": "chat"}))], "group": [{"name": "chat"}]})), @"");
-    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"group": "chat"}))], "group": [{"name": "chat", "token_share": 3.0}]})), @"");
-    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({}))], "clean": {"near_duplicates": 0.1}})), @"");
-    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"where": "kind =="}))]})), @"");
+    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"group": "chat"}))], "group": [{"name": "chats", "quota": 3}]})), @r#"
+    source a is in group "chat", which is not there
+    hint: the groups are chats
+    "#);
+    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"group": "chat"}))], "group": [{"name": "chat"}]})), @r#"
+    group "chat" needs either a quota or a token_share
+    hint: quota counts samples, token_share is in proportion to the other groups' tokens
+    "#);
+    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"group": "chat"}))], "group": [{"name": "chat", "token_share": 3.0}]})), @"
+    token_share mixes by tokens, and the recipe has no tokenizer
+    hint: name a model with model.path, whose tokenizer counts
+    ");
+    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({}))], "clean": {"near_duplicates": 0.1}})), @"
+    clean.near_duplicates = 0.1 is neither 0 nor between 0.3 and 1
+    hint: 0.8 is usual; 0 turns it off
+    ");
+    assert_snapshot!(fails(json!({"source": [source("a", "a.jsonl", json!({"where": "kind =="}))]})), @"template where, line 1: syntax error: unexpected end of block");
 }
 
 #[test]
