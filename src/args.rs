@@ -42,9 +42,13 @@ Examples:
   medtune run recipes/smollm2-pubmedqa.toml --data-root /data --out /scratch/pubmedqa
   medtune run RECIPE --set train.learning_rate=2e-4 --set 'data.source[0].limit=100'")]
     Run(StageArgs),
-    /// Builds a recipe's data
-    #[command(after_help = "Example:\n  medtune build recipes/quickstart.toml --out /tmp/run")]
-    Build(StageArgs),
+    /// Builds a recipe's data: reads, cleans, splits, samples to quota, and says what it did
+    #[command(after_help = "\
+Examples:
+  medtune build recipes/quickstart.toml --out /tmp/run
+  medtune build recipes/data/mellama-214k.toml --data-root /data --plan
+  medtune build recipes/data/mellama-214k.toml --data-root /data --allow-missing --parquet")]
+    Build(BuildArgs),
     /// Trains, after building the data
     #[command(
         after_help = "Example:\n  medtune train recipes/quickstart.toml --set train.epochs=1"
@@ -83,6 +87,12 @@ Examples:
   medtune show recipes/quickstart.toml
   medtune show recipes/quickstart.toml --sample 2")]
     Show(ShowArgs),
+    /// Says where a sample came from: source, file, record, what cleaning did, and the packs it is trained in
+    #[command(after_help = "\
+Examples:
+  medtune trace runs/quickstart fact/12
+  medtune trace recipes/quickstart.toml fact/12 --reveal")]
+    Trace(TraceArgs),
     /// Finds every problem of recipes and evaluation tasks
     ///
     /// Without arguments: all of those in ./recipes.
@@ -125,6 +135,48 @@ pub struct RecipeFlags {
     pub device: String,
 }
 
+/// How data is built, and who may see it.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct DataFlags {
+    /// Builds without the sources whose files are not there; the manifest says what is missing
+    #[arg(long)]
+    pub allow_missing: bool,
+    /// Says that you may see and export credentialed text (PhysioNet, n2c2), which the run records
+    #[arg(long)]
+    pub i_have_credentials: bool,
+}
+
+/// A recipe's data, and how to build it.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct BuildArgs {
+    #[command(flatten)]
+    pub stage: StageArgs,
+    /// Prints the table of sources, with what is missing and how to get it, and builds nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Writes train.parquet and validation.parquet as well
+    #[arg(long)]
+    pub parquet: bool,
+}
+
+/// A sample of a run.
+#[derive(Debug, ClapArgs)]
+pub struct TraceArgs {
+    /// The run's folder, or the recipe that was run
+    #[arg(value_name = "RUN|RECIPE", value_hint = ValueHint::AnyPath)]
+    pub run: PathBuf,
+    /// The sample's id, such as alpaca/12
+    pub id: String,
+    #[command(flatten)]
+    pub flags: RecipeFlags,
+    /// Prints the sample's text too
+    #[arg(long)]
+    pub reveal: bool,
+    /// Says that you may see credentialed text (PhysioNet, n2c2), which the run records
+    #[arg(long)]
+    pub i_have_credentials: bool,
+}
+
 /// A recipe, and how to run it.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct StageArgs {
@@ -133,6 +185,8 @@ pub struct StageArgs {
     pub recipe: PathBuf,
     #[command(flatten)]
     pub flags: RecipeFlags,
+    #[command(flatten)]
+    pub data: DataFlags,
     /// Runs every stage again, even where nothing changed
     #[arg(long)]
     pub fresh: bool,
@@ -205,6 +259,8 @@ pub struct ShowArgs {
     /// Shows this many samples as the model reads them, with what it learns marked
     #[arg(long, value_name = "N")]
     pub sample: Option<usize>,
+    #[command(flatten)]
+    pub data: DataFlags,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -7,6 +7,7 @@
 
 mod args;
 mod commands;
+mod credentials;
 mod failure;
 mod library;
 mod plan;

@@ -11,7 +11,7 @@ use eval::{Task, TaskChoice};
 use finetune::Base;
 use ledger::recipe::{Document, nearest};
 
-use crate::args::{RecipeFlags, StageArgs};
+use crate::args::{DataFlags, RecipeFlags, StageArgs};
 use crate::failure::Failure;
 use crate::recipe::{Recipe, problem};
 use crate::stages::known_metrics;
@@ -54,6 +54,31 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// The tasks of `[eval]`.
     pub tasks: Vec<PlannedTask>,
+    /// The tasks whose items must not be trained on.
+    pub decontaminate: Vec<PlannedTask>,
+    /// How the data is built.
+    pub build: BuildFlags,
+}
+
+/// What the command line says of building data.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BuildFlags {
+    /// Goes on without sources that are not there.
+    pub allow_missing: bool,
+    /// Writes Parquet too.
+    pub parquet: bool,
+    /// The user may see credentialed text.
+    pub credentials: bool,
+}
+
+impl From<&DataFlags> for BuildFlags {
+    fn from(flags: &DataFlags) -> Self {
+        Self {
+            allow_missing: flags.allow_missing,
+            parquet: false,
+            credentials: flags.i_have_credentials,
+        }
+    }
 }
 
 /// An entry of `eval.tasks`, found.
@@ -93,7 +118,12 @@ impl Plan {
             .into_iter()
             .filter_map(|(stage, has)| has.then_some(stage))
             .collect();
-        let tasks = tasks(&document, folder)?;
+        let entries = recipe.eval.as_ref().map(|eval| eval.tasks.as_slice());
+        let tasks = tasks(&document, folder, "eval.tasks", entries.unwrap_or_default())?;
+        let entries = recipe.data.as_ref();
+        let entries = entries.map(|data| data.clean.decontaminate.as_slice());
+        let key = "data.clean.decontaminate";
+        let decontaminate = self::tasks(&document, folder, key, entries.unwrap_or_default())?;
         check_expectations(&document, &tasks)?;
         Ok(Self {
             out,
@@ -101,13 +131,23 @@ impl Plan {
             base: base(&document),
             stages,
             tasks,
+            decontaminate,
+            build: BuildFlags::default(),
             document,
         })
     }
 
     /// As [`Plan::new`], of a command's arguments.
     pub fn of(args: &StageArgs) -> Result<Self> {
-        Self::new(&args.recipe, &args.flags)
+        let mut plan = Self::new(&args.recipe, &args.flags)?;
+        plan.build = BuildFlags::from(&args.data);
+        Ok(plan)
+    }
+
+    /// Whether the recipe has a model; one that only builds data may do without.
+    pub fn has_model(&self) -> bool {
+        let model = &self.recipe().model;
+        model.path.is_some() || model.init.is_some()
     }
 
     /// The recipe.
@@ -149,13 +189,16 @@ fn base(document: &Document<Recipe>) -> Base {
     }
 }
 
-fn tasks(document: &Document<Recipe>, folder: &Path) -> Result<Vec<PlannedTask>> {
-    let Some(section) = &document.value.eval else {
-        return Ok(Vec::new());
-    };
-    let base = document.folder_of("eval.tasks");
-    let folders = [folder.join("eval"), PathBuf::from("recipes/eval")];
-    let tasks = section.tasks.iter().map(|entry| {
+/// Finds the evaluation tasks that a list of the recipe names.
+fn tasks(
+    document: &Document<Recipe>,
+    folder: &Path,
+    key: &str,
+    entries: &[String],
+) -> Result<Vec<PlannedTask>> {
+    let base = document.folder_of(key);
+    let folders = [folder.join("eval"), folder.join("../eval"), PathBuf::from("recipes/eval")];
+    let tasks = entries.iter().map(|entry| {
         let choice = TaskChoice::parse(entry)?;
         let file = eval::find_task(&choice.task, &base, &folders)?;
         let tasks = Task::load(&file, &[])?;

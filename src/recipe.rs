@@ -111,7 +111,8 @@ fn problems(document: &Document<Recipe>) -> Vec<Problem> {
     let recipe = &document.value;
     found.name(&recipe.name);
     found.sections(recipe);
-    found.model(&recipe.model);
+    let needs_model = recipe.train.is_some() || recipe.merge.is_some() || recipe.eval.is_some();
+    found.model(&recipe.model, needs_model);
     if let Some(train) = &recipe.train {
         for (key, message) in train.problems() {
             found.add(
@@ -252,9 +253,9 @@ impl Finder<'_> {
         }
     }
 
-    fn model(&mut self, model: &ModelSection) {
+    fn model(&mut self, model: &ModelSection, needed: bool) {
         match (&model.path, &model.init) {
-            (None, None) => {
+            (None, None) if needed => {
                 let hint = "name a Hugging Face folder or a GGUF file with model.path";
                 self.add(
                     "model",

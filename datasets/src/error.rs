@@ -526,6 +526,9 @@ pub enum Error {
         /// A source that validates on it.
         other: String,
     },
+    /// A task that is neither a question with an answer nor a document.
+    #[error("a task needs `prompt` and `answer`, or `document` alone")]
+    TaskTemplates,
     /// A group that says neither or both.
     #[error("group {name:?} needs either a quota or a token_share")]
     Group {
@@ -663,6 +666,7 @@ impl Error {
             }
             Error::Several(errors) => return errors.iter().find_map(Error::hint),
             Error::SplitLeak { .. } => "leave them out of one side with `where`, or use validation_fraction, which keeps split groups together".into(),
+            Error::TaskTemplates => "prompt and answer make a conversation to tune on, document a text to pre-train on".into(),
             Error::Group { .. } => "quota counts samples, token_share is in proportion to the other groups' tokens".into(),
             Error::UnknownGroup { known, .. } => match known.len() {
                 0 => "add [[data.group]] with its name and quota".into(),

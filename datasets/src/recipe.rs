@@ -287,9 +287,14 @@ pub struct TaskSection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// What the user asks.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prompt: String,
     /// What the model is to answer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
+    /// A text to read through, for pre-training, in place of prompt and answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
 }
 
 /// The name of one of [`formats::FORMATS`].

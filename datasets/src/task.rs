@@ -6,7 +6,7 @@ use minijinja::{Environment, UndefinedBehavior};
 
 use crate::jinja;
 use crate::recipe::TaskSection;
-use crate::record::{Conversation, Message, Record, Role};
+use crate::record::{Conversation, Document, Message, Record, Role, Sample};
 use crate::{Error, Result};
 
 /// A Jinja template over a record's fields. A field that the record does not
@@ -58,46 +58,101 @@ impl RecordTemplate {
 
 /// A compiled `[source.task]`.
 #[derive(Debug)]
-pub struct Task {
-    system: Option<RecordTemplate>,
-    prompt: RecordTemplate,
-    answer: RecordTemplate,
+pub struct Task(Maker);
+
+#[derive(Debug)]
+enum Maker {
+    Conversation {
+        system: Option<RecordTemplate>,
+        prompt: RecordTemplate,
+        answer: RecordTemplate,
+    },
+    Document(RecordTemplate),
 }
 
 impl Task {
     /// Compiles a task's templates.
     ///
     /// # Errors
-    /// A template's syntax.
+    /// A template's syntax, or a task that is neither a prompt with an answer
+    /// nor a document.
     pub fn new(section: &TaskSection) -> Result<Self> {
-        let system = section.system.as_deref();
-        Ok(Self {
-            system: system
-                .map(|source| RecordTemplate::new("task.system", source))
-                .transpose()?,
-            prompt: RecordTemplate::new("task.prompt", &section.prompt)?,
-            answer: RecordTemplate::new("task.answer", &section.answer)?,
-        })
+        let given = (
+            section.prompt.is_empty(),
+            section.answer.is_empty(),
+            &section.document,
+        );
+        let maker = match given {
+            (true, true, Some(document)) if section.system.is_none() => {
+                Maker::Document(RecordTemplate::new("task.document", document)?)
+            }
+            (false, false, None) => Maker::Conversation {
+                system: section
+                    .system
+                    .as_deref()
+                    .map(|source| RecordTemplate::new("task.system", source))
+                    .transpose()?,
+                prompt: RecordTemplate::new("task.prompt", &section.prompt)?,
+                answer: RecordTemplate::new("task.answer", &section.answer)?,
+            },
+            _ => return Err(Error::TaskTemplates),
+        };
+        Ok(Self(maker))
     }
 
     /// The names of the record's fields that the templates read, sorted.
     pub(crate) fn fields(&self) -> Vec<String> {
-        let templates = self.system.iter().chain([&self.prompt, &self.answer]);
-        let names: BTreeSet<String> = templates.flat_map(RecordTemplate::fields).collect();
+        let templates: Vec<&RecordTemplate> = match &self.0 {
+            Maker::Document(document) => vec![document],
+            Maker::Conversation {
+                system,
+                prompt,
+                answer,
+            } => system.iter().chain([prompt, answer]).collect(),
+        };
+        let names: BTreeSet<String> = templates.into_iter().flat_map(|t| t.fields()).collect();
         names.into_iter().collect()
+    }
+
+    /// Makes a sample of a record.
+    ///
+    /// # Errors
+    /// As [`RecordTemplate::render`].
+    pub fn sample(&self, record: &Record) -> Result<Sample> {
+        let (id, provenance) = (record.id.clone(), record.provenance.clone());
+        match &self.0 {
+            Maker::Document(document) => {
+                let text = document.render(record)?;
+                Ok(Sample::Document(Document {
+                    id,
+                    text,
+                    provenance,
+                }))
+            }
+            Maker::Conversation { .. } => self.conversation(record).map(Sample::Conversation),
+        }
     }
 
     /// Makes a conversation of a record.
     ///
     /// # Errors
-    /// As [`RecordTemplate::render`].
+    /// As [`RecordTemplate::render`]; [`Error::TaskTemplates`] for a task that
+    /// makes documents.
     pub fn conversation(&self, record: &Record) -> Result<Conversation> {
+        let Maker::Conversation {
+            system,
+            prompt,
+            answer,
+        } = &self.0
+        else {
+            return Err(Error::TaskTemplates);
+        };
         let mut messages = Vec::with_capacity(3);
-        if let Some(system) = &self.system {
+        if let Some(system) = system {
             messages.push(Message::new(Role::System, system.render(record)?));
         }
-        messages.push(Message::new(Role::User, self.prompt.render(record)?));
-        messages.push(Message::new(Role::Assistant, self.answer.render(record)?));
+        messages.push(Message::new(Role::User, prompt.render(record)?));
+        messages.push(Message::new(Role::Assistant, answer.render(record)?));
         Ok(Conversation {
             id: record.id.clone(),
             messages,

@@ -21,6 +21,17 @@ pub enum Prompt {
 }
 
 impl Prompt {
+    /// Everything that the model is shown, its messages one after another.
+    pub fn text(&self) -> String {
+        match self {
+            Prompt::Text(text) => text.clone(),
+            Prompt::Chat(messages) => {
+                let contents = messages.iter().map(|message| message.content.as_str());
+                contents.collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+
     /// SHA-256 of everything in the prompt (roles and contents), to tell two prompts apart
     /// without showing either.
     pub fn sha256(&self) -> String {

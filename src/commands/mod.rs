@@ -1,5 +1,6 @@
 //! One file a command; each returns the exit code.
 
+mod build;
 mod chat;
 mod check;
 mod convert;
@@ -9,6 +10,7 @@ mod plan;
 mod recipes;
 mod run;
 mod show;
+mod trace;
 mod verify;
 
 use anyhow::Result;
@@ -23,7 +25,7 @@ pub fn execute(args: Args) -> Result<Exit> {
     let json = args.json;
     match args.command {
         Command::Run(args) => run::run(&args, None, json),
-        Command::Build(args) => run::run(&args, Some(Stage::Data), json),
+        Command::Build(args) => build::build(&args, json),
         Command::Train(args) => run::run(&args, Some(Stage::Train), json),
         Command::Merge(args) => merge::merge(args, json),
         Command::Verify(args) => verify::verify(&args, json),
@@ -31,6 +33,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Chat(args) => chat::chat(&args),
         Command::Plan(args) => plan::plan(&args, json),
         Command::Show(args) => show::show(&args, json),
+        Command::Trace(args) => trace::trace(&args, json),
         Command::Check(args) => check::check(&args, json),
         Command::Recipes(command) => recipes::recipes(&command, json),
         Command::Convert(args) => convert::convert(&args, json),

@@ -6,14 +6,16 @@ use ledger::recipe::Origin;
 use serde_json::{Value, json};
 
 use crate::args::ShowArgs;
+use crate::credentials;
 use crate::failure::Exit;
-use crate::plan::{Plan, Stage};
+use crate::plan::{BuildFlags, Plan, Stage};
 use crate::recipe::Recipe;
-use crate::stages::{template_of, tokens};
+use crate::stages::{Materials, template_of, tokens};
 use crate::terminal::{colour, count as counted, print, print_json};
 
 pub fn show(args: &ShowArgs, json: bool) -> Result<Exit> {
-    let plan = Plan::new(&args.recipe, &args.flags)?;
+    let mut plan = Plan::new(&args.recipe, &args.flags)?;
+    plan.build = BuildFlags::from(&args.data);
     if let Some(count) = args.sample {
         return samples(&plan, count, json);
     }
@@ -96,7 +98,10 @@ fn samples(plan: &Plan, count: usize, json: bool) -> Result<Exit> {
     let section = plan.recipe().data.clone().unwrap_or_default();
     let name = format!("medtune-show-{}", std::process::id());
     let staged = StagedDir::create(&std::env::temp_dir().join(name))?;
-    datasets::build(&section, &plan.data_root, staged.path(), plan.recipe().seed)?;
+    let sources = section.source.iter().chain(section.validation.iter().flatten());
+    credentials::require(&plan.out, plan.build.credentials, "show --sample", sources)?;
+    let materials = Materials::open(plan)?;
+    datasets::build(&section, &plan.data_root, staged.path(), &materials.options(plan, &section))?;
     let built = datasets::load_built(staged.path())?;
     let tokenizer = finetune::Checkpoint::open(&plan.base)?.tokenizer;
     let chat = matches!(built.train, datasets::Samples::Conversations(_));

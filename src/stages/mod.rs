@@ -17,6 +17,7 @@ use finetune::Base;
 use ledger::{AccessClass, FileHash, Manifest};
 use serde_json::Value;
 
+pub use data::Materials;
 pub use expect::{Verdict, known_metrics, verdicts};
 pub use samples::{Tokens, template_of, tokens};
 pub use train::companions;

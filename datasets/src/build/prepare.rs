@@ -123,7 +123,7 @@ impl<'a> Preparer<'a> {
         let text = self.fields_text(&record);
         let phi = self.search(&mut record.fields);
         let mut sample = match (&self.task, self.format.sample) {
-            (Some(task), _) => Sample::Conversation(task.conversation(&record)?),
+            (Some(task), _) => task.sample(&record)?,
             (None, Some(sample)) => sample(&record)?,
             (None, None) => unreachable!("checked in new"),
         };

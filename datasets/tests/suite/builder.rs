@@ -437,3 +437,27 @@ fn parquet_holds_what_jsonl_holds() {
         assert_eq!(row.get_string(6).unwrap(), "open");
     }
 }
+
+#[test]
+fn a_task_can_make_documents() {
+    let root = folder([("a.jsonl", rows(0, 5).as_bytes())]);
+    let task = |task: Value| json!({"source": [source("a", "a.jsonl", json!({"task": task}))]});
+    let (_, out) = built(
+        root.path(),
+        task(json!({"document": "{{ question }}\n\n{{ answer }}"})),
+    );
+    let first = &lines(out.path(), "train.jsonl")[0];
+    assert_eq!(
+        first["text"],
+        format!("{}\n\n{}", text(0, 30), text(1_000_000, 20))
+    );
+    let (failed, _) = build_in(
+        root.path(),
+        task(json!({"document": "{{ question }}", "prompt": "x", "answer": "y"})),
+        &BuildOptions::default(),
+    );
+    assert_snapshot!(shown(&failed.unwrap_err()), @"
+    a task needs `prompt` and `answer`, or `document` alone
+    hint: prompt and answer make a conversation to tune on, document a text to pre-train on
+    ");
+}
