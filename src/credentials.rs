@@ -23,9 +23,9 @@ pub fn require<'s>(
     command: &str,
     sources: impl IntoIterator<Item = &'s SourceSection>,
 ) -> Result<()> {
-    let terms = sources.into_iter().map(|source| {
-        (source.access, source.name.as_str(), source.licence.as_str())
-    });
+    let terms = sources
+        .into_iter()
+        .map(|source| (source.access, source.name.as_str(), source.licence.as_str()));
     require_terms(run, given, command, terms)
 }
 
@@ -53,7 +53,8 @@ pub fn require_terms<'s>(
             "`{command}` would show or export credentialed text: {}",
             named.join(", ")
         );
-        let hint = "if you have signed these terms, say so with --i-have-credentials; the run records it";
+        let hint =
+            "if you have signed these terms, say so with --i-have-credentials; the run records it";
         return Err(Failure::user(message).hint(hint).into());
     }
     record(run, command, &named)

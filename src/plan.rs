@@ -197,7 +197,11 @@ fn tasks(
     entries: &[String],
 ) -> Result<Vec<PlannedTask>> {
     let base = document.folder_of(key);
-    let folders = [folder.join("eval"), folder.join("../eval"), PathBuf::from("recipes/eval")];
+    let folders = [
+        folder.join("eval"),
+        folder.join("../eval"),
+        PathBuf::from("recipes/eval"),
+    ];
     let tasks = entries.iter().map(|entry| {
         let choice = TaskChoice::parse(entry)?;
         let file = eval::find_task(&choice.task, &base, &folders)?;

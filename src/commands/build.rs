@@ -28,33 +28,59 @@ pub fn build(args: &BuildArgs, json: bool) -> Result<Exit> {
 fn show_plan(plan: &Plan, json: bool) -> Result<Exit> {
     let section = plan.recipe().data.clone().unwrap_or_default();
     let sources = datasets::planned_sources(&section, &plan.data_root)?;
-    let quota: usize = section.group.iter().filter_map(|group| group.quota).sum::<usize>()
-        + sources.iter().filter(|s| s.group.is_none()).filter_map(|s| s.quota).sum::<usize>();
+    let quota: usize = section
+        .group
+        .iter()
+        .filter_map(|group| group.quota)
+        .sum::<usize>()
+        + sources
+            .iter()
+            .filter(|s| s.group.is_none())
+            .filter_map(|s| s.quota)
+            .sum::<usize>();
     if json {
-        print_json(&json!({"name": plan.recipe().name, "sources": sources, "groups": section.group, "quota": quota}))?;
+        print_json(
+            &json!({"name": plan.recipe().name, "sources": sources, "groups": section.group, "quota": quota}),
+        )?;
         return Ok(Exit::Done);
     }
-    let head = ["source", "kind", "quota", "group", "records", "access", "files"];
+    let head = [
+        "source", "kind", "quota", "group", "records", "access", "files",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(sources.iter().map(|source| row(source)));
     let mut text = format!("{}\n\n{}", plan.recipe().name, table(&rows));
     for group in &section.group {
         if let Some(quota) = group.quota {
-            text.push_str(&format!("group {}: {} samples\n", group.name, count(quota as u64)));
+            text.push_str(&format!(
+                "group {}: {} samples\n",
+                group.name,
+                count(quota as u64)
+            ));
         }
         if let Some(share) = group.token_share {
-            text.push_str(&format!("group {}: {share} parts of the tokens\n", group.name));
+            text.push_str(&format!(
+                "group {}: {share} parts of the tokens\n",
+                group.name
+            ));
         }
     }
     if quota > 0 {
-        text.push_str(&format!("quotas together: {} samples\n", count(quota as u64)));
+        text.push_str(&format!(
+            "quotas together: {} samples\n",
+            count(quota as u64)
+        ));
     }
     let missing: Vec<&PlannedSource> = sources.iter().filter(|s| !s.missing.is_empty()).collect();
     if !missing.is_empty() {
         text.push_str(&format!("\nMissing, below {}\n", plan.data_root.display()));
     }
     for source in missing {
-        text.push_str(&format!("  {}: {}\n", source.name, source.missing.join(", ")));
+        text.push_str(&format!(
+            "  {}: {}\n",
+            source.name,
+            source.missing.join(", ")
+        ));
         if let Some(obtain) = &source.obtain {
             text.push_str(&format!("    {obtain}\n"));
         }
@@ -82,7 +108,16 @@ fn row(source: &PlannedSource) -> Vec<String> {
 /// What came of each source, from a manifest's details.
 fn composition(details: &Value) -> String {
     let number = |source: &Value, key: &str| source[key].as_u64().unwrap_or(0);
-    let head = ["source", "read", "left out", "over quota", "train", "validation", "tokens", "short of"];
+    let head = [
+        "source",
+        "read",
+        "left out",
+        "over quota",
+        "train",
+        "validation",
+        "tokens",
+        "short of",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for source in details["sources"].as_array().into_iter().flatten() {
         let dropped = source["dropped"].as_object().into_iter().flatten();
@@ -96,7 +131,10 @@ fn composition(details: &Value) -> String {
     }
     let mut text = table(&rows);
     if let Some(packs) = details["packs"].as_u64() {
-        text.push_str(&format!("the training samples fill {} packs\n", count(packs)));
+        text.push_str(&format!(
+            "the training samples fill {} packs\n",
+            count(packs)
+        ));
     }
     text
 }

@@ -98,10 +98,18 @@ fn samples(plan: &Plan, count: usize, json: bool) -> Result<Exit> {
     let section = plan.recipe().data.clone().unwrap_or_default();
     let name = format!("medtune-show-{}", std::process::id());
     let staged = StagedDir::create(&std::env::temp_dir().join(name))?;
-    let sources = section.source.iter().chain(section.validation.iter().flatten());
+    let sources = section
+        .source
+        .iter()
+        .chain(section.validation.iter().flatten());
     credentials::require(&plan.out, plan.build.credentials, "show --sample", sources)?;
     let materials = Materials::open(plan)?;
-    datasets::build(&section, &plan.data_root, staged.path(), &materials.options(plan, &section))?;
+    datasets::build(
+        &section,
+        &plan.data_root,
+        staged.path(),
+        &materials.options(plan, &section),
+    )?;
     let built = datasets::load_built(staged.path())?;
     let tokenizer = finetune::Checkpoint::open(&plan.base)?.tokenizer;
     let chat = matches!(built.train, datasets::Samples::Conversations(_));

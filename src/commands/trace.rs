@@ -30,10 +30,16 @@ pub fn trace(args: &TraceArgs, json: bool) -> Result<Exit> {
     let folder = run.join("data");
     let Some(manifest) = Manifest::read(&folder)? else {
         let failure = Failure::user(format!("there is no built data in `{}`", run.display()));
-        return Err(failure.hint("build it first with `medtune build RECIPE`, or name its folder").into());
+        return Err(failure
+            .hint("build it first with `medtune build RECIPE`, or name its folder")
+            .into());
     };
     let Some(found) = find(&folder, &args.id)? else {
-        let failure = Failure::user(format!("no sample or record `{}` in `{}`", args.id, folder.display()));
+        let failure = Failure::user(format!(
+            "no sample or record `{}` in `{}`",
+            args.id,
+            folder.display()
+        ));
         return Err(failure.hint("ids are SOURCE/RECORD, as in train.jsonl and dropped.jsonl; records beyond a quota are not listed").into());
     };
     if found.file == DROPPED_FILE {
@@ -42,7 +48,11 @@ pub fn trace(args: &TraceArgs, json: bool) -> Result<Exit> {
     let provenance: Provenance = serde_json::from_value(found.sample["provenance"].clone())
         .context("the built data is not as it was written")?;
     if args.reveal {
-        let terms = (provenance.access, provenance.source.as_str(), provenance.licence.as_str());
+        let terms = (
+            provenance.access,
+            provenance.source.as_str(),
+            provenance.licence.as_str(),
+        );
         credentials::require_terms(&run, args.i_have_credentials, "trace --reveal", [terms])?;
     }
     let input = manifest.inputs.iter().find(|input| {
@@ -60,7 +70,9 @@ pub fn trace(args: &TraceArgs, json: bool) -> Result<Exit> {
         "packs": packs.iter().map(|pack| json!({"step": pack.step, "tokens": pack.tokens, "with": pack.with})).collect::<Vec<_>>(),
     });
     if args.reveal {
-        let text = ["messages", "text"].into_iter().find_map(|key| found.sample.get(key));
+        let text = ["messages", "text"]
+            .into_iter()
+            .find_map(|key| found.sample.get(key));
         facts["sample"] = text.cloned().unwrap_or_default();
     }
     if json {
@@ -74,7 +86,10 @@ pub fn trace(args: &TraceArgs, json: bool) -> Result<Exit> {
     if let Some(input) = input {
         text.push_str(&format!("  SHA-256     {}  {}\n", input.sha256, input.path));
     }
-    text.push_str(&format!("  terms       {} ({})\n", provenance.licence, provenance.access));
+    text.push_str(&format!(
+        "  terms       {} ({})\n",
+        provenance.licence, provenance.access
+    ));
     let transforms = match provenance.transforms.is_empty() {
         true => "none".to_owned(),
         false => provenance.transforms.join(", "),
@@ -86,7 +101,10 @@ pub fn trace(args: &TraceArgs, json: bool) -> Result<Exit> {
             1..=6 => format!("with {}", pack.with.join(", ")),
             n => format!("with {} and {} more", pack.with[..5].join(", "), n - 5),
         };
-        text.push_str(&format!("  step {:<6} in a pack of {} tokens, {with}\n", pack.step, pack.tokens));
+        text.push_str(&format!(
+            "  step {:<6} in a pack of {} tokens, {with}\n",
+            pack.step, pack.tokens
+        ));
     }
     if args.reveal {
         text.push_str(&format!("\n{:#}\n", facts["sample"]));
@@ -106,7 +124,11 @@ fn left_out(found: &Found, json: bool) -> Result<Exit> {
         text.push_str(&format!("  kept is     {}\n", word("of")));
     }
     for item in found.sample["items"].as_array().into_iter().flatten() {
-        text.push_str(&format!("  it holds    {}, {} words\n", item[0].as_str().unwrap_or_default(), item[1]));
+        text.push_str(&format!(
+            "  it holds    {}, {} words\n",
+            item[0].as_str().unwrap_or_default(),
+            item[1]
+        ));
     }
     print(&text)?;
     Ok(Exit::Done)
@@ -121,7 +143,7 @@ fn open(args: &TraceArgs) -> Result<(PathBuf, Option<Plan>)> {
     // A run that was built elsewhere still says where its samples came from.
     let measured = std::fs::read(args.run.join("data").join(MEASURED_FILE)).ok();
     let measured = measured.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-    let recipe = measured.and_then(|facts| Some(PathBuf::from(facts["recipe"].as_str()?)));
+    let recipe = measured.and_then(|facts| Some(PathBuf::from(facts["facts"]["recipe"].as_str()?)));
     let plan = recipe.and_then(|recipe| Plan::new(&recipe, &args.flags).ok());
     let plan = plan.map(|mut plan| {
         plan.out.clone_from(&args.run);
@@ -175,7 +197,13 @@ fn packs(plan: &Plan, line: usize) -> Result<Vec<Packed>> {
     let tokenizer = Checkpoint::open(&plan.base)?.tokenizer;
     let template = template_of(plan, &tokenizer, true)?;
     let tokens = tokens(&built.train, &section, &tokenizer, &template)?;
-    let steps = Steps::new(&tokens.samples, settings, section.max_seq_len, section.packing, recipe.seed)?;
+    let steps = Steps::new(
+        &tokens.samples,
+        settings,
+        section.max_seq_len,
+        section.packing,
+        recipe.seed,
+    )?;
     let number = (line - 1) as u64;
     let name = |sample: u64| {
         let sample = tokens.samples.iter().find(|s| s.sample == sample);
@@ -185,7 +213,10 @@ fn packs(plan: &Plan, line: usize) -> Result<Vec<Packed>> {
     for (i, step) in steps.after(0).enumerate() {
         for pack in step.micro_batches.iter().flatten() {
             if pack.segments.iter().any(|segment| segment.sample == number) {
-                let others = pack.segments.iter().filter(|segment| segment.sample != number);
+                let others = pack
+                    .segments
+                    .iter()
+                    .filter(|segment| segment.sample != number);
                 found.push(Packed {
                     step: i + 1,
                     tokens: pack.len(),

@@ -33,7 +33,9 @@ impl Materials {
         let (mut probes, mut inputs) = (Vec::new(), Vec::new());
         for planned in &plan.decontaminate {
             // Other ways of answering ask the same items.
-            let Some(task) = planned.tasks.first() else { continue };
+            let Some(task) = planned.tasks.first() else {
+                continue;
+            };
             for item in task.items(&plan.data_root)? {
                 probes.push(Probe {
                     task: task.name.clone(),
@@ -56,7 +58,10 @@ impl Materials {
             true => {
                 let tokenizer = Checkpoint::open(&plan.base)?.tokenizer;
                 let template = template_of(plan, &tokenizer, conversations)?;
-                inputs.push(FileHash::of_bytes(tokenizer.fingerprint()?.as_bytes(), "tokenizer"));
+                inputs.push(FileHash::of_bytes(
+                    tokenizer.fingerprint()?.as_bytes(),
+                    "tokenizer",
+                ));
                 Some((tokenizer, template))
             }
             false => None,
@@ -84,7 +89,10 @@ impl Materials {
 }
 
 fn makes_conversations(section: &DataSection) -> bool {
-    let sources = section.source.iter().chain(section.validation.iter().flatten());
+    let sources = section
+        .source
+        .iter()
+        .chain(section.validation.iter().flatten());
     let mut tasks = sources.map(|source| match &source.task {
         Some(task) => task.document.is_none(),
         None => source.format.0.name != "text",
@@ -98,8 +106,16 @@ impl Work<'_> {
         let section = recipe.data.clone().unwrap_or_default();
         let data_root = &plan.data_root;
         if plan.build.parquet {
-            let sources = section.source.iter().chain(section.validation.iter().flatten());
-            credentials::require(&plan.out, plan.build.credentials, "build --parquet", sources)?;
+            let sources = section
+                .source
+                .iter()
+                .chain(section.validation.iter().flatten());
+            credentials::require(
+                &plan.out,
+                plan.build.credentials,
+                "build --parquet",
+                sources,
+            )?;
         }
         let mut inputs = datasets::inputs(&section, data_root, plan.build.allow_missing)?;
         let materials = Materials::open(plan)?;

@@ -32,8 +32,9 @@ fn files_that_are_not_there() {
     ");
     insta::assert_snapshot!(edited("recipe.toml", "\"questions.jsonl\"", "\"question.jsonl\""), @"
     exit 2
-    error: cannot read question.jsonl: No such file or directory (os error 2)
-    hint: check the path; a source's path is relative to --data-root
+    error: sources that are missing: 1
+      questions: question.jsonl
+    hint: put the files under --data-root, or build the rest with --allow-missing
     ");
     insta::assert_snapshot!(edited("recipe.toml", "shape/config.json", "shap/config.json"), @"
     exit 2
@@ -91,7 +92,7 @@ fn mistakes_in_a_recipe() {
     insta::assert_snapshot!(three, @r#"
     exit 2
     error: the recipe has 3 problems
-    recipe.toml:14:10: `data.source[0].format` is the string "alpacca", expected one of `alpaca`, `messages`, `sharegpt`, `prompt-completion`, `text`, `pubmedqa`, `records`
+    recipe.toml:14:10: `data.source[0].format` is the string "alpacca", expected one of `alpaca`, `messages`, `sharegpt`, `prompt-completion`, `text`, `pubmedqa`, `records`, `csv`, `tsv`, `xlsx`, `parquet`, `medqa`, `medmcqa`, `mmlu`, `hoc`, `ddi-blue`, `mednli`, `bionli`, `emrqa`, `mtsamples`, `truthfulqa`, `pubmed-summarization`, `mslr`, `medquad`, `liveqa`, `liveqa-test`, `mediqa-qa`, `mediqa-rqe`, `ddi2013`, `i2b2-2012`, `iob`, `brat`, `medline`, `jats`, `umls-relations`, `umls-concepts`, `mimic-iii-notes`, `mimic-iv-notes`, `mimic-cxr`, `mimic-cxr-sectioned`
       hint: did you mean `alpaca`?
     recipe.toml:18:1: unknown key `rnk` in [adapter.lora]
       hint: did you mean `rank`?

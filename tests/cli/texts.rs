@@ -13,7 +13,7 @@ fn help_names_every_command() {
 
     Commands:
       run          Runs every stage of a recipe: data, training, merge, evaluation
-      build        Builds a recipe's data
+      build        Builds a recipe's data: reads, cleans, splits, samples to quota, and says what it did
       train        Trains, after building the data
       merge        Merges an adapter into its base: a recipe's, or any two folders
       verify       Proves that a merged model is its base plus its adapter, tensor by tensor
@@ -21,6 +21,8 @@ fn help_names_every_command() {
       chat         Talks with a model: a recipe's tuned one, a folder or a GGUF file
       plan         Says what a recipe would do: stages, files, sizes; runs nothing
       show         Shows a recipe's settings with where each comes from, or samples with their masks
+      trace        Says where a sample came from: source, file, record, what cleaning did, and the packs
+                   it is trained in
       check        Finds every problem of recipes and evaluation tasks
       recipes      Lists, prints and copies the recipes that come with medtune
       convert      Converts a GGUF file to a Hugging Face folder
