@@ -238,11 +238,11 @@ pub enum Error {
     #[error("source {source_name}: format {format:?} {} {table:?}", if *missing { "needs the table" } else { "has no table" })]
     Tables {
         /// The source.
-        source_name: String,
+        source_name: Box<str>,
         /// Its format.
         format: &'static str,
         /// The table.
-        table: String,
+        table: Box<str>,
         /// Whether it is missing, and not too many.
         missing: bool,
         /// The tables that the format needs, and what they are.
@@ -254,7 +254,7 @@ pub enum Error {
     #[error("{at}: message {message} has the role {role}")]
     Role {
         /// The record.
-        at: Site,
+        at: Box<Site>,
         /// The message, 1-based.
         message: usize,
         /// The role, quoted, or its length where it is no plain word.

@@ -62,12 +62,16 @@ pub struct Task(Maker);
 
 #[derive(Debug)]
 enum Maker {
-    Conversation {
-        system: Option<RecordTemplate>,
-        prompt: RecordTemplate,
-        answer: RecordTemplate,
-    },
-    Document(RecordTemplate),
+    Conversation(Box<Turn>),
+    Document(Box<RecordTemplate>),
+}
+
+/// One question with its answer.
+#[derive(Debug)]
+struct Turn {
+    system: Option<RecordTemplate>,
+    prompt: RecordTemplate,
+    answer: RecordTemplate,
 }
 
 impl Task {
@@ -84,9 +88,9 @@ impl Task {
         );
         let maker = match given {
             (true, true, Some(document)) if section.system.is_none() => {
-                Maker::Document(RecordTemplate::new("task.document", document)?)
+                Maker::Document(Box::new(RecordTemplate::new("task.document", document)?))
             }
-            (false, false, None) => Maker::Conversation {
+            (false, false, None) => Maker::Conversation(Box::new(Turn {
                 system: section
                     .system
                     .as_deref()
@@ -94,7 +98,7 @@ impl Task {
                     .transpose()?,
                 prompt: RecordTemplate::new("task.prompt", &section.prompt)?,
                 answer: RecordTemplate::new("task.answer", &section.answer)?,
-            },
+            })),
             _ => return Err(Error::TaskTemplates),
         };
         Ok(Self(maker))
@@ -103,12 +107,12 @@ impl Task {
     /// The names of the record's fields that the templates read, sorted.
     pub(crate) fn fields(&self) -> Vec<String> {
         let templates: Vec<&RecordTemplate> = match &self.0 {
-            Maker::Document(document) => vec![document],
-            Maker::Conversation {
-                system,
-                prompt,
-                answer,
-            } => system.iter().chain([prompt, answer]).collect(),
+            Maker::Document(document) => vec![&**document],
+            Maker::Conversation(turn) => turn
+                .system
+                .iter()
+                .chain([&turn.prompt, &turn.answer])
+                .collect(),
         };
         let names: BTreeSet<String> = templates.into_iter().flat_map(|t| t.fields()).collect();
         names.into_iter().collect()
@@ -129,7 +133,7 @@ impl Task {
                     provenance,
                 }))
             }
-            Maker::Conversation { .. } => self.conversation(record).map(Sample::Conversation),
+            Maker::Conversation(_) => self.conversation(record).map(Sample::Conversation),
         }
     }
 
@@ -139,14 +143,14 @@ impl Task {
     /// As [`RecordTemplate::render`]; [`Error::TaskTemplates`] for a task that
     /// makes documents.
     pub fn conversation(&self, record: &Record) -> Result<Conversation> {
-        let Maker::Conversation {
+        let Maker::Conversation(turn) = &self.0 else {
+            return Err(Error::TaskTemplates);
+        };
+        let Turn {
             system,
             prompt,
             answer,
-        } = &self.0
-        else {
-            return Err(Error::TaskTemplates);
-        };
+        } = turn.as_ref();
         let mut messages = Vec::with_capacity(3);
         if let Some(system) = system {
             messages.push(Message::new(Role::System, system.render(record)?));

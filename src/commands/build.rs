@@ -1,5 +1,7 @@
 //! `medtune build`: a recipe's data, or the plan of it.
 
+use std::path::Path;
+
 use anyhow::Result;
 use datasets::PlannedSource;
 use ledger::Manifest;
@@ -48,7 +50,7 @@ fn show_plan(plan: &Plan, json: bool) -> Result<Exit> {
         "source", "kind", "quota", "group", "records", "access", "files",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(sources.iter().map(|source| row(source)));
+    rows.extend(sources.iter().map(row));
     let mut text = format!("{}\n\n{}", plan.recipe().name, table(&rows));
     for group in &section.group {
         if let Some(quota) = group.quota {
@@ -73,7 +75,11 @@ fn show_plan(plan: &Plan, json: bool) -> Result<Exit> {
     }
     let missing: Vec<&PlannedSource> = sources.iter().filter(|s| !s.missing.is_empty()).collect();
     if !missing.is_empty() {
-        text.push_str(&format!("\nMissing, below {}\n", plan.data_root.display()));
+        let root = match plan.data_root.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => &plan.data_root,
+        };
+        text.push_str(&format!("\nMissing, below {}\n", root.display()));
     }
     for source in missing {
         text.push_str(&format!(

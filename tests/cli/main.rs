@@ -1,5 +1,6 @@
 //! The program from the outside: what it prints, and how it exits.
 
+mod data;
 mod errors;
 mod run;
 mod texts;

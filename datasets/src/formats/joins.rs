@@ -23,9 +23,9 @@ impl Tables {
     /// there is not.
     pub fn check(&self, source: &SourceSection) -> Result<()> {
         let problem = |table: &str, missing| Error::Tables {
-            source_name: source.name.clone(),
+            source_name: source.name.as_str().into(),
             format: self.format,
-            table: table.to_string(),
+            table: table.into(),
             missing,
             needed: self.needed,
             optional: self.optional,

@@ -174,7 +174,7 @@ fn unknown_role(
         format!("(a text of {} bytes)", role.len())
     };
     Error::Role {
-        at: record.site(),
+        at: Box::new(record.site()),
         message,
         role,
         known,
