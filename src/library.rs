@@ -26,26 +26,27 @@ pub fn kind_of(path: &Path) -> Kind {
     if in_eval { Kind::Task } else { Kind::Recipe }
 }
 
-/// Every recipe and task of a folder, sorted: the TOML files on top are recipes, those anywhere below `eval/` are
-/// tasks; other folders hold what recipes use.
+/// Every recipe and task of a folder, sorted: the TOML files on top and anywhere below `data/` are recipes, those
+/// below `eval/` are tasks; other folders hold what recipes use.
 pub fn on_disk(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    walk(
-        folder,
-        folder.file_name().is_some_and(|name| name == "eval"),
-        &mut found,
-    )
+    walk(folder, is_library(folder), &mut found)
     .with_context(|| format!("cannot list `{}`", folder.display()))?;
     found.sort();
     Ok(found)
 }
 
-fn walk(folder: &Path, in_eval: bool, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+/// Whether a folder holds nothing but recipes or tasks.
+fn is_library(folder: &Path) -> bool {
+    let name = folder.file_name();
+    name.is_some_and(|name| name == "eval" || name == "data")
+}
+
+fn walk(folder: &Path, inside: bool, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            let is_eval = path.file_name().is_some_and(|name| name == "eval");
-            if in_eval || is_eval {
+            if inside || is_library(&path) {
                 walk(&path, true, found)?;
             }
         } else if path.extension().is_some_and(|ending| ending == "toml") {
