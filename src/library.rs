@@ -31,7 +31,7 @@ pub fn kind_of(path: &Path) -> Kind {
 pub fn on_disk(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     walk(folder, is_library(folder), &mut found)
-    .with_context(|| format!("cannot list `{}`", folder.display()))?;
+        .with_context(|| format!("cannot list `{}`", folder.display()))?;
     found.sort();
     Ok(found)
 }
