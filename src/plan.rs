@@ -200,6 +200,7 @@ fn tasks(
     let folders = [
         folder.join("eval"),
         folder.join("../eval"),
+        folder.join("../../eval"),
         PathBuf::from("recipes/eval"),
     ];
     let tasks = entries.iter().map(|entry| {

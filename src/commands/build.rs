@@ -74,7 +74,14 @@ fn show_plan(plan: &Plan, json: bool) -> Result<Exit> {
         ));
     }
     let missing: Vec<&PlannedSource> = sources.iter().filter(|s| !s.missing.is_empty()).collect();
-    if !missing.is_empty() {
+    let tasks = plan
+        .decontaminate
+        .iter()
+        .filter_map(|planned| planned.tasks.first());
+    let compared: Vec<_> = tasks
+        .filter(|task| !plan.data_root.join(&task.source.path).exists())
+        .collect();
+    if !missing.is_empty() || !compared.is_empty() {
         let root = match plan.data_root.as_os_str().is_empty() {
             true => Path::new("."),
             false => &plan.data_root,
@@ -90,6 +97,12 @@ fn show_plan(plan: &Plan, json: bool) -> Result<Exit> {
         if let Some(obtain) = &source.obtain {
             text.push_str(&format!("    {obtain}\n"));
         }
+    }
+    for task in compared {
+        text.push_str(&format!(
+            "  compared with {}: {}\n",
+            task.name, task.source.path
+        ));
     }
     print(&text)?;
     Ok(Exit::Done)

@@ -36,6 +36,13 @@ impl Materials {
             let Some(task) = planned.tasks.first() else {
                 continue;
             };
+            if plan.build.allow_missing && !plan.data_root.join(&task.source.path).exists() {
+                note(&format!(
+                    "data   nothing is compared with {}: {} is missing",
+                    task.name, task.source.path
+                ));
+                continue;
+            }
             for item in task.items(&plan.data_root)? {
                 probes.push(Probe {
                     task: task.name.clone(),

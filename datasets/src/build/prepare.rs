@@ -45,6 +45,8 @@ pub(super) enum Unusable {
     Without(String),
     /// Its answer or text is empty.
     Empty,
+    /// It lacks a field of its format, or has a role that there is not.
+    Unfit,
 }
 
 /// A record as a sample.
@@ -124,7 +126,14 @@ impl<'a> Preparer<'a> {
         let phi = self.search(&mut record.fields);
         let mut sample = match (&self.task, self.format.sample) {
             (Some(task), _) => task.sample(&record)?,
-            (None, Some(sample)) => sample(&record)?,
+            (None, Some(sample)) => match sample(&record) {
+                Err(Error::Field { .. } | Error::Role { .. })
+                    if self.source.on_bad_record == OnBadRecord::Drop =>
+                {
+                    return Ok(Prepared::Dropped(Unusable::Unfit));
+                }
+                made => made?,
+            },
             (None, None) => unreachable!("checked in new"),
         };
         match check(&sample) {

@@ -165,29 +165,16 @@ pub(super) fn report(
         one.read = scanned.fates.len() as u64;
         one.expected_records = source.expected_records.filter(|&n| n != one.read);
         for fate in &scanned.fates {
-            let reason = match *fate {
-                Fate::NotSelected => {
-                    one.not_selected += 1;
-                    continue;
-                }
+            match *fate {
+                Fate::NotSelected => one.not_selected += 1,
                 Fate::Candidate(n) => {
                     one.over_quota += u64::from(chosen.choices[n as usize] == Choice::OverQuota);
-                    continue;
                 }
-                Fate::Unreadable => "unreadable".to_owned(),
-                Fate::Empty => "empty answer".to_owned(),
-                Fate::Without(field) => {
-                    let name = source
-                        .require
-                        .get(field as usize)
-                        .map_or("", String::as_str);
-                    format!("without {name}")
-                }
-                Fate::Duplicate { near: true, .. } => "near duplicate".to_owned(),
-                Fate::Duplicate { .. } => "exact duplicate".to_owned(),
-                Fate::Contaminated(_) => "evaluation item".to_owned(),
-            };
-            *one.dropped.entry(reason).or_insert(0) += 1;
+                _ => {}
+            }
+            if let Some(reason) = fate.reason(source) {
+                *one.dropped.entry(reason).or_insert(0) += 1;
+            }
         }
         let count = |(name, n): (&&str, &u64)| ((*name).to_owned(), *n);
         one.normalised = scanned.changes.iter().map(count).collect();

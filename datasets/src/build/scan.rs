@@ -28,12 +28,33 @@ pub(super) enum Fate {
     Without(u32),
     /// Its answer or text is empty.
     Empty,
+    /// It is not what its format's samples are made of.
+    Unfit,
     /// It is the same as an earlier candidate.
     Duplicate { of: u32, near: bool },
     /// It holds an evaluation item: the number in [`Scan::hits`].
     Contaminated(u32),
     /// It can be used: its number in [`Scan::candidates`].
     Candidate(u32),
+}
+
+impl Fate {
+    /// Why the record was left out, as `dropped.jsonl` and the reports say it.
+    pub(super) fn reason(self, source: &SourceSection) -> Option<String> {
+        Some(match self {
+            Fate::NotSelected | Fate::Candidate(_) => return None,
+            Fate::Unreadable => "unreadable".to_owned(),
+            Fate::Unfit => "not as its format says".to_owned(),
+            Fate::Empty => "empty answer".to_owned(),
+            Fate::Without(field) => {
+                let name = source.require.get(field as usize);
+                format!("without {}", name.map_or("", String::as_str))
+            }
+            Fate::Duplicate { near: true, .. } => "near duplicate".to_owned(),
+            Fate::Duplicate { .. } => "exact duplicate".to_owned(),
+            Fate::Contaminated(_) => "evaluation item".to_owned(),
+        })
+    }
 }
 
 /// A record that can be used.
@@ -271,6 +292,7 @@ impl<'a> Scanner<'a> {
             let ready = match preparer.prepare(record)? {
                 Prepared::NotSelected => return fate(Fate::NotSelected),
                 Prepared::Dropped(Unusable::Empty) => return fate(Fate::Empty),
+                Prepared::Dropped(Unusable::Unfit) => return fate(Fate::Unfit),
                 Prepared::Dropped(Unusable::Without(field)) => {
                     let position = source.require.iter().position(|name| *name == field);
                     return fate(Fate::Without(position.unwrap_or(0) as u32));

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::choose::{Choice, Chosen};
 use super::prepare::{Prepared, Preparer, Ready};
-use super::scan::{Fate, Hits, Scan, next_chunk};
+use super::scan::{Fate, Scan, next_chunk};
 use super::tokens::{Counter, Packs, SampleTokens};
 use super::{DROPPED_FILE, Side, TRAIN_FILE, VALIDATION_FILE};
 use crate::recipe::{DataSection, SourceSection};
@@ -207,31 +207,15 @@ impl<'a> Writer<'a> {
 
     fn list(&mut self, source: &SourceSection, id: &str, fate: Fate, scan: &Scan) -> Result<()> {
         let (mut of, mut items) = (None, None);
-        let reason = match fate {
-            Fate::Unreadable => "unreadable".to_owned(),
-            Fate::Empty => "empty answer".to_owned(),
-            Fate::Without(field) => {
-                let name = source
-                    .require
-                    .get(field as usize)
-                    .map_or("", String::as_str);
-                format!("without {name}")
-            }
-            Fate::Duplicate { of: keeper, near } => {
+        match fate {
+            Fate::Duplicate { of: keeper, .. } => {
                 of = self.keepers.get(&keeper).map(String::as_str);
-                if near {
-                    "near duplicate"
-                } else {
-                    "exact duplicate"
-                }
-                .to_owned()
             }
-            Fate::Contaminated(hits) => {
-                let Hits { items: found } = &scan.hits[hits as usize];
-                items = Some(found.as_slice());
-                "evaluation item".to_owned()
-            }
-            Fate::NotSelected | Fate::Candidate(_) => return Ok(()),
+            Fate::Contaminated(hits) => items = Some(scan.hits[hits as usize].items.as_slice()),
+            _ => {}
+        }
+        let Some(reason) = fate.reason(source) else {
+            return Ok(());
         };
         let line = Dropped {
             id,

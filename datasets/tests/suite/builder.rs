@@ -461,3 +461,31 @@ fn a_task_can_make_documents() {
     hint: prompt and answer make a conversation to tune on, document a text to pre-train on
     ");
 }
+
+#[test]
+fn a_bad_record_is_left_out_where_the_source_says_so() {
+    let chat = |from: &str| json!({"conversations": [{"from": "human", "value": text(1, 9)}, {"from": from, "value": text(2, 9)}]});
+    let lines = [
+        chat("gpt").to_string(),
+        chat("weather").to_string(),
+        "{\"conversations\": 3}".into(),
+        "{\"conversations\": [".into(),
+        json!({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": " "}]})
+            .to_string(),
+    ];
+    let root = folder([("chat.jsonl", lines.join("\n").as_bytes())]);
+    let source =
+        json!({"name": "c", "format": "sharegpt", "path": "chat.jsonl", "on_bad_record": "drop"});
+    let (built, out) = built(root.path(), json!({"source": [source]}));
+    assert_eq!(
+        (built.report.sources[0].read, built.report.total.train),
+        (5, 1)
+    );
+    let dropped = std::fs::read_to_string(out.path().join("dropped.jsonl")).unwrap();
+    assert_snapshot!(dropped, @r#"
+    {"id":"c/2","reason":"not as its format says"}
+    {"id":"c/3","reason":"not as its format says"}
+    {"id":"c at chat.jsonl:4","reason":"unreadable"}
+    {"id":"c/5","reason":"empty answer"}
+    "#);
+}
