@@ -40,7 +40,7 @@ pub struct BuiltSamples {
     pub validation: Samples,
 }
 
-/// Reads what [`build`] wrote.
+/// Reads what [`build`](super::build) wrote.
 ///
 /// # Errors
 /// A file that is missing or is not as it was written.
