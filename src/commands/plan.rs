@@ -122,6 +122,7 @@ fn shown(plan: &Plan, needed: &[Needed], sizes: Option<&TrainPlan>) -> String {
 fn needed(plan: &Plan) -> Vec<Needed> {
     let mut paths = Vec::new();
     match &plan.base {
+        Base::Path(_) if !plan.has_model() => {}
         Base::Path(path) => paths.push(path.clone()),
         Base::Random { config, .. } => paths.push(config.clone()),
     }

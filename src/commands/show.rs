@@ -111,6 +111,9 @@ fn samples(plan: &Plan, count: usize, json: bool) -> Result<Exit> {
         &materials.options(plan, &section),
     )?;
     let built = datasets::load_built(staged.path())?;
+    if !plan.has_model() {
+        return texts(&built.train, count, json);
+    }
     let tokenizer = finetune::Checkpoint::open(&plan.base)?.tokenizer;
     let chat = matches!(built.train, datasets::Samples::Conversations(_));
     let template = template_of(plan, &tokenizer, chat)?;
@@ -144,6 +147,41 @@ fn samples(plan: &Plan, count: usize, json: bool) -> Result<Exit> {
         counted(tokens.samples.len() as u64),
         counted(tokens.tokens()),
         counted(tokens.target_tokens())
+    ))?;
+    Ok(Exit::Done)
+}
+
+/// Samples as they are built, where no model says what tokens they have.
+fn texts(samples: &datasets::Samples, count: usize, json: bool) -> Result<Exit> {
+    let values: Vec<Value> = match samples {
+        datasets::Samples::Conversations(conversations) => {
+            let first = conversations.iter().take(count);
+            first.map(serde_json::to_value).collect::<Result<_, _>>()?
+        }
+        datasets::Samples::Documents(documents) => {
+            let first = documents.iter().take(count);
+            first.map(serde_json::to_value).collect::<Result<_, _>>()?
+        }
+    };
+    if json {
+        print_json(&Value::Array(values))?;
+        return Ok(Exit::Done);
+    }
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    for value in &values {
+        print(&format!("--- {}\n", word(&value["id"])))?;
+        for message in value["messages"].as_array().into_iter().flatten() {
+            print(&format!(
+                "[{}]\n{}\n",
+                word(&message["role"]),
+                word(&message["content"])
+            ))?;
+        }
+        print(&format!("{}\n", word(&value["text"])))?;
+    }
+    print(&format!(
+        "{} training samples; the recipe has no model, so what is learned is not marked\n",
+        counted(samples.len() as u64)
     ))?;
     Ok(Exit::Done)
 }

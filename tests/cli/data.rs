@@ -147,3 +147,39 @@ fn credentialed_text_is_shown_to_those_who_say_that_they_may() {
         assert_eq!(manifest["access"], "credentialed", "{stage}");
     }
 }
+
+#[test]
+fn a_recipe_that_only_builds_data_needs_no_model() {
+    let place = Place::new();
+    let recipe = "name = \"only\"\n\n[data]\n\n[[data.source]]\nname = \"questions\"\nformat = \"alpaca\"\npath = \"questions.jsonl\"\n";
+    place.write("only.toml", recipe.as_bytes());
+    place.medtune(&["build", "only.toml", "--out", "out"]).ok();
+    let said = place.medtune(&["show", "only.toml", "--sample", "1"]).ok();
+    insta::assert_snapshot!(said.stdout, @"
+    --- questions/1
+    [user]
+    Does number 0 help?
+    [assistant]
+    yes
+
+    8 training samples; the recipe has no model, so what is learned is not marked
+    ");
+    let said = place.medtune(&["plan", "only.toml"]).ok();
+    insta::assert_snapshot!(said.stdout, @"
+    only
+
+    Stages, into runs/only
+      data
+
+    Needs, with the data root .
+      here     questions.jsonl
+    ");
+    let trained = format!("{recipe}\n[train]\nmethod = \"full\"\n");
+    place.write("only.toml", trained.as_bytes());
+    insta::assert_snapshot!(place.medtune(&["train", "only.toml"]).failure(), @"
+    exit 2
+    error: the recipe has a problem
+    only.toml:1:1: [model] says neither `path` nor `init`
+      hint: name a Hugging Face folder or a GGUF file with model.path
+    ");
+}

@@ -9,9 +9,10 @@ const WIDTH: f64 = 900.0;
 const LABELS: f64 = 250.0;
 const NUMBERS: f64 = 150.0;
 const ROW: f64 = 24.0;
-/// Distinct for people with colour-blindness (Okabe and Ito).
-const COLOURS: [&str; 8] = [
+/// Distinct for people with colour-blindness: Okabe and Ito's, then four of Tol's.
+const COLOURS: [&str; 12] = [
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999",
+    "#882255", "#44AA99", "#332288", "#DDCC77",
 ];
 
 pub(super) fn picture(report: &BuildReport) -> String {

@@ -10,10 +10,10 @@
 //! BLUE's `dev.tsv` is part of the corpus's Train folder: the table `exclude`
 //! names such a file, and pairs whose id is in its first column are left out.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::joins::{Tables, read_column};
+use super::joins::{Tables, first_column};
 use super::{Format, spans};
 use crate::Result;
 use crate::files::SourceFile;
@@ -47,7 +47,7 @@ fn read(file: &SourceFile, source: &SourceSection, data_root: &Path) -> Result<R
     let Some(table) = TABLES.file(source, data_root, "exclude") else {
         return Ok(all);
     };
-    let excluded: HashSet<String> = read_column(&table, 0)?;
+    let excluded = first_column(&table)?;
     Ok(Box::new(all.filter(move |row| match row {
         Ok(row) => row.key.as_ref().is_none_or(|id| !excluded.contains(id)),
         Err(_) => true,

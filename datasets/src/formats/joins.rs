@@ -2,7 +2,9 @@
 //! `tables`.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use super::lines::Lines;
 use crate::files::SourceFile;
@@ -56,11 +58,28 @@ impl Tables {
     }
 }
 
-/// The values of one column of a TSV without quotes, its header among them.
-pub(crate) fn read_column(file: &SourceFile, column: usize) -> Result<HashSet<String>> {
+type Column = (PathBuf, SystemTime, Arc<HashSet<String>>);
+
+/// The values of the first column of a TSV without quotes, its header among them.
+///
+/// A folder's files are opened one by one and each asks for the same table, so
+/// the last one that was read is kept while it does not change.
+pub(crate) fn first_column(file: &SourceFile) -> Result<Arc<HashSet<String>>> {
+    static LAST: Mutex<Option<Column>> = Mutex::new(None);
+    let changed = std::fs::metadata(&file.path).and_then(|facts| facts.modified());
+    let changed = changed.map_err(Error::read(&file.path))?;
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((path, at, values)) = last.as_ref()
+        && (path, at) == (&file.path, &changed)
+    {
+        return Ok(values.clone());
+    }
     let value = |line: Result<(u64, String)>| {
         let (_, line) = line?;
-        Ok(line.split('\t').nth(column).unwrap_or_default().to_string())
+        Ok(line.split('\t').next().unwrap_or_default().to_string())
     };
-    Lines::open(file)?.map(value).collect()
+    let values: HashSet<String> = Lines::open(file)?.map(value).collect::<Result<_>>()?;
+    let values = Arc::new(values);
+    *last = Some((file.path.clone(), changed, values.clone()));
+    Ok(values)
 }
