@@ -156,6 +156,16 @@ impl Work<'_> {
         for source in built.report.sources.iter().filter(|source| source.missing) {
             note(&format!("data   {} is missing and left out", source.name));
         }
+        for source in &built.report.sources {
+            if let Some(expected) = source.expected_records {
+                note(&format!(
+                    "data   {}: {} records read; its publisher's files have {}",
+                    source.name,
+                    count(source.read),
+                    count(expected)
+                ));
+            }
+        }
         let details = serde_json::to_value(&built.report)?;
         let mut manifest = input.manifest(staged.path(), built.access, details)?;
         manifest.counts = built.counts;

@@ -489,3 +489,47 @@ fn a_bad_record_is_left_out_where_the_source_says_so() {
     {"id":"c/5","reason":"empty answer"}
     "#);
 }
+
+#[test]
+fn groups_are_mixed_by_tokens() {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/quickstart/base");
+    let tokenizer = datasets::Tokenizer::from_folder(&base).unwrap();
+    let template = datasets::Template::MeLlama { eos: String::new() };
+    let root = folder([
+        ("bio.jsonl", rows(0, 400).as_bytes()),
+        ("notes.jsonl", rows(1_000, 100).as_bytes()),
+        ("web.jsonl", rows(2_000, 200).as_bytes()),
+    ]);
+    let group = |name: &str, share: f64| json!({"name": name, "token_share": share});
+    let document = |name: &str| {
+        let task = json!({"document": "{{ question }} {{ answer }}"});
+        source(
+            name,
+            &format!("{name}.jsonl"),
+            json!({"group": name, "task": task}),
+        )
+    };
+    let section: DataSection = serde_json::from_value(json!({
+        "group": [group("bio", 15.0), group("notes", 1.0), group("web", 4.0)],
+        "source": [document("bio"), document("notes"), document("web")],
+    }))
+    .unwrap();
+    let options = BuildOptions {
+        counter: Some(datasets::Counter::new(&section, &tokenizer, &template)),
+        ..BuildOptions::default()
+    };
+    let out = tempfile::tempdir().unwrap();
+    let built = build(&section, root.path(), out.path(), &options).unwrap();
+    let tokens: Vec<f64> = built
+        .report
+        .sources
+        .iter()
+        .map(|s| s.tokens as f64)
+        .collect();
+    // The first group runs out first: all of it is taken.
+    assert_eq!(built.report.sources[0].train, 400);
+    for (tokens, share) in tokens.iter().zip([15.0, 1.0, 4.0]) {
+        let wanted = built.report.total.tokens as f64 * share / 20.0;
+        assert!((tokens - wanted).abs() < 150.0, "{tokens} of {wanted}");
+    }
+}
