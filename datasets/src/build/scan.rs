@@ -140,6 +140,7 @@ pub(super) struct Scanner<'a> {
 /// What a record came to, looked at alone.
 enum Judgement {
     Fate(Fate),
+    Unreadable(Box<Error>),
     Candidate(Box<Found>),
 }
 
@@ -219,6 +220,7 @@ impl<'a> Scanner<'a> {
             changes: BTreeMap::new(),
         };
         let mut blocked = Blocked::default();
+        let mut first_bad = None;
         let mut records = read_source(source, self.data_root)?;
         let mut chunk = next_chunk(&mut records);
         while !chunk.is_empty() {
@@ -231,6 +233,10 @@ impl<'a> Scanner<'a> {
             for judged in judged {
                 let fate = match judged? {
                     Judgement::Fate(fate) => fate,
+                    Judgement::Unreadable(error) => {
+                        first_bad.get_or_insert(error);
+                        Fate::Unreadable
+                    }
                     Judgement::Candidate(found) => {
                         if preparer.phi() == PhiPolicy::Block && !found.phi.is_empty() {
                             blocked.add(&found.ready_id, &found.phi);
@@ -251,11 +257,12 @@ impl<'a> Scanner<'a> {
         if blocked.records > 0 {
             self.blocked.push(blocked.error(source));
         }
-        let (read, unreadable) = (scanned.fates.len(), |f: &&Fate| **f == Fate::Unreadable);
-        if read == 0
-            || scanned.fates.iter().filter(unreadable).count() == read
-            || source.limit == Some(0)
-        {
+        let readable = scanned.fates.iter().any(|fate| *fate != Fate::Unreadable);
+        if let (false, Some(error)) = (readable, first_bad) {
+            // What is wrong with all of them is no bad record.
+            return Err(*error);
+        }
+        if !readable || source.limit == Some(0) {
             return Err(Error::NoRecords {
                 source_name: source.name.clone(),
                 path: source.path.clone(),
@@ -280,8 +287,8 @@ impl<'a> Scanner<'a> {
             let fate = |fate| Ok(Judgement::Fate(fate));
             let record = match record {
                 Ok(record) => record,
-                Err(_) if source.on_bad_record == OnBadRecord::Drop => {
-                    return fate(Fate::Unreadable);
+                Err(error) if source.on_bad_record == OnBadRecord::Drop => {
+                    return Ok(Judgement::Unreadable(Box::new(error)));
                 }
                 Err(error) => return Err(error),
             };

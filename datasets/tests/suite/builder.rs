@@ -533,3 +533,25 @@ fn groups_are_mixed_by_tokens() {
         assert!((tokens - wanted).abs() < 150.0, "{tokens} of {wanted}");
     }
 }
+
+#[test]
+fn a_source_of_bad_records_alone_says_what_is_wrong_with_them() {
+    let root = folder([("a.jsonl", b"[1]\n3\n".as_slice()), ("empty.jsonl", b"")]);
+    let drop = json!({"on_bad_record": "drop"});
+    let fails = |path: &str| {
+        let section = json!({"source": [source("a", path, drop.clone())]});
+        shown(
+            &build_in(root.path(), section, &BuildOptions::default())
+                .0
+                .unwrap_err(),
+        )
+    };
+    assert_snapshot!(fails("a.jsonl"), @r#"
+    a.jsonl:1 (record 1): expected a record (a JSON object), found a number
+    hint: a record is written as {"field": ...}
+    "#);
+    assert_snapshot!(fails("empty.jsonl"), @"
+    source a: no records in empty.jsonl
+    hint: check the path, the split and the limit
+    ");
+}
