@@ -43,6 +43,13 @@ pub struct DataSection {
     pub validation: Option<Vec<SourceSection>>,
 }
 
+impl DataSection {
+    /// Every source: those to train on, then those to measure on.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceSection> {
+        self.source.iter().chain(self.validation.iter().flatten())
+    }
+}
+
 impl Default for DataSection {
     fn default() -> Self {
         Self {

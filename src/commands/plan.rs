@@ -127,9 +127,7 @@ fn needed(plan: &Plan) -> Vec<Needed> {
         Base::Random { config, .. } => paths.push(config.clone()),
     }
     let section = plan.recipe().data.as_ref();
-    let sources = section
-        .into_iter()
-        .flat_map(|data| data.source.iter().chain(data.validation.iter().flatten()));
+    let sources = section.into_iter().flat_map(|data| data.sources());
     let tasks = plan.tasks.iter().map(|planned| &planned.tasks[0].source);
     let in_root = |source: &SourceSection| plan.data_root.join(&source.path);
     paths.extend(sources.chain(tasks).map(in_root));

@@ -98,10 +98,7 @@ fn samples(plan: &Plan, count: usize, json: bool) -> Result<Exit> {
     let section = plan.recipe().data.clone().unwrap_or_default();
     let name = format!("medtune-show-{}", std::process::id());
     let staged = StagedDir::create(&std::env::temp_dir().join(name))?;
-    let sources = section
-        .source
-        .iter()
-        .chain(section.validation.iter().flatten());
+    let sources = section.sources();
     credentials::require(&plan.out, plan.build.credentials, "show --sample", sources)?;
     let materials = Materials::open(plan)?;
     datasets::build(

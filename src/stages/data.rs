@@ -96,10 +96,7 @@ impl Materials {
 }
 
 fn makes_conversations(section: &DataSection) -> bool {
-    let sources = section
-        .source
-        .iter()
-        .chain(section.validation.iter().flatten());
+    let sources = section.sources();
     let mut tasks = sources.map(|source| match &source.task {
         Some(task) => task.document.is_none(),
         None => source.format.0.name != "text",
@@ -113,10 +110,7 @@ impl Work<'_> {
         let section = recipe.data.clone().unwrap_or_default();
         let data_root = &plan.data_root;
         if plan.build.parquet {
-            let sources = section
-                .source
-                .iter()
-                .chain(section.validation.iter().flatten());
+            let sources = section.sources();
             credentials::require(
                 &plan.out,
                 plan.build.credentials,

@@ -192,11 +192,7 @@ fn check(section: &DataSection) -> Result<()> {
         return Err(Error::Similarity { near });
     }
     let mut names = HashSet::new();
-    for source in section
-        .source
-        .iter()
-        .chain(section.validation.iter().flatten())
-    {
+    for source in section.sources() {
         if !names.insert(source.name.as_str()) {
             return Err(Error::SourceName {
                 name: source.name.clone(),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::scan::Fate;
 use crate::clean::phi::{self, PhiClass, Scanner};
 use crate::clean::{Changes, Normaliser};
 use crate::formats::Format;
@@ -30,23 +31,10 @@ pub(super) struct Preparer<'a> {
 
 /// What became of a record.
 pub(super) enum Prepared {
-    /// The source's `where` does not hold for it.
-    NotSelected,
-    /// It cannot be used.
-    Dropped(Unusable),
+    /// It is not used, for this reason.
+    Left(Fate),
     /// It is a sample.
     Ready(Box<Ready>),
-}
-
-/// Why a record cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unusable {
-    /// A field of `require` is absent or empty.
-    Without(String),
-    /// Its answer or text is empty.
-    Empty,
-    /// It lacks a field of its format, or has a role that there is not.
-    Unfit,
 }
 
 /// A record as a sample.
@@ -103,11 +91,11 @@ impl<'a> Preparer<'a> {
         if let Some(condition) = &self.condition
             && condition.render(&record)?.is_empty()
         {
-            return Ok(Prepared::NotSelected);
+            return Ok(Prepared::Left(Fate::NotSelected));
         }
-        let missing = |name: &&String| is_empty(record.fields.get(*name));
-        if let Some(name) = self.source.require.iter().find(missing) {
-            return Ok(Prepared::Dropped(Unusable::Without(name.clone())));
+        let missing = |name: &String| is_empty(record.fields.get(name));
+        if let Some(field) = self.source.require.iter().position(missing) {
+            return Ok(Prepared::Left(Fate::Without(field as u32)));
         }
         let mut changes = Changes::default();
         for_each_text(&mut record.fields, &mut |text| {
@@ -130,7 +118,7 @@ impl<'a> Preparer<'a> {
                 Err(Error::Field { .. } | Error::Role { .. })
                     if self.source.on_bad_record == OnBadRecord::Drop =>
                 {
-                    return Ok(Prepared::Dropped(Unusable::Unfit));
+                    return Ok(Prepared::Left(Fate::Unfit));
                 }
                 made => made?,
             },
@@ -140,7 +128,7 @@ impl<'a> Preparer<'a> {
             Err(Error::EmptyAnswer { .. } | Error::NoTarget { .. })
                 if self.source.on_bad_record == OnBadRecord::Drop =>
             {
-                return Ok(Prepared::Dropped(Unusable::Empty));
+                return Ok(Prepared::Left(Fate::Empty));
             }
             checked => checked?,
         }

@@ -203,10 +203,7 @@ pub(super) fn report(
         one.short_of = one.quota.unwrap_or(0);
         by_name.insert(&source.name, one);
     }
-    let order = section
-        .source
-        .iter()
-        .chain(section.validation.iter().flatten());
+    let order = section.sources();
     let sources: Vec<SourceReport> = order
         .filter_map(|s| by_name.remove(s.name.as_str()))
         .collect();

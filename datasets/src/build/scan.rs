@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::prepare::{Prepared, Preparer, Ready, Unusable};
+use super::prepare::{Prepared, Preparer, Ready};
 use super::tokens::Counter;
 use super::{BuildOptions, Side};
 use crate::clean::phi::PhiClass;
@@ -297,13 +297,7 @@ impl<'a> Scanner<'a> {
             }
             let row = (record.provenance.file.clone(), record.provenance.record);
             let ready = match preparer.prepare(record)? {
-                Prepared::NotSelected => return fate(Fate::NotSelected),
-                Prepared::Dropped(Unusable::Empty) => return fate(Fate::Empty),
-                Prepared::Dropped(Unusable::Unfit) => return fate(Fate::Unfit),
-                Prepared::Dropped(Unusable::Without(field)) => {
-                    let position = source.require.iter().position(|name| *name == field);
-                    return fate(Fate::Without(position.unwrap_or(0) as u32));
-                }
+                Prepared::Left(left) => return fate(left),
                 Prepared::Ready(ready) => *ready,
             };
             let Ready {
@@ -440,10 +434,7 @@ fn hits(index: &Contamination, probes: &[clean::Probe], text: &str) -> Option<Hi
 
 /// Whether another source reads the same path.
 pub(super) fn is_shared(section: &DataSection, source: &SourceSection) -> bool {
-    let sources = section
-        .source
-        .iter()
-        .chain(section.validation.iter().flatten());
+    let sources = section.sources();
     sources.filter(|other| other.path == source.path).count() > 1
 }
 

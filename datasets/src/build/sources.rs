@@ -57,13 +57,6 @@ pub struct PlannedSource {
     pub obtain: Option<String>,
 }
 
-fn all(section: &DataSection) -> impl Iterator<Item = &SourceSection> {
-    section
-        .source
-        .iter()
-        .chain(section.validation.iter().flatten())
-}
-
 /// The paths of a source that are not there.
 fn missing_paths(source: &SourceSection, data_root: &Path) -> Vec<String> {
     let paths = std::iter::once(&source.path).chain(source.tables.values());
@@ -85,7 +78,7 @@ pub(super) fn missing(section: &DataSection, data_root: &Path) -> Result<Vec<Mis
     }) {
         return Err(Error::read(data_root)(error));
     }
-    let missing = all(section).filter_map(|source| {
+    let missing = section.sources().filter_map(|source| {
         let paths = missing_paths(source, data_root);
         (!paths.is_empty()).then(|| Missing {
             source_name: source.name.clone(),
@@ -124,7 +117,7 @@ pub fn planned_sources(section: &DataSection, data_root: &Path) -> Result<Vec<Pl
             obtain: source.obtain.clone(),
         })
     };
-    all(section).map(planned).collect()
+    section.sources().map(planned).collect()
 }
 
 /// The files that a source reads, by name; an archive once, whatever it holds.
@@ -159,7 +152,7 @@ pub fn inputs(
     }
     let mut files = BTreeMap::new();
     let mut declared = BTreeMap::new();
-    for source in all(section) {
+    for source in section.sources() {
         if missing.iter().any(|m| m.source_name == source.name) {
             continue;
         }
