@@ -62,6 +62,26 @@ pub struct GroupSaved {
     x: Option<Tensor>,
     /// d(x) Aᵀ (T, r) of each member that trains an adapter.
     h: Vec<Option<Tensor>>,
+    /// Whether the input was there, and will be given back before the backward pass.
+    forgotten: bool,
+}
+
+impl GroupSaved {
+    /// Lets go of the input, which can be made again from something else that is kept.
+    pub fn forget_input(&mut self) {
+        self.forgotten = self.x.take().is_some();
+    }
+
+    /// Gives the input back, if it was there.
+    pub fn restore_input<E>(
+        &mut self,
+        again: impl FnOnce() -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<(), E> {
+        if std::mem::take(&mut self.forgotten) {
+            self.x = Some(again()?);
+        }
+        Ok(())
+    }
 }
 
 impl LinearGroup {
@@ -74,6 +94,7 @@ impl LinearGroup {
         let mut saved = GroupSaved {
             x: None,
             h: Vec::with_capacity(self.members.len()),
+            forgotten: false,
         };
         if self.members.iter().any(Member::needs_input) {
             saved.x = Some(x.clone());

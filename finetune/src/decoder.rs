@@ -9,7 +9,7 @@ use datasets::Batch;
 use kernels::{KvCache, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, TokenScore};
 
 use crate::config::DecoderConfig;
-use crate::layer::{Keys, Layer, LayerSaved, norm_backward};
+use crate::layer::{Keys, Layer, LayerSaved, NeededRows, norm_backward};
 use crate::recipe::Recompute;
 use crate::{Error, Result};
 
@@ -122,21 +122,27 @@ impl Decoder {
             step: dropout.step,
             rows: &run.row_ids,
         };
-        let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
-        let mut kept = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
-            let (y, saved) = layer.forward(&x, &run.segments, &run.rope, &pass)?;
-            kept.push(match self.recompute {
-                Recompute::None => Kept::Saved(Box::new(saved)),
-                Recompute::Full => Kept::Input(x),
-            });
-            x = y;
-        }
-
         let (rows, targets) = batch.rows_with_targets();
         if targets.is_empty() {
             return Err(Error::NoTargets);
         }
+        let (needed, rows) = NeededRows::of(&rows, &run.row_ids);
+        let forward = |index: usize, x: &Tensor| {
+            let needed = needed.as_ref().filter(|_| index + 1 == self.layers.len());
+            self.layers[index].forward(x, &run.segments, &run.rope, &pass, needed, self.recompute)
+        };
+        let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
+        let mut kept = Vec::with_capacity(self.layers.len());
+        for index in 0..self.layers.len() {
+            let (y, saved) = forward(index, &x)?;
+            kept.push(match self.recompute {
+                Recompute::Full => Kept::Input(x),
+                _ => Kept::Saved(Box::new(saved)),
+            });
+            x = y;
+        }
+
+        let rows_out = x.dim(0)?;
         let (h, norm_saved) = self.normed_rows(&x, &rows)?;
         drop(x);
         let want_dweight = self.head_param.is_some();
@@ -158,15 +164,17 @@ impl Decoder {
         }
         let dh = head.dx.expect("dx was asked for");
         let dx_rows = norm_backward(&self.norm, norm_saved, &dh, sink)?;
-        let mut dx = kernels::scatter_rows(&dx_rows, &rows, batch.input_ids.len())?;
+        let mut dx = kernels::scatter_rows(&dx_rows, &rows, rows_out)?;
+        drop((dh, dx_rows));
 
         for (i, (layer, kept)) in self.layers.iter().zip(kept).enumerate().rev() {
             let saved = match kept {
                 Kept::Saved(saved) => *saved,
-                Kept::Input(x) => layer.forward(&x, &run.segments, &run.rope, &pass)?.1,
+                Kept::Input(x) => forward(i, &x)?.1,
             };
             let need_dx = i > 0 || self.embedding.param.is_some();
-            match layer.backward(saved, dx, &run.rope, &pass, need_dx, sink)? {
+            let needed = needed.as_ref().filter(|_| i + 1 == self.layers.len());
+            match layer.backward(saved, dx, &run.rope, &pass, needed, need_dx, sink)? {
                 Some(below) => dx = below,
                 None => return Ok(loss),
             }
@@ -186,14 +194,16 @@ impl Decoder {
         if targets.is_empty() {
             return Err(Error::NoTargets);
         }
-        let x = self.hidden(batch)?;
+        let run = Forward::prepare(self, batch)?;
+        let (needed, rows) = NeededRows::of(&rows, &run.row_ids);
+        let x = self.hidden(batch, &run, needed.as_ref().map(NeededRows::rows))?;
         let (h, _) = self.normed_rows(&x, &rows)?;
         Ok(kernels::linear_token_scores(&h, &self.head, &targets)?)
     }
 
     /// Logits (T, V) of every position of a batch, in the accumulate dtype. For tests and small inputs.
     pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
-        let x = self.hidden(batch)?;
+        let x = self.hidden(batch, &Forward::prepare(self, batch)?, None)?;
         let (h, _) = kernels::rms_norm(&x, &self.norm.weight, self.config.rms_norm_eps)?;
         Ok(kernels::linear(&h, &self.head)?)
     }
@@ -215,12 +225,6 @@ impl Decoder {
             .flat_map(|(t, c)| (c.len()..c.len() + t.len()).map(|p| p as u32))
             .collect();
         let rope = RopeTable::new(&positions, &self.inv_freq, 1.0, self.compute)?;
-        let mut x = kernels::embedding(&self.embedding.matrix, &ids, self.compute)?;
-        for (i, layer) in self.layers.iter().enumerate() {
-            let mut of_layer: Vec<&mut KvCache> =
-                caches.iter_mut().map(|c| &mut c.layers[i]).collect();
-            x = layer.infer(&x, Keys::Caches(&mut of_layer, &lens), &rope)?;
-        }
         let mut end = 0;
         let last: Vec<usize> = lens
             .iter()
@@ -229,16 +233,23 @@ impl Decoder {
                 end - 1
             })
             .collect();
-        let (h, _) = self.normed_rows(&x, &last)?;
+        let mut x = kernels::embedding(&self.embedding.matrix, &ids, self.compute)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let mut of_layer: Vec<&mut KvCache> =
+                caches.iter_mut().map(|c| &mut c.layers[i]).collect();
+            let needed = (i + 1 == self.layers.len()).then_some(last.as_slice());
+            x = layer.infer(&x, Keys::Caches(&mut of_layer, &lens), &rope, needed)?;
+        }
+        let (h, _) = kernels::rms_norm(&x, &self.norm.weight, self.config.rms_norm_eps)?;
         Ok(kernels::linear(&h, &self.head)?)
     }
 
-    /// The last layer's output (T, D), before the final norm.
-    fn hidden(&self, batch: &Batch) -> Result<Tensor> {
-        let run = Forward::prepare(self, batch)?;
+    /// The last layer's output (T, D), or its `needed` rows, before the final norm.
+    fn hidden(&self, batch: &Batch, run: &Forward, needed: Option<&[usize]>) -> Result<Tensor> {
         let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
-        for layer in &self.layers {
-            x = layer.infer(&x, Keys::Segments(&run.segments), &run.rope)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let needed = needed.filter(|_| i + 1 == self.layers.len());
+            x = layer.infer(&x, Keys::Segments(&run.segments), &run.rope, needed)?;
         }
         Ok(x)
     }

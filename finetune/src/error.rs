@@ -94,6 +94,26 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A machine's file cannot be used.
+    #[error("machine {}: {problem}", path.display())]
+    Machine {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The training's plan needs more memory than there is.
+    #[error("this training needs {} of memory, of which {} is {largest_part}; {} is free", gib(*needed), gib(*largest_bytes), gib(*free))]
+    WontFit {
+        /// Bytes of the plan.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// The largest part of the plan.
+        largest_part: &'static str,
+        /// Its bytes.
+        largest_bytes: u64,
+    },
     /// Reading or writing failed.
     #[error("{}: {source}", path.display())]
     Io {
@@ -162,6 +182,10 @@ impl Error {
             Self::OtherRun { .. } => {
                 "to start anew, give another --out or remove the folder train/checkpoints; to go on, restore the settings".into()
             }
+            Self::Machine { .. } => "recipes/machines holds files to start from".into(),
+            Self::WontFit { .. } => {
+                "train.recompute = \"auto\", a smaller data.max_seq_len or micro_batch_size, or an adapter instead of every weight needs less; `medtune plan` shows the parts".into()
+            }
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 "free some disk space; the last checkpoint is intact".into()
             }
@@ -185,6 +209,10 @@ impl Error {
             _ => "remove this checkpoint folder; the run goes on from the one before it".into(),
         })
     }
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64)
 }
 
 fn list(ids: &[String]) -> String {

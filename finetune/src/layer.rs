@@ -3,12 +3,13 @@
 use adapters::{Builder, GradSink, LinearGroup, LinearSpec, Norm, Pass};
 use candle_core::Tensor;
 use kernels::{
-    AttentionSaved, AttentionShape, Direction, KvCache, RmsNormSaved, RopeTable, Segment,
+    AttentionSaved, AttentionShape, Direction, KvCache, RmsNormSaved, RopeTable, RowIds, Segment,
     SwigluSaved,
 };
 
 use crate::Result;
 use crate::config::DecoderConfig;
+use crate::recipe::Recompute;
 
 /// A layer's weights. Shapes in comments: T tokens, D model, H heads, K key/value heads, hd head width.
 pub(crate) struct Layer {
@@ -22,6 +23,60 @@ pub(crate) struct Layer {
     down: LinearGroup,
     eps: f64,
     shape: AttentionShape,
+}
+
+/// The rows of a batch that something above the last layer reads: those that predict a target. In that layer every row
+/// gives keys and values, but only these need the attention's projection, the residual and the MLP.
+pub(crate) struct NeededRows {
+    rows: Vec<usize>,
+    /// Rows of the whole batch.
+    total: usize,
+    row_ids: RowIds,
+}
+
+impl NeededRows {
+    /// Of the rows that are read, in any order and as often as they are; `None` where they are all rows. Answers also
+    /// where each read row lies among the needed ones.
+    pub(crate) fn of(read: &[usize], row_ids: &RowIds) -> (Option<Self>, Vec<usize>) {
+        let total = row_ids.position.len();
+        let mut place = vec![usize::MAX; total];
+        for row in read {
+            place[*row] = 0;
+        }
+        let rows: Vec<usize> = (0..total).filter(|row| place[*row] == 0).collect();
+        if rows.len() == total {
+            return (None, read.to_vec());
+        }
+        for (i, row) in rows.iter().enumerate() {
+            place[*row] = i;
+        }
+        let row_ids = RowIds {
+            sample: rows.iter().map(|row| row_ids.sample[*row]).collect(),
+            position: rows.iter().map(|row| row_ids.position[*row]).collect(),
+        };
+        let needed = Self {
+            rows,
+            total,
+            row_ids,
+        };
+        (Some(needed), read.iter().map(|row| place[*row]).collect())
+    }
+
+    pub(crate) fn rows(&self) -> &[usize] {
+        &self.rows
+    }
+
+    fn pass<'a>(&'a self, whole: &Pass<'a>) -> Pass<'a> {
+        Pass {
+            rows: &self.row_ids,
+            ..*whole
+        }
+    }
+
+    /// (T, D) of a gradient (R, D): zero in the other rows.
+    fn put_back(&self, gradient: &Tensor) -> Result<Tensor> {
+        Ok(kernels::scatter_rows(gradient, &self.rows, self.total)?)
+    }
 }
 
 /// What a layer's backward pass reads, in the order it was made.
@@ -100,31 +155,55 @@ impl Layer {
         })
     }
 
-    /// x (T, D) -> (T, D), keeping what [`Layer::backward`] needs.
+    /// x (T, D) -> (T, D), or (R, D) where only the `needed` rows go on, keeping what [`Layer::backward`] needs.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         segments: &[Segment],
         rope: &RopeTable,
         pass: &Pass,
+        needed: Option<&NeededRows>,
+        recompute: Recompute,
     ) -> Result<(Tensor, LayerSaved)> {
+        let lean = recompute == Recompute::Selective;
         let (h, input_norm) = kernels::rms_norm(x, &self.input_norm.weight, self.eps)?;
-        let (qkv, qkv_saved) = self.qkv.forward(&h, pass)?;
+        let (qkv, mut qkv_saved) = self.qkv.forward(&h, pass)?;
+        if lean {
+            qkv_saved.forget_input();
+        }
+        drop(h);
         let [q, k, v] = take(qkv);
         let (mut q, q_norm) = self.head_norm(q, &self.q_norm)?;
         let (mut k, k_norm) = self.head_norm(k, &self.k_norm)?;
         kernels::rope(&mut q, self.shape.heads, rope, Direction::Forward)?;
         kernels::rope(&mut k, self.shape.kv_heads, rope, Direction::Forward)?;
-        let (a, attention) = kernels::attention(&q, &k, &v, segments, &self.shape)?;
+        let (mut a, attention) = kernels::attention(&q, &k, &v, segments, &self.shape)?;
+        drop((q, k, v));
+        let pass = &needed.map_or(*pass, |rows| rows.pass(pass));
+        let mut x = x.clone();
+        if let Some(rows) = needed {
+            a = kernels::gather_rows(&a, &rows.rows)?;
+            x = kernels::gather_rows(&x, &rows.rows)?;
+        }
         let (o, o_saved) = self.o.forward(&a, pass)?;
+        drop(a);
         let [mut x1] = take(o);
-        kernels::add_assign(&mut x1, x)?;
+        kernels::add_assign(&mut x1, &x)?;
+        drop(x);
 
         let (h, post_norm) = kernels::rms_norm(&x1, &self.post_norm.weight, self.eps)?;
-        let (gate_up, gate_up_saved) = self.gate_up.forward(&h, pass)?;
+        let (gate_up, mut gate_up_saved) = self.gate_up.forward(&h, pass)?;
+        if lean {
+            gate_up_saved.forget_input();
+        }
+        drop(h);
         let [gate, up] = take(gate_up);
         let (m, swiglu) = kernels::swiglu(gate, up)?;
-        let (down, down_saved) = self.down.forward(&m, pass)?;
+        let (down, mut down_saved) = self.down.forward(&m, pass)?;
+        if lean {
+            down_saved.forget_input();
+        }
+        drop(m);
         let [mut x2] = take(down);
         kernels::add_assign(&mut x2, &x1)?;
         let saved = LayerSaved {
@@ -142,16 +221,21 @@ impl Layer {
         Ok((x2, saved))
     }
 
-    /// d(loss)/dx from d(loss)/dy; `None` where `need_dx` is false and nothing below is trained.
+    /// d(loss)/dx from d(loss)/dy; `None` where `need_dx` is false and nothing below is trained. `needed` is the forward
+    /// pass's.
     pub(crate) fn backward(
         &self,
-        saved: LayerSaved,
+        mut saved: LayerSaved,
         dy: Tensor,
         rope: &RopeTable,
         pass: &Pass,
+        needed_rows: Option<&NeededRows>,
         need_dx: bool,
         sink: &mut dyn GradSink,
     ) -> Result<Option<Tensor>> {
+        let whole_pass = pass;
+        let pass = &needed_rows.map_or(*pass, |rows| rows.pass(pass));
+        saved.down.restore_input(|| saved.swiglu.output())?;
         let dm =
             needed(
                 self.down
@@ -159,6 +243,7 @@ impl Layer {
             );
         let (dgate, dup) = kernels::swiglu_backward(saved.swiglu, &dm)?;
         drop(dm);
+        saved.gate_up.restore_input(|| saved.post_norm.output())?;
         let dh = needed(
             self.gate_up
                 .backward(saved.gate_up, &[dgate, dup], pass, true, sink)?,
@@ -171,6 +256,10 @@ impl Layer {
             self.o
                 .backward(saved.o, std::slice::from_ref(&dx1), pass, true, sink)?,
         );
+        let (da, dx1) = match needed_rows {
+            Some(rows) => (rows.put_back(&da)?, rows.put_back(&dx1)?),
+            None => (da, dx1),
+        };
         let (mut dq, mut dk, dv) = kernels::attention_backward(saved.attention, &da)?;
         drop(da);
         kernels::rope(&mut dq, self.shape.heads, rope, Direction::Backward)?;
@@ -179,9 +268,10 @@ impl Layer {
         let dk = self.head_norm_backward(dk, &self.k_norm, saved.k_norm, sink)?;
         // The input norm's own weight may be trained where nothing below is.
         let need_dh = need_dx || self.input_norm.param.is_some();
+        saved.qkv.restore_input(|| saved.input_norm.output())?;
         let Some(dh) = self
             .qkv
-            .backward(saved.qkv, &[dq, dk, dv], pass, need_dh, sink)?
+            .backward(saved.qkv, &[dq, dk, dv], whole_pass, need_dh, sink)?
         else {
             return Ok(None);
         };
@@ -190,22 +280,33 @@ impl Layer {
         Ok(Some(dx))
     }
 
-    /// The forward pass alone: nothing is kept, no dropout.
-    pub(crate) fn infer(&self, x: &Tensor, keys: Keys, rope: &RopeTable) -> Result<Tensor> {
+    /// The forward pass alone: nothing is kept, no dropout. Only the `needed` rows go on, where they are given.
+    pub(crate) fn infer(
+        &self,
+        x: &Tensor,
+        keys: Keys,
+        rope: &RopeTable,
+        needed: Option<&[usize]>,
+    ) -> Result<Tensor> {
         let (h, _) = kernels::rms_norm(x, &self.input_norm.weight, self.eps)?;
         let [q, k, v] = take(self.qkv.infer(&h)?);
         let (mut q, _) = self.head_norm(q, &self.q_norm)?;
         let (mut k, _) = self.head_norm(k, &self.k_norm)?;
         kernels::rope(&mut q, self.shape.heads, rope, Direction::Forward)?;
         kernels::rope(&mut k, self.shape.kv_heads, rope, Direction::Forward)?;
-        let a = match keys {
+        let mut a = match keys {
             Keys::Segments(segments) => kernels::attention(&q, &k, &v, segments, &self.shape)?.0,
             Keys::Caches(caches, lens) => {
                 kernels::attention_cached(&q, &k, &v, caches, lens, &self.shape)?
             }
         };
+        let mut x = x.clone();
+        if let Some(rows) = needed {
+            a = kernels::gather_rows(&a, rows)?;
+            x = kernels::gather_rows(&x, rows)?;
+        }
         let [mut x1] = take(self.o.infer(&a)?);
-        kernels::add_assign(&mut x1, x)?;
+        kernels::add_assign(&mut x1, &x)?;
         let (h, _) = kernels::rms_norm(&x1, &self.post_norm.weight, self.eps)?;
         let [gate, up] = take(self.gate_up.infer(&h)?);
         let (m, _) = kernels::swiglu(gate, up)?;

@@ -38,7 +38,10 @@ pub use generate::{Ending, argmax, sample};
 pub use load::{Base, Checkpoint, Model, tensor_specs};
 pub use memory::{keep_freed_memory, peak_memory_bytes};
 pub use optimizer::{Gradients, Optimizer};
-pub use plan::{MemoryPart, PlanInput, TrainPlan, flops_per_token, plan};
+pub use plan::{
+    BatchShape, DeviceKind, DeviceSpec, MemoryPart, PlanInput, StoredWeights, TrainPlan,
+    available_bytes, flops_per_token, measured_gflops, plan, resolve, weight_bytes,
+};
 pub use proof::{LogitProof, compare_logits};
 pub use schedule::{learning_rate, warmup_steps};
 pub use step_log::StepReport;

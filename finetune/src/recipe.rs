@@ -1,7 +1,11 @@
 //! The `[train]` table of a recipe.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 /// How the model is trained. Every key has the name and meaning it has in transformers and PEFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,8 +25,8 @@ pub struct TrainSection {
     pub warmup_ratio: f64,
     /// Where a cosine or linear schedule ends, as a share of `learning_rate`.
     pub min_lr_ratio: f64,
-    /// Packs (or samples, without packing) that go through the model at once.
-    pub micro_batch_size: usize,
+    /// Packs (or samples, without packing) that go through the model at once; `"auto"`: as many of a step's `gradient_accumulation_steps` as memory allows.
+    pub micro_batch_size: MicroBatchSize,
     /// Micro-batches an optimizer step adds up.
     pub gradient_accumulation_steps: usize,
     /// Decoupled weight decay; norm weights and biases are never decayed.
@@ -35,7 +39,7 @@ pub struct TrainSection {
     pub adam_epsilon: f64,
     /// Gradients are scaled down to this global norm; 0 turns clipping off.
     pub max_grad_norm: f64,
-    /// What the backward pass keeps: `"none"` keeps everything, `"full"` keeps each layer's input and computes the rest again.
+    /// What the backward pass computes again: `"none"`, `"selective"` (norms and MLP products), `"full"` (all but each layer's input), `"auto"` (the first that fits).
     pub recompute: Recompute,
     /// Steps between evaluations of the held-out loss; 0 evaluates at the end only.
     pub eval_steps: u64,
@@ -55,7 +59,7 @@ impl Default for TrainSection {
             schedule: Schedule::Cosine,
             warmup_ratio: 0.03,
             min_lr_ratio: 0.0,
-            micro_batch_size: 1,
+            micro_batch_size: MicroBatchSize::Packs(1),
             gradient_accumulation_steps: 1,
             weight_decay: 0.0,
             adam_beta1: 0.9,
@@ -98,11 +102,71 @@ pub enum Schedule {
 pub enum Recompute {
     /// Everything: fastest, most memory.
     None,
+    /// Everything but what cheap operations make again: the norms' outputs and the MLP's product.
+    Selective,
     /// Each layer's input: a third more arithmetic, least memory.
     Full,
+    /// The first of these whose plan fits the device.
+    Auto,
+}
+
+/// How many packs go through the model at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MicroBatchSize {
+    /// As many as fit, of those that an optimizer step reads.
+    Auto,
+    /// This many.
+    Packs(usize),
+}
+
+impl MicroBatchSize {
+    /// The number; 1 for what is not resolved.
+    pub fn packs(self) -> usize {
+        match self {
+            Self::Auto => 1,
+            Self::Packs(n) => n,
+        }
+    }
+}
+
+impl Serialize for MicroBatchSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Packs(n) => n.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MicroBatchSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(word) if word == "auto" => Ok(Self::Auto),
+            Value::Number(n) if n.is_u64() => Ok(Self::Packs(n.as_u64().unwrap_or(0) as usize)),
+            _ => Err(D::Error::custom("expected a whole number or \"auto\"")),
+        }
+    }
+}
+
+impl JsonSchema for MicroBatchSize {
+    fn schema_name() -> Cow<'static, str> {
+        "MicroBatchSize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "a number of packs, or \"auto\"",
+            "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "enum": ["auto"]}],
+        })
+    }
 }
 
 impl TrainSection {
+    /// Packs an optimizer step reads.
+    pub fn packs_a_step(&self) -> usize {
+        self.micro_batch_size.packs() * self.gradient_accumulation_steps
+    }
+
     /// Problems that types cannot rule out, as `(key, what is wrong)`.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -113,7 +177,7 @@ impl TrainSection {
         };
         let at_least_one = "must be at least 1".to_owned();
         hold(
-            self.micro_batch_size > 0,
+            self.micro_batch_size != MicroBatchSize::Packs(0),
             "micro_batch_size",
             at_least_one.clone(),
         );

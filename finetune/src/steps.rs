@@ -3,6 +3,7 @@
 use datasets::random::shuffled;
 use datasets::{Pack, Tokenized};
 
+use crate::plan::BatchShape;
 use crate::recipe::TrainSection;
 use crate::{Error, Result};
 
@@ -23,7 +24,20 @@ pub struct Steps<'a> {
     micro_batch_size: usize,
     packs_a_step: usize,
     total: u64,
+    largest: Largest,
 }
+
+/// The micro-batch that takes most memory.
+#[derive(Debug, Clone, Copy, Default)]
+struct Largest {
+    /// The most tokens and the most targets of any, which need not be of the same one.
+    shape: BatchShape,
+    /// Where the one with most tokens is: epoch and number in it.
+    at: (u64, usize),
+}
+
+/// Epochs that are looked through for the largest micro-batch: packing differs a little between them.
+const EPOCHS_LOOKED_AT: u64 = 8;
 
 impl<'a> Steps<'a> {
     /// Plans a training; errors where a sample is longer than a pack.
@@ -39,9 +53,10 @@ impl<'a> Steps<'a> {
             max_seq_len,
             packing,
             seed,
-            micro_batch_size: settings.micro_batch_size,
-            packs_a_step: settings.micro_batch_size * settings.gradient_accumulation_steps,
+            micro_batch_size: settings.micro_batch_size.packs(),
+            packs_a_step: settings.packs_a_step(),
             total: 0,
+            largest: Largest::default(),
         };
         if let Some(longest) = samples.iter().max_by_key(|s| s.input_ids.len())
             && longest.input_ids.len() > max_seq_len
@@ -53,21 +68,43 @@ impl<'a> Steps<'a> {
             });
         }
         steps.total = match settings.max_steps {
-            Some(n) => n,
+            Some(n) => {
+                let mut seen = 0;
+                for epoch in 0..EPOCHS_LOOKED_AT {
+                    if seen >= n || samples.is_empty() {
+                        break;
+                    }
+                    seen += steps.look_through(epoch);
+                }
+                n
+            }
             None => {
                 let whole = settings.epochs.floor() as u64;
                 let mut total = 0;
                 for epoch in 0..whole {
-                    total += steps.steps_in(epoch);
+                    total += steps.look_through(epoch);
                 }
                 let part = settings.epochs - whole as f64;
                 if part > 0.0 {
-                    total += (steps.steps_in(whole) as f64 * part).ceil() as u64;
+                    total += (steps.look_through(whole) as f64 * part).ceil() as u64;
                 }
                 total
             }
         };
         Ok(steps)
+    }
+
+    /// The most tokens and the most targets of any micro-batch.
+    pub fn largest(&self) -> BatchShape {
+        self.largest.shape
+    }
+
+    /// The micro-batch with most tokens.
+    pub fn largest_micro_batch(&self) -> Vec<Pack> {
+        let (epoch, number) = self.largest.at;
+        let packs = self.packs(epoch);
+        let packs = packs.chunks(self.micro_batch_size).nth(number);
+        packs.map(<[Pack]>::to_vec).unwrap_or_default()
     }
 
     /// Optimizer steps in all.
@@ -114,8 +151,21 @@ impl<'a> Steps<'a> {
             .collect()
     }
 
-    fn steps_in(&self, epoch: u64) -> u64 {
-        self.packs(epoch).len().div_ceil(self.packs_a_step) as u64
+    /// Counts an epoch's steps, and remembers its largest micro-batch.
+    fn look_through(&mut self, epoch: u64) -> u64 {
+        let packs = self.packs(epoch);
+        for (number, packs) in packs.chunks(self.micro_batch_size).enumerate() {
+            let tokens = packs.iter().map(Pack::len).sum();
+            let shape = &mut self.largest.shape;
+            if tokens > shape.tokens {
+                shape.tokens = tokens;
+                self.largest.at = (epoch, number);
+            }
+            shape.targets = shape
+                .targets
+                .max(packs.iter().map(Pack::target_tokens).sum());
+        }
+        packs.len().div_ceil(self.packs_a_step) as u64
     }
 
     /// Packs of one epoch. Which samples share a pack changes from epoch to epoch; a pack's place is shuffled too,

@@ -8,7 +8,7 @@ use adapters::{Builder, LoraConfig, Method, Weights};
 use candle_core::DType;
 use datasets::Tokenized;
 use finetune::models::decoder_config;
-use finetune::recipe::TrainSection;
+use finetune::recipe::{MicroBatchSize, TrainSection};
 use finetune::{Decoder, TrainJob, TrainOutcome, tensor_specs, train};
 use serde_json::json;
 
@@ -16,7 +16,7 @@ fn settings() -> TrainSection {
     TrainSection {
         epochs: 2.5,
         learning_rate: 1e-2,
-        micro_batch_size: 2,
+        micro_batch_size: MicroBatchSize::Packs(2),
         gradient_accumulation_steps: 2,
         weight_decay: 0.1,
         save_steps: 3,

@@ -11,6 +11,7 @@
 
 mod access;
 mod adamw;
+mod arena;
 mod attention;
 mod bytes;
 mod cross_entropy;
@@ -31,6 +32,7 @@ mod swiglu;
 
 pub use access::{narrow, widen};
 pub use adamw::{AdamW, adamw_step};
+pub use arena::{Arena, ArenaUse, Reservation};
 pub use attention::{
     AttentionSaved, AttentionShape, KvCache, Segment, attention, attention_backward,
     attention_cached,

@@ -26,6 +26,17 @@ impl RmsNormSaved {
     pub fn size_bytes(&self) -> usize {
         self.reciprocal.elem_count() * self.reciprocal.dtype().size_in_bytes()
     }
+
+    /// y again, the same bits, for what did not keep it.
+    pub fn output(&self) -> Result<Tensor> {
+        const OP: &str = "rms_norm";
+        let d = width(OP, &self.x, &self.weight)?;
+        with_stored!(OP, self.x.dtype(), S => {
+            let (x, w) = (read::<S>(OP, &self.x)?, read::<<S as Stored>::Acc>(OP, &self.weight)?);
+            let reciprocal = read::<<S as Stored>::Acc>(OP, &self.reciprocal)?;
+            access::tensor(again::<S>(&x, &w, &reciprocal, d), self.x.shape())
+        })
+    }
 }
 
 /// Rows a task takes; fixed, as the weight's gradient is summed task by task.
@@ -109,10 +120,30 @@ fn forward_row<S: Stored>(y: &mut [S], x: &[S], w: &[S::Acc], eps: S::Acc) -> S:
         |sum: S::Acc, x| x.widen().fma(x.widen(), sum),
     );
     let r = S::Acc::ONE / (squares / S::Acc::of(x.len() as f64) + eps).sqrt();
+    scale_row(y, x, w, r);
+    r
+}
+
+#[inline(always)]
+fn scale_row<S: Stored>(y: &mut [S], x: &[S], w: &[S::Acc], r: S::Acc) {
     for i in 0..y.len().min(x.len()).min(w.len()) {
         y[i] = S::narrow(x[i].widen() * r * w[i]);
     }
-    r
+}
+
+/// [`forward`]'s y, where the reciprocals are known.
+fn again<S: Stored>(x: &[S], w: &[S::Acc], reciprocal: &[S::Acc], d: usize) -> Vec<S> {
+    let mut y = vec![S::zero(); x.len()];
+    let tasks = y.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
+    tasks
+        .zip(reciprocal.par_chunks(ROWS))
+        .for_each(|((y, x), r)| {
+            let rows = y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(r);
+            for ((y, x), r) in rows {
+                wide!(scale_row(y, x, w, *r));
+            }
+        });
+    y
 }
 
 fn backward<S: Stored>(

@@ -23,6 +23,11 @@ impl SwigluSaved {
     pub fn size_bytes(&self) -> usize {
         2 * self.gate.elem_count() * self.gate.dtype().size_in_bytes()
     }
+
+    /// y again, the same bits, for what did not keep it.
+    pub fn output(&self) -> Result<Tensor> {
+        output(&self.gate, &self.up)
+    }
 }
 
 /// y, in the type of the two inputs.
@@ -37,11 +42,16 @@ pub fn swiglu(gate: Tensor, up: Tensor) -> Result<(Tensor, SwigluSaved)> {
         });
     }
     let (gate, up) = (dense(OP, &gate)?, dense(OP, &up)?);
-    let y = with_stored!(OP, gate.dtype(), S => {
-        let y = forward::<S>(&read(OP, &gate)?, &read(OP, &up)?);
-        access::tensor(y, gate.shape())
-    })?;
+    let y = output(&gate, &up)?;
     Ok((y, SwigluSaved { gate, up }))
+}
+
+fn output(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    const OP: &str = "swiglu";
+    with_stored!(OP, gate.dtype(), S => {
+        let y = forward::<S>(&read(OP, gate)?, &read(OP, up)?);
+        access::tensor(y, gate.shape())
+    })
 }
 
 fn forward<S: Stored>(gate: &[S], up: &[S]) -> Vec<S> {

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use adapters::recipe::{AdapterSection, ComputeDtype};
-use adapters::{LoraConfig, Method};
+use adapters::LoraConfig;
+use adapters::recipe::AdapterSection;
 use anyhow::Result;
 use datasets::recipe::SourceSection;
 use finetune::recipe::TrainMethod;
-use finetune::{Base, Checkpoint, PlanInput, TrainPlan};
+use finetune::{Base, BatchShape, Checkpoint, PlanInput, StoredWeights, TrainPlan};
 use serde_json::{Value, json};
 
 use crate::args::StageArgs;
@@ -151,34 +151,24 @@ fn sizes(plan: &Plan) -> Result<Option<TrainPlan>> {
         return Ok(None);
     }
     let checkpoint = Checkpoint::open(&plan.base)?;
-    let method = match (&recipe.adapter, settings.method) {
-        (Some(AdapterSection::Lora(lora)), TrainMethod::Adapter) => {
-            Method::Lora(LoraConfig::from(lora))
-        }
-        _ => Method::Full,
+    let adapter = match (&recipe.adapter, settings.method) {
+        (Some(AdapterSection::Lora(lora)), TrainMethod::Adapter) => Some(LoraConfig::from(lora)),
+        _ => None,
     };
-    let trained = match method {
-        Method::Full => checkpoint.config.parameter_count(),
-        method => {
-            let (_, parameters) =
-                checkpoint.decoder(recipe.model.dtype.into(), method, None, recipe.seed)?;
-            parameters
-                .0
-                .iter()
-                .map(|parameter| parameter.value.elem_count() as u64)
-                .sum()
-        }
-    };
+    let tokens = data.max_seq_len * settings.micro_batch_size.packs();
+    let compute = recipe.model.dtype.into();
     Ok(Some(finetune::plan(&PlanInput {
         config: &checkpoint.config,
         settings,
-        weight_bytes: weight_bytes(&checkpoint)?,
-        trained,
-        max_seq_len: data.max_seq_len,
-        activation_bytes: match recipe.model.dtype {
-            ComputeDtype::F32 => 4,
-            ComputeDtype::Bf16 => 2,
-            ComputeDtype::F64 => 8,
+        adapter: adapter.as_ref(),
+        compute,
+        weights: StoredWeights {
+            bytes: weight_bytes(&checkpoint)?,
+            computed_in_place: false,
+        },
+        batch: BatchShape {
+            tokens,
+            targets: tokens,
         },
     })))
 }

@@ -62,7 +62,7 @@ fn logits_agree_within_1e_4() {
 #[test]
 fn loss_and_every_lora_gradient_agree() {
     for a in architectures() {
-        for recompute in [Recompute::None, Recompute::Full] {
+        for recompute in [Recompute::None, Recompute::Selective, Recompute::Full] {
             let (mut decoder, parameters) = a.lora();
             decoder.set_recompute(recompute);
             let batch = a.batch("");

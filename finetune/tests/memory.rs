@@ -1,0 +1,240 @@
+//! The memory that a step really takes is what its plan says, within 5 %.
+
+use adapters::{Builder, LoraConfig, Method, TargetModules, Weights};
+use candle_core::DType;
+use datasets::{Batch, Pack, Tokenized};
+use finetune::models::decoder_config;
+use finetune::recipe::{Recompute, TrainSection};
+use finetune::{
+    BatchShape, Decoder, DropoutState, Gradients, PlanInput, StoredWeights, plan, tensor_specs,
+};
+use kernels::Arena;
+use serde_json::{Value, json};
+
+#[global_allocator]
+static ALLOCATOR: Arena = Arena;
+
+struct Case {
+    name: &'static str,
+    /// Rank and dropout; `None`: every weight is trained.
+    adapter: Option<(usize, f64)>,
+    compute: DType,
+    stored: &'static str,
+    recompute: Recompute,
+    /// Tokens a sample, samples a batch, share of a sample that is a prompt.
+    samples: (usize, usize, usize),
+    config: fn() -> Value,
+}
+
+/// GQA, tied.
+fn small() -> Value {
+    json!({
+        "model_type": "llama", "vocab_size": 3001, "hidden_size": 192, "intermediate_size": 520,
+        "num_hidden_layers": 6, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32,
+        "tie_word_embeddings": true, "max_position_embeddings": 4096
+    })
+}
+
+/// Deep and narrow, untied, with norms on q and k.
+fn qwen3() -> Value {
+    json!({
+        "model_type": "qwen3", "vocab_size": 1201, "hidden_size": 160, "intermediate_size": 400,
+        "num_hidden_layers": 9, "num_attention_heads": 5, "num_key_value_heads": 5, "head_dim": 48,
+        "tie_word_embeddings": false, "max_position_embeddings": 4096
+    })
+}
+
+/// A wide head: the logits are the largest part.
+fn wide_head() -> Value {
+    json!({
+        "model_type": "mistral", "vocab_size": 32003, "hidden_size": 128, "intermediate_size": 352,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "tie_word_embeddings": true, "max_position_embeddings": 4096, "sliding_window": 512
+    })
+}
+
+const LORA: Case = Case {
+    name: "LoRA",
+    adapter: Some((24, 0.0)),
+    compute: DType::F32,
+    stored: "float32",
+    recompute: Recompute::None,
+    samples: (255, 4, 85),
+    config: small,
+};
+
+const CASES: &[Case] = &[
+    LORA,
+    Case {
+        name: "LoRA, dropout, one long sample",
+        adapter: Some((16, 0.1)),
+        samples: (1024, 1, 1),
+        ..LORA
+    },
+    Case {
+        name: "LoRA, bf16",
+        compute: DType::BF16,
+        stored: "bfloat16",
+        ..LORA
+    },
+    Case {
+        name: "LoRA, f32 over bf16 weights",
+        stored: "bfloat16",
+        ..LORA
+    },
+    Case {
+        name: "LoRA, selective",
+        recompute: Recompute::Selective,
+        ..LORA
+    },
+    Case {
+        name: "LoRA, full recompute",
+        recompute: Recompute::Full,
+        ..LORA
+    },
+    Case {
+        name: "LoRA, bf16, full recompute",
+        compute: DType::BF16,
+        stored: "bfloat16",
+        recompute: Recompute::Full,
+        ..LORA
+    },
+    Case {
+        name: "LoRA, short targets",
+        samples: (255, 4, 230),
+        ..LORA
+    },
+    Case {
+        name: "full",
+        adapter: None,
+        ..LORA
+    },
+    Case {
+        name: "full, recompute",
+        adapter: None,
+        recompute: Recompute::Full,
+        ..LORA
+    },
+    Case {
+        name: "full, selective, bf16",
+        adapter: None,
+        compute: DType::BF16,
+        recompute: Recompute::Selective,
+        ..LORA
+    },
+    Case {
+        name: "LoRA, Qwen3",
+        config: qwen3,
+        ..LORA
+    },
+    Case {
+        name: "full, Qwen3",
+        adapter: None,
+        config: qwen3,
+        ..LORA
+    },
+    Case {
+        name: "LoRA, wide head",
+        config: wide_head,
+        ..LORA
+    },
+    Case {
+        name: "full, wide head",
+        adapter: None,
+        config: wide_head,
+        ..LORA
+    },
+];
+
+fn batch((tokens, samples, prompt): (usize, usize, usize)) -> Batch {
+    let packs: Vec<Pack> = (0..samples)
+        .map(|sample| {
+            Pack::single(&Tokenized {
+                id: format!("s{sample}"),
+                sample: sample as u64,
+                input_ids: (0..tokens)
+                    .map(|t| ((sample * 31 + t * 7) % 1201) as u32)
+                    .collect(),
+                loss_mask: (0..tokens).map(|t| t >= prompt).collect(),
+            })
+        })
+        .collect();
+    Batch::from_packs(&packs)
+}
+
+/// Planned and actual peak of one step's backward pass with its gradients.
+fn measure(case: &Case) -> (u64, u64) {
+    let mut json = (case.config)();
+    json["dtype"] = case.stored.into();
+    let config = decoder_config(&json).unwrap();
+    let lora = case.adapter.map(|(rank, dropout)| LoraConfig {
+        rank,
+        alpha: 11.0,
+        dropout,
+        target_modules: TargetModules::AllLinear,
+        use_rslora: false,
+    });
+    let weights = Weights::random(json, tensor_specs(&config, 0.05), 5);
+    let method = lora.clone().map_or(Method::Full, Method::Lora);
+    let mut builder = Builder::new(&weights, case.compute, method, 9);
+    let mut decoder = Decoder::build(&mut builder, config.clone(), case.compute).unwrap();
+    decoder.set_recompute(case.recompute);
+    let parameters = builder.finish().unwrap();
+    let batch = batch(case.samples);
+    let settings = TrainSection {
+        recompute: case.recompute,
+        ..Default::default()
+    };
+    let plan = plan(&PlanInput {
+        config: &config,
+        settings: &settings,
+        adapter: lora.as_ref(),
+        compute: case.compute,
+        weights: StoredWeights {
+            bytes: 0,
+            computed_in_place: case.stored == "float32",
+        },
+        batch: BatchShape {
+            tokens: batch.len(),
+            targets: batch.target_tokens(),
+        },
+    });
+    let moments = plan
+        .memory
+        .iter()
+        .find(|part| part.part == "AdamW moments")
+        .unwrap();
+    let planned = plan.arena_bytes - moments.bytes;
+
+    let arena = Arena::reserve(1 << 30).expect("this program allocates through it");
+    let mut gradients = Gradients::new(&parameters);
+    let dropout = DropoutState { seed: 1, step: 0 };
+    decoder
+        .loss_and_gradients(&batch, dropout, 1.0, &mut gradients)
+        .unwrap();
+    let used = Arena::used();
+    assert_eq!(used.missed, 0);
+    drop(gradients);
+    drop(arena);
+    println!(
+        "{:32} planned {:7.2} MiB, took {:7.2} ({:+.1} %), touched {:7.2}",
+        case.name,
+        planned as f64 / 1048576.0,
+        used.peak as f64 / 1048576.0,
+        100.0 * (planned as f64 / used.peak as f64 - 1.0),
+        used.touched as f64 / 1048576.0,
+    );
+    (planned, used.peak as u64)
+}
+
+#[test]
+fn a_step_takes_what_was_planned() {
+    let mut wrong = Vec::new();
+    for case in CASES {
+        let (planned, actual) = measure(case);
+        if planned.abs_diff(actual) * 20 > actual {
+            wrong.push(case.name);
+        }
+    }
+    assert!(wrong.is_empty(), "off by more than 5 %: {wrong:?}");
+}
