@@ -73,12 +73,13 @@ fn commit(root: &Path) -> Option<String> {
     line.get(..7).map(str::to_owned)
 }
 
-/// The recipes on top and below `data/`, and the evaluation tasks below `eval/`; other folders hold what recipes use.
+/// The recipes on top and below `data/` and `supervised/`, the evaluation tasks below `eval/` and the machines below `machines/`; other
+/// folders hold what recipes use.
 fn tomls(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<(String, PathBuf)>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.path().is_dir() {
-            if depth > 0 || name == "eval" || name == "data" {
+            if depth > 0 || ["eval", "data", "machines", "supervised"].contains(&name.as_str()) {
                 tomls(&entry.path(), &format!("{prefix}{name}/"), depth + 1, files);
             }
         } else if name.ends_with(".toml") {

@@ -79,8 +79,11 @@ Examples:
   medtune chat MODEL --prompt 'What is aspirin for?'")]
     Chat(ChatArgs),
     /// Says what a recipe would do: stages, files, sizes; runs nothing
-    #[command(after_help = "Example:\n  medtune plan recipes/smollm2-pubmedqa.toml")]
-    Plan(StageArgs),
+    #[command(after_help = "\
+Examples:
+  medtune plan recipes/smollm2-pubmedqa.toml
+  medtune plan recipes/mellama-13b-chat.toml --machine h200 --machine a100-80g")]
+    Plan(PlanArgs),
     /// Shows a recipe's settings with where each comes from, or samples with their masks
     #[command(after_help = "\
 Examples:
@@ -190,6 +193,16 @@ pub struct StageArgs {
     /// Runs every stage again, even where nothing changed
     #[arg(long)]
     pub fresh: bool,
+}
+
+/// A recipe, and what to plan it for.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub stage: StageArgs,
+    /// Plans for this device instead of the machine at hand: the name or the file of one in recipes/machines
+    #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
+    pub machine: Vec<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

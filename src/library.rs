@@ -16,18 +16,27 @@ pub enum Kind {
     Recipe,
     /// An evaluation task.
     Task,
+    /// A device that a plan can be made for.
+    Machine,
 }
 
-/// The kind of a recipe file, by its place: tasks live in a folder called `eval`.
+/// The kind of a recipe file, by its place: tasks live in a folder called `eval`, devices in one called `machines`.
 pub fn kind_of(path: &Path) -> Kind {
-    let in_eval = path
-        .parent()
-        .is_some_and(|folder| folder.components().any(|part| part.as_os_str() == "eval"));
-    if in_eval { Kind::Task } else { Kind::Recipe }
+    let inside = |name: &str| {
+        path.parent()
+            .is_some_and(|folder| folder.components().any(|part| part.as_os_str() == name))
+    };
+    if inside("eval") {
+        Kind::Task
+    } else if inside("machines") {
+        Kind::Machine
+    } else {
+        Kind::Recipe
+    }
 }
 
-/// Every recipe and task of a folder, sorted: the TOML files on top and anywhere below `data/` are recipes, those
-/// below `eval/` are tasks; other folders hold what recipes use.
+/// Every recipe and task of a folder, sorted: the TOML files on top and anywhere below `data/` and `supervised/` are recipes, those
+/// below `eval/` are tasks, those below `machines/` devices; other folders hold what recipes use.
 pub fn on_disk(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     walk(folder, is_library(folder), &mut found)
@@ -39,7 +48,11 @@ pub fn on_disk(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Whether a folder holds nothing but recipes or tasks.
 fn is_library(folder: &Path) -> bool {
     let name = folder.file_name();
-    name.is_some_and(|name| name == "eval" || name == "data")
+    name.is_some_and(|name| {
+        ["eval", "data", "machines", "supervised"]
+            .iter()
+            .any(|known| name == *known)
+    })
 }
 
 fn walk(folder: &Path, inside: bool, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
@@ -110,6 +123,7 @@ mod tests {
     fn places_tell_tasks_from_recipes() {
         assert_eq!(kind_of(Path::new("recipes/quickstart.toml")), Kind::Recipe);
         assert_eq!(kind_of(Path::new("recipes/eval/mibe/hoc.toml")), Kind::Task);
+        assert_eq!(kind_of(Path::new("machines/h200.toml")), Kind::Machine);
         assert_eq!(kind_of(Path::new("eval.toml")), Kind::Recipe);
     }
 

@@ -24,6 +24,10 @@ use clap::Parser;
 
 use failure::Exit;
 
+/// Training reserves its large blocks from it; without that it is the system's allocator.
+#[global_allocator]
+static ALLOCATOR: kernels::Arena = kernels::Arena;
+
 fn main() -> ExitCode {
     finetune::keep_freed_memory();
     let args = args::Args::parse();

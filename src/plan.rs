@@ -155,6 +155,13 @@ impl Plan {
         &self.document.value
     }
 
+    /// The config.json that the recipe says a stored model has, to plan with where the model is elsewhere.
+    pub fn expected_config(&self) -> Option<PathBuf> {
+        let model = &self.recipe().model;
+        let config = model.config.as_deref().filter(|_| model.path.is_some())?;
+        Some(self.document.folder_of("model.config").join(config))
+    }
+
     /// A stage's folder.
     pub fn folder(&self, name: &str) -> PathBuf {
         self.out.join(name)

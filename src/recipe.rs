@@ -226,6 +226,20 @@ impl Finder<'_> {
             };
             self.add("adapter", message.into(), Some(hint));
         }
+        let shares = recipe
+            .train
+            .as_ref()
+            .is_some_and(|train| train.share_prefixes);
+        let drops = recipe
+            .adapter
+            .as_ref()
+            .is_some_and(|AdapterSection::Lora(lora)| lora.dropout > 0.0);
+        if shares && drops {
+            let message =
+                "samples cannot share prefixes under dropout, whose masks are a sample's own";
+            let hint = "set adapter.lora.dropout = 0.0, or train.share_prefixes = false";
+            self.add("train.share_prefixes", message.into(), Some(hint));
+        }
         if recipe.merge.is_some() && !adapts && recipe.model.adapter.is_none() {
             let message = "[merge] has no adapter to merge";
             self.add(
@@ -275,14 +289,6 @@ impl Finder<'_> {
                 self.add(
                     "model.init",
                     "fresh weights need the shape of a model".into(),
-                    Some(hint),
-                );
-            }
-            (Some(_), None) if model.config.is_some() => {
-                let hint = "a stored model brings its own config.json";
-                self.add(
-                    "model.config",
-                    "`model.config` is used with `model.init` only".into(),
                     Some(hint),
                 );
             }

@@ -13,7 +13,7 @@ pub struct ModelSection {
     pub path: Option<String>,
     /// Start from fresh weights instead of stored ones
     pub init: Option<ModelInit>,
-    /// The config.json of a model that starts from fresh weights
+    /// The config.json of a model that starts from fresh weights; with `path`, what that model's must say, to plan with where the model is elsewhere
     pub config: Option<String>,
     /// A folder with tokenizer files, if they do not lie beside the weights
     pub tokenizer: Option<String>,

@@ -295,6 +295,14 @@ impl WeightView {
         self.shape.iter().product()
     }
 
+    /// Bytes it takes where it is, or that fresh weights will take.
+    pub fn stored_bytes(&self) -> u64 {
+        match &self.source {
+            Source::Plain { bytes, .. } | Source::Ggml { bytes, .. } => bytes.len() as u64,
+            Source::Random { dtype, .. } => (self.elements() * dtype.size_in_bytes()) as u64,
+        }
+    }
+
     /// A safetensors tensor's stored bytes.
     pub(crate) fn plain(&self) -> Option<(&[u8], Dtype)> {
         match &self.source {

@@ -42,7 +42,7 @@ pub use build::{
     Totals, VALIDATION_FILE, build, inputs, load_built, planned_sources,
 };
 pub use error::{Error, Place, Result};
-pub use pack::{WINDOW, pack, pack_documents};
+pub use pack::{WINDOW, pack, pack_documents, pack_sharing_prefixes};
 pub use python_random::PythonRandom;
 pub use random::shuffled;
 pub use recipe::OnTooLong;

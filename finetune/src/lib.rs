@@ -14,6 +14,7 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod error;
+mod fit;
 mod generate;
 mod gguf_vocab;
 mod language_model;
@@ -34,13 +35,14 @@ mod train;
 pub use config::{ConfigJson, DecoderConfig, RopeScaling};
 pub use decoder::{BatchLoss, Decoder, DropoutState, SequenceCache};
 pub use error::{Error, Result};
+pub use fit::{FitSamples, Fitted, fit, fit_packs};
 pub use generate::{Ending, argmax, sample};
-pub use load::{Base, Checkpoint, Model, tensor_specs};
-pub use memory::{keep_freed_memory, peak_memory_bytes};
+pub use load::{Base, Checkpoint, Model, read_config, tensor_specs};
+pub use memory::{MemoryUse, ResidentMemory, keep_freed_memory, peak_memory_bytes};
 pub use optimizer::{Gradients, Optimizer};
 pub use plan::{
     BatchShape, DeviceKind, DeviceSpec, MemoryPart, PlanInput, StoredWeights, TrainPlan,
-    available_bytes, flops_per_token, measured_gflops, plan, resolve, weight_bytes,
+    available_bytes, flops_per_token, measured_gflops, plan, weight_bytes,
 };
 pub use proof::{LogitProof, compare_logits};
 pub use schedule::{learning_rate, warmup_steps};

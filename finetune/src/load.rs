@@ -12,6 +12,7 @@ use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
 use crate::gguf_vocab::gguf_vocab;
 use crate::models::decoder_config;
+use crate::plan::StoredWeights;
 use crate::{Error, Result};
 
 /// Where a model's base weights come from.
@@ -57,14 +58,7 @@ impl Checkpoint {
                 tokenizer,
                 seed,
             } => {
-                let bytes = std::fs::read(config).map_err(|source| Error::Io {
-                    path: config.clone(),
-                    source,
-                })?;
-                let json: Value = serde_json::from_slice(&bytes).map_err(|e| Error::ConfigKey {
-                    key: config.display().to_string(),
-                    problem: format!("is not JSON: {e}"),
-                })?;
+                let json = config_json(config)?;
                 let std = json
                     .get("initializer_range")
                     .and_then(Value::as_f64)
@@ -110,6 +104,24 @@ impl Checkpoint {
         Ok((decoder, builder.finish()?))
     }
 
+    /// The size of the base weights where they lie, and whether `compute` reads them as they are. Vectors (norms, biases)
+    /// are counted as f32, as they are held.
+    pub fn stored_weights(&self, compute: DType) -> Result<StoredWeights> {
+        let (mut bytes, mut computed_in_place) = (0, true);
+        for view in self.weights.views() {
+            if view.shape.len() == 2 {
+                bytes += view.stored_bytes();
+                computed_in_place &= view.float_dtype() == Some(compute);
+            } else {
+                bytes += 4 * view.elements() as u64;
+            }
+        }
+        Ok(StoredWeights {
+            bytes,
+            computed_in_place,
+        })
+    }
+
     /// The model as something that answers, with an adapter's weights beside its own where one is given.
     pub fn into_model(
         self,
@@ -126,6 +138,29 @@ impl Checkpoint {
             name,
         })
     }
+}
+
+fn config_json(path: &Path) -> Result<Value> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::ConfigKey {
+        key: path.display().to_string(),
+        problem: format!("is not JSON: {e}"),
+    })
+}
+
+/// A decoder's shape from a config.json alone, and the dtype that it says its weights have (f32 where it says none).
+pub fn read_config(path: &Path) -> Result<(DecoderConfig, DType)> {
+    let json = config_json(path)?;
+    let stored = json.get("dtype").or(json.get("torch_dtype"));
+    let stored = match stored.and_then(Value::as_str) {
+        Some("bfloat16") => DType::BF16,
+        Some("float16") => DType::F16,
+        _ => DType::F32,
+    };
+    Ok((decoder_config(&json)?, stored))
 }
 
 /// A model that scores and generates; see [`eval::LanguageModel`].

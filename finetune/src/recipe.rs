@@ -29,6 +29,8 @@ pub struct TrainSection {
     pub micro_batch_size: MicroBatchSize,
     /// Micro-batches an optimizer step adds up.
     pub gradient_accumulation_steps: usize,
+    /// Samples of a pack that begin with the same prompt have it computed once: exact, so only without dropout.
+    pub share_prefixes: bool,
     /// Decoupled weight decay; norm weights and biases are never decayed.
     pub weight_decay: f64,
     /// AdamW's decay rate of the first moment.
@@ -61,6 +63,7 @@ impl Default for TrainSection {
             min_lr_ratio: 0.0,
             micro_batch_size: MicroBatchSize::Packs(1),
             gradient_accumulation_steps: 1,
+            share_prefixes: false,
             weight_decay: 0.0,
             adam_beta1: 0.9,
             adam_beta2: 0.999,

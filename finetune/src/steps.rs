@@ -20,6 +20,7 @@ pub struct Steps<'a> {
     samples: &'a [Tokenized],
     max_seq_len: usize,
     packing: bool,
+    share_prefixes: bool,
     seed: u64,
     micro_batch_size: usize,
     packs_a_step: usize,
@@ -52,6 +53,7 @@ impl<'a> Steps<'a> {
             samples,
             max_seq_len,
             packing,
+            share_prefixes: settings.share_prefixes,
             seed,
             micro_batch_size: settings.micro_batch_size.packs(),
             packs_a_step: settings.packs_a_step(),
@@ -183,7 +185,11 @@ impl<'a> Steps<'a> {
             .flat_map(|window| {
                 let samples: Vec<Tokenized> =
                     window.iter().map(|i| self.samples[*i].clone()).collect();
-                datasets::pack(&samples, self.max_seq_len)
+                if self.share_prefixes {
+                    datasets::pack_sharing_prefixes(&samples, self.max_seq_len)
+                } else {
+                    datasets::pack(&samples, self.max_seq_len)
+                }
             })
             .collect();
         let mut slots: Vec<Option<Pack>> = packs.into_iter().map(Some).collect();

@@ -7,10 +7,13 @@ use std::time::Instant;
 
 use adapters::Parameters;
 use datasets::{Batch, Pack, Tokenized};
+use kernels::Arena;
 
 use crate::checkpoint::Checkpoints;
 use crate::decoder::{BatchLoss, Decoder, DropoutState};
+use crate::memory::{MemoryUse, ResidentMemory};
 use crate::optimizer::{Gradients, Optimizer};
+use crate::plan::TrainPlan;
 use crate::recipe::TrainSection;
 use crate::schedule::learning_rate;
 use crate::step_log::{StepLog, StepReport};
@@ -41,6 +44,9 @@ pub struct TrainJob<'a> {
     pub run: BTreeMap<String, String>,
     /// Set from a signal handler: the step is finished, a checkpoint written, and training stops.
     pub stop: &'a AtomicBool,
+    /// What the training needs. With it, memory is reserved, the largest micro-batch is tried before the first step, and
+    /// what was taken is measured.
+    pub plan: Option<&'a TrainPlan>,
 }
 
 /// How a training ended.
@@ -67,6 +73,8 @@ pub struct TrainOutcome {
     pub target_tokens: u64,
     /// Seconds this process spent in steps.
     pub step_secs: f64,
+    /// What the training took, where it had a plan.
+    pub memory: Option<MemoryUse>,
 }
 
 /// Trains, resuming from the newest checkpoint of the same run. `progress` sees each step's report and the total.
@@ -91,6 +99,11 @@ pub fn train(
         job.packing,
         job.seed,
     )?;
+    let resident = ResidentMemory::start();
+    // Blocks leave gaps between them; a range of addresses costs nothing where it is not used.
+    let arena = job
+        .plan
+        .and_then(|plan| Arena::reserve((plan.arena_bytes + plan.arena_bytes / 2) as usize));
     let mut optimizer = Optimizer::new(&job.parameters, job.settings)?;
     let checkpoints = Checkpoints::new(
         job.folder.join("checkpoints"),
@@ -99,6 +112,9 @@ pub fn train(
     );
     let resumed_from = checkpoints.restore(&mut job.parameters, &mut optimizer)?;
     let mut log = StepLog::open(job.folder, resumed_from)?;
+    if job.plan.is_some() {
+        job.rehearse(&steps)?;
+    }
     let held_out = datasets::pack(job.validation, job.max_seq_len);
     let total_steps = steps.total();
     let mut outcome = TrainOutcome {
@@ -113,6 +129,7 @@ pub fn train(
         tokens: 0,
         target_tokens: 0,
         step_secs: 0.0,
+        memory: None,
     };
 
     for step in steps.after(resumed_from) {
@@ -165,11 +182,36 @@ pub fn train(
         // Resumed at the very end: the loss is asked for again rather than left out.
         outcome.eval_loss = evaluate(job.decoder, &held_out)?;
     }
+    outcome.memory = job.plan.map(|plan| MemoryUse {
+        planned: plan.arena_bytes,
+        in_use: arena.is_some().then(|| Arena::used().peak as u64),
+        touched: arena.is_some().then(|| Arena::used().touched as u64),
+        resident_growth: resident.largest_growth(),
+    });
     outcome.parameters = job.parameters;
     Ok(outcome)
 }
 
 impl TrainJob<'_> {
+    /// Runs the largest micro-batch and throws its gradients away, so that a lack of memory shows now and not hours
+    /// later. Nothing is drawn, no parameter changes and the order of the data stays.
+    fn rehearse(&self, steps: &Steps) -> Result<()> {
+        let batch = Batch::from_packs(&steps.largest_micro_batch());
+        let dropout = DropoutState {
+            seed: self.seed,
+            step: 0,
+        };
+        let mut gradients = Gradients::new(&self.parameters);
+        match self
+            .decoder
+            .loss_and_gradients(&batch, dropout, 1.0, &mut gradients)
+        {
+            // The step that meets it will say whose it is.
+            Ok(_) | Err(Error::NoTargets) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Gradients of one step's mean loss a target token, over all its micro-batches.
     fn gradients(
         &self,

@@ -247,6 +247,42 @@ fn a_shared_prefix_has_the_gradient_of_whole_sequences() {
     }
 }
 
+/// What training packs with `share_prefixes` has the gradient of what it packs without.
+#[test]
+fn sharing_prefixes_leaves_the_gradient_as_it_is() {
+    let (decoder, parameters) = model(DType::F64, 0.0);
+    let samples: Vec<Tokenized> = (0..7)
+        .map(|i| {
+            let instruction = (0..18).map(|t| (t * 5 + i / 4) % 61);
+            let input_ids: Vec<u32> = instruction
+                .chain((0..4 + i).map(|t| (t * t + 3 * i) % 61))
+                .collect();
+            Tokenized {
+                id: format!("s{i}"),
+                sample: u64::from(i),
+                loss_mask: (0..input_ids.len()).map(|t| t >= 20).collect(),
+                input_ids,
+            }
+        })
+        .collect();
+    let shared = datasets::pack_sharing_prefixes(&samples, 64);
+    let apart = datasets::pack(&samples, 64);
+    let tokens = |packs: &[Pack]| packs.iter().map(Pack::len).sum::<usize>();
+    assert!(tokens(&shared) + 18 * 3 <= tokens(&apart));
+    let (loss, a) = gradients(&decoder, &parameters, &[Batch::from_packs(&shared)]);
+    let (other_loss, b) = gradients(&decoder, &parameters, &[Batch::from_packs(&apart)]);
+    assert!((loss - other_loss).abs() < 1e-13 * loss);
+    for (i, p) in parameters.0.iter().enumerate() {
+        let (a, b) = (a.get(ParamId(i)).unwrap(), b.get(ParamId(i)).unwrap());
+        let difference = max_abs(&(a - b).unwrap());
+        assert!(
+            difference <= 1e-12 * max_abs(b),
+            "{}: {difference:.1e}",
+            p.name
+        );
+    }
+}
+
 #[test]
 fn recomputing_changes_no_bit() {
     let (mut decoder, parameters) = model(DType::F32, 0.3);

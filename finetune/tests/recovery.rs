@@ -73,6 +73,7 @@ fn run(setup: Setup) -> finetune::Result<TrainOutcome> {
             setup.learning_rate_in_run.to_owned(),
         )]),
         stop: &stop,
+        plan: None,
     };
     train(job, &mut |report, _| {
         stop.store(report.step == setup.stop_after, Ordering::Relaxed)

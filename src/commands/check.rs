@@ -65,6 +65,7 @@ fn check_one(path: &Path, flags: &RecipeFlags) -> Result<()> {
     match library::kind_of(path) {
         Kind::Recipe => Plan::new(path, flags).map(drop),
         Kind::Task => Ok(eval::Task::load(path, &flags.sets).map(drop)?),
+        Kind::Machine => Ok(finetune::DeviceSpec::read(path).map(drop)?),
     }
 }
 

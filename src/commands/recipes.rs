@@ -36,13 +36,18 @@ fn list(json: bool) -> Result<()> {
         let kind = |name: &str| match library::kind_of(Path::new(name)) {
             Kind::Recipe => "recipe",
             Kind::Task => "task",
+            Kind::Machine => "machine",
         };
         let all = RECIPES.iter().map(|(name, _)| {
             json!({"name": plain(name), "kind": kind(name), "about": library::about(name)})
         });
         return print_json(&all.collect());
     }
-    for (title, kind) in [("Recipes", Kind::Recipe), ("Evaluation tasks", Kind::Task)] {
+    for (title, kind) in [
+        ("Recipes", Kind::Recipe),
+        ("Evaluation tasks", Kind::Task),
+        ("Machines, for medtune plan --machine", Kind::Machine),
+    ] {
         let of_kind = RECIPES
             .iter()
             .filter(|(name, _)| library::kind_of(Path::new(name)) == kind);

@@ -9,13 +9,14 @@ use adapters::{ExportOptions, LoraConfig, Method, Parameters, PeftAdapter};
 use anyhow::{Context, Result};
 use datasets::BuiltSamples;
 use finetune::recipe::{TrainMethod, TrainSection};
-use finetune::{Checkpoint, TrainJob, TrainOutcome};
+use finetune::{BatchShape, Checkpoint, DeviceSpec, FitSamples, PlanInput, TrainJob, TrainOutcome};
 use ledger::files::{StagedDir, write_atomic};
 use ledger::{FileHash, Manifest};
 use serde_json::{Value, json};
 
 use super::stop::Stop;
 use super::{Tokens, Work, done, template_of, tokens};
+use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::run::{Clock, StageInput, cpu_level};
 use crate::terminal::{bar, count, note};
@@ -59,6 +60,7 @@ impl Work<'_> {
             "tokens_per_sec": outcome.tokens as f64 / outcome.step_secs,
             "resumed_from_step": outcome.resumed_from,
             "eval_loss_before": outcome.eval_loss_before,
+            "memory": outcome.memory,
         });
         if outcome.stopped {
             let (steps, total) = (count(outcome.steps), count(outcome.total_steps));
@@ -177,6 +179,7 @@ impl Work<'_> {
         let section = self.plan.recipe().data.clone().unwrap_or_default();
         let BuiltSamples { train, validation } = datasets::load_built(&self.run.folder("data"))?;
         let checkpoint = Checkpoint::open(&self.plan.base)?;
+        self.check_expected(&checkpoint)?;
         let chat = matches!(train, datasets::Samples::Conversations(_));
         let template = template_of(self.plan, &checkpoint.tokenizer, chat)?;
         let train = tokens(&train, &section, &checkpoint.tokenizer, &template)?;
@@ -197,6 +200,23 @@ impl Work<'_> {
             train,
             validation,
         })
+    }
+
+    /// Refuses a model that is not of the shape that the recipe was planned for.
+    fn check_expected(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let Some(path) = self.plan.expected_config() else {
+            return Ok(());
+        };
+        if finetune::read_config(&path)?.0 == checkpoint.config {
+            return Ok(());
+        }
+        let failure = Failure::user(format!(
+            "the model is not of the shape that `{}` describes",
+            path.display()
+        ));
+        Err(failure
+            .hint("give the config.json of this model as model.config, or leave model.config out")
+            .into())
     }
 
     fn method(&self) -> Method {
@@ -221,17 +241,38 @@ impl Work<'_> {
     ) -> Result<TrainOutcome> {
         let recipe = self.plan.recipe();
         let section = recipe.data.clone().unwrap_or_default();
-        let settings = recipe.train.clone().unwrap_or_default();
+        let adapter = match method {
+            Method::Lora(config) => Some(config),
+            _ => None,
+        };
+        let compute = recipe.model.dtype.into();
+        let fitted = finetune::fit(
+            &PlanInput {
+                config: &prepared.checkpoint.config,
+                settings: &recipe.train.clone().unwrap_or_default(),
+                adapter,
+                compute,
+                weights: prepared.checkpoint.stored_weights(compute)?,
+                batch: BatchShape::default(),
+            },
+            FitSamples {
+                samples: &prepared.train.samples,
+                max_seq_len: section.max_seq_len,
+                packing: section.packing,
+                seed: recipe.seed,
+            },
+            DeviceSpec::this_machine().usable_bytes(),
+            &folder.join(RESOLVED_FILE),
+        )?;
+        let settings = &fitted.settings;
         let start = self
             .given_adapter()
             .map(|path| PeftAdapter::load(&path))
             .transpose()?;
-        let (decoder, parameters) = prepared.checkpoint.decoder(
-            recipe.model.dtype.into(),
-            method.clone(),
-            start,
-            recipe.seed,
-        )?;
+        let (mut decoder, parameters) =
+            prepared
+                .checkpoint
+                .decoder(compute, method.clone(), start, recipe.seed)?;
         done(
             "train",
             &format!(
@@ -240,19 +281,21 @@ impl Work<'_> {
                 count(prepared.train.samples.len() as u64)
             ),
         );
+        decoder.set_recompute(settings.recompute);
         let stop = Stop::listen()?;
         let job = TrainJob {
             decoder: &decoder,
             parameters,
             train: &prepared.train.samples,
             validation: &prepared.validation.samples,
-            settings: &settings,
+            settings,
             max_seq_len: section.max_seq_len,
             packing: section.packing,
             seed: recipe.seed,
             folder,
             run: identity(input),
             stop: stop.flag(),
+            plan: Some(&fitted.plan),
         };
         let bar = bar(0, "train");
         let outcome = finetune::train(job, &mut |step, total| {
@@ -305,6 +348,8 @@ pub fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>> {
 const FINISHED_FILE: &str = "finished.json";
 /// The file of samples that were too long, in `train/`.
 const TOO_LONG_FILE: &str = "too_long.jsonl";
+/// What was chosen for settings that say "auto", in `train/`.
+const RESOLVED_FILE: &str = "resolved.json";
 
 fn write_too_long(folder: &Path, prepared: &Prepared) -> Result<()> {
     let all = prepared

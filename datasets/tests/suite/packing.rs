@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use datasets::random::Draws;
-use datasets::{Batch, Pack, Tokenized, WINDOW, pack, pack_documents};
+use datasets::{Batch, Pack, Tokenized, WINDOW, pack, pack_documents, pack_sharing_prefixes};
 
 /// Samples of uneven lengths, 1 to `longest`, every token different.
 fn samples(n: usize, longest: u64, seed: u64) -> Vec<Tokenized> {
@@ -186,4 +186,75 @@ fn documents_fill_blocks_to_the_last_token() {
         }
     }
     assert_eq!(pack_documents(Vec::<Vec<u32>>::new(), 0, 8), []);
+}
+
+/// Samples of four tasks: each begins with its task's instruction, of which one is short, and goes on in its own way; every
+/// fifth stands alone.
+fn samples_of_tasks(n: usize) -> Vec<Tokenized> {
+    let draws = Draws::new(4, "tasks");
+    let sample = |i: usize| {
+        let instruction = [40, 24, 33, 7][i % 4];
+        let own = 3 + (draws.at(i as u64) % 30) as usize;
+        let first = if i.is_multiple_of(5) {
+            900 + i as u32
+        } else {
+            10 * (i % 4) as u32
+        };
+        let input_ids: Vec<u32> = (0..instruction as u32)
+            .map(|t| first + t % 9)
+            .chain((0..own as u32).map(|t| 2000 + 100 * i as u32 + t))
+            .collect();
+        Tokenized {
+            id: format!("s/{i}"),
+            sample: i as u64,
+            loss_mask: (0..input_ids.len())
+                .map(|t| t >= instruction + own / 2)
+                .collect(),
+            input_ids,
+        }
+    };
+    (0..n).map(sample).collect()
+}
+
+#[test]
+fn shared_prefixes_are_read_once_and_nothing_is_lost() {
+    let samples = samples_of_tasks(103);
+    let packs = pack_sharing_prefixes(&samples, 128);
+    let mut seen = BTreeMap::new();
+    for pack in &packs {
+        assert!(pack.len() <= 128);
+        let continued: Vec<usize> = pack.segments.iter().filter_map(|s| s.prefix).collect();
+        for (number, segment) in pack.segments.iter().enumerate() {
+            if continued.contains(&number) {
+                assert!(
+                    segment.range().all(|i| !pack.loss_mask[i]),
+                    "a shared token is no target"
+                );
+                continue;
+            }
+            let before = segment
+                .prefix
+                .map_or(0..0, |prefix| pack.segments[prefix].range());
+            let all: Vec<usize> = before.chain(segment.range()).collect();
+            let tokens: Vec<u32> = all.iter().map(|i| pack.input_ids[*i]).collect();
+            let mask: Vec<bool> = all.iter().map(|i| pack.loss_mask[*i]).collect();
+            let positions: Vec<u32> = all.iter().map(|i| pack.positions[*i]).collect();
+            assert!(
+                positions.iter().copied().eq(0..tokens.len() as u32),
+                "positions go on"
+            );
+            assert!(seen.insert(segment.sample, (tokens, mask)).is_none());
+        }
+    }
+    for sample in &samples {
+        assert_eq!(
+            seen[&sample.sample],
+            (sample.input_ids.clone(), sample.loss_mask.clone())
+        );
+    }
+    let read: usize = packs.iter().map(Pack::len).sum();
+    let all: usize = samples.iter().map(Tokenized::len).sum();
+    // Three tasks of four have an instruction worth sharing, and packs hold several samples of each.
+    assert!(read * 10 < all * 8, "{read} of {all} tokens");
+    assert_eq!(packs, pack_sharing_prefixes(&samples, 128));
 }

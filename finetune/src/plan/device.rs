@@ -26,9 +26,8 @@ pub struct DeviceSpec {
     pub bf16_tflops: f64,
     /// Share of that rate that a whole training step reaches
     pub efficiency: f64,
-    /// Where the rates come from
-    #[serde(default)]
-    pub source: String,
+    /// One line for people: what it is, and where the rates come from
+    pub about: String,
 }
 
 /// What computes.
@@ -84,7 +83,7 @@ impl DeviceSpec {
             f32_tflops: 0.0,
             bf16_tflops: 0.0,
             efficiency: CPU_EFFICIENCY,
-            source: "measured now".into(),
+            about: "memory that is free, and rates that are measured, now".into(),
         }
     }
 

@@ -78,7 +78,7 @@ pub struct MemoryPart {
     pub bytes: u64,
 }
 
-/// Plans a training. `recompute = "auto"` is planned as `"none"`: see [`resolve`].
+/// Plans a training. What is `"auto"` is planned as if it said `"none"` or 1: see [`crate::fit()`].
 pub fn plan(input: &PlanInput) -> TrainPlan {
     let full = input.adapter.is_none();
     let wide = match input.compute {
@@ -134,29 +134,6 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         memory,
         flops_per_token: flops_per_token(input.config, input.batch.tokens as u64, full),
     }
-}
-
-/// The plan whose policy of recomputation the recipe names; for `"auto"` the first that fits, of none, selective and
-/// full, and the last where none does.
-pub fn resolve(input: &PlanInput, usable_bytes: u64) -> TrainPlan {
-    if input.settings.recompute != Recompute::Auto {
-        return plan(input);
-    }
-    let mut settings = input.settings.clone();
-    let mut found = None;
-    for recompute in [Recompute::None, Recompute::Selective, Recompute::Full] {
-        settings.recompute = recompute;
-        let plan = plan(&PlanInput {
-            settings: &settings,
-            ..input.clone()
-        });
-        let fits = plan.peak_bytes <= usable_bytes;
-        found = Some(plan);
-        if fits {
-            break;
-        }
-    }
-    found.expect("there are three policies")
 }
 
 /// The linear layers of each layer, and what of them is trained.

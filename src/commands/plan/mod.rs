@@ -1,19 +1,19 @@
 //! `medtune plan`: what a recipe would do, before anything runs.
 
+mod training;
+
 use std::path::Path;
 
-use adapters::LoraConfig;
-use adapters::recipe::AdapterSection;
 use anyhow::Result;
 use datasets::recipe::SourceSection;
-use finetune::recipe::TrainMethod;
-use finetune::{Base, BatchShape, Checkpoint, PlanInput, StoredWeights, TrainPlan};
+use finetune::Base;
 use serde_json::{Value, json};
 
-use crate::args::StageArgs;
+use crate::args::PlanArgs;
 use crate::failure::Exit;
-use crate::plan::{Plan, Stage};
-use crate::terminal::{bytes, count, print, print_json, table};
+use crate::plan::Plan;
+use crate::terminal::{print, print_json};
+use training::Sizes;
 
 /// Something a run needs, and whether it is here.
 struct Needed {
@@ -21,14 +21,10 @@ struct Needed {
     here: bool,
 }
 
-pub fn plan(args: &StageArgs, json: bool) -> Result<Exit> {
-    let plan = Plan::of(args)?;
+pub fn plan(args: &PlanArgs, json: bool) -> Result<Exit> {
+    let plan = Plan::of(&args.stage)?;
     let needed = needed(&plan);
-    let sizes = match needed.iter().all(|needed| needed.here) {
-        true => sizes(&plan)?,
-        // What is not here cannot be measured, and the rest of the plan is still worth having.
-        false => None,
-    };
+    let sizes = training::sizes(&plan, &args.machine)?;
     if json {
         let needs: Vec<Value> = needed
             .iter()
@@ -47,11 +43,11 @@ pub fn plan(args: &StageArgs, json: bool) -> Result<Exit> {
         }))?;
         return Ok(Exit::Done);
     }
-    print(&shown(&plan, &needed, sizes.as_ref()))?;
+    print(&shown(&plan, &needed, &sizes))?;
     Ok(Exit::Done)
 }
 
-fn shown(plan: &Plan, needed: &[Needed], sizes: Option<&TrainPlan>) -> String {
+fn shown(plan: &Plan, needed: &[Needed], sizes: &[Sizes]) -> String {
     let recipe = plan.recipe();
     let about = if recipe.about.is_empty() {
         String::new()
@@ -95,25 +91,8 @@ fn shown(plan: &Plan, needed: &[Needed], sizes: Option<&TrainPlan>) -> String {
             }
         }
     }
-    if let Some(sizes) = sizes {
-        text.push_str("\nTraining (memory is an estimate)\n");
-        let row = |name: &str, value: String| vec![name.to_owned(), value];
-        let mut rows = vec![
-            row("parameters trained", count(sizes.trained_parameters)),
-            row("parameters frozen", count(sizes.frozen_parameters)),
-            row(
-                "GFLOP a token",
-                format!("{:.3}", sizes.flops_per_token as f64 / 1e9),
-            ),
-        ];
-        rows.extend(
-            sizes
-                .memory
-                .iter()
-                .map(|part| row(part.part, bytes(part.bytes))),
-        );
-        rows.push(row("peak memory", bytes(sizes.peak_bytes)));
-        text.push_str(&table(&rows));
+    for sizes in sizes {
+        text.push_str(&training::shown(sizes));
     }
     text
 }
@@ -139,48 +118,4 @@ fn needed(plan: &Plan) -> Vec<Needed> {
             what: path.display().to_string(),
         })
         .collect()
-}
-
-/// Opens the model's headers, builds the layers over the mapped weights, and counts.
-fn sizes(plan: &Plan) -> Result<Option<TrainPlan>> {
-    let recipe = plan.recipe();
-    let (Some(settings), Some(data)) = (&recipe.train, &recipe.data) else {
-        return Ok(None);
-    };
-    if !plan.stages.contains(&Stage::Train) {
-        return Ok(None);
-    }
-    let checkpoint = Checkpoint::open(&plan.base)?;
-    let adapter = match (&recipe.adapter, settings.method) {
-        (Some(AdapterSection::Lora(lora)), TrainMethod::Adapter) => Some(LoraConfig::from(lora)),
-        _ => None,
-    };
-    let tokens = data.max_seq_len * settings.micro_batch_size.packs();
-    let compute = recipe.model.dtype.into();
-    Ok(Some(finetune::plan(&PlanInput {
-        config: &checkpoint.config,
-        settings,
-        adapter: adapter.as_ref(),
-        compute,
-        weights: StoredWeights {
-            bytes: weight_bytes(&checkpoint)?,
-            computed_in_place: false,
-        },
-        batch: BatchShape {
-            tokens,
-            targets: tokens,
-        },
-    })))
-}
-
-/// The size of the base weights as they are stored. Vectors (norms, biases) are counted as f32.
-fn weight_bytes(checkpoint: &Checkpoint) -> Result<u64> {
-    let sizes = checkpoint
-        .weights
-        .views()
-        .map(|view| match view.shape.len() {
-            2 => Ok(view.matrix()?.size_bytes() as u64),
-            _ => Ok(4 * view.elements() as u64),
-        });
-    sizes.sum()
 }

@@ -1,0 +1,283 @@
+//! What the training of a recipe needs on a device: memory by part, steps, time and disk.
+
+use std::path::{Path, PathBuf};
+
+use adapters::LoraConfig;
+use adapters::recipe::{AdapterSection, ComputeDtype};
+use anyhow::{Context, Result};
+use finetune::recipe::TrainMethod;
+use finetune::{
+    Base, BatchShape, Checkpoint, DecoderConfig, DeviceKind, DeviceSpec, PlanInput, StoredWeights,
+    TrainPlan,
+};
+use ledger::Manifest;
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::library;
+use crate::plan::{Plan, Stage};
+use crate::terminal::{bytes, count, duration, table};
+
+/// A training on one device.
+#[derive(Debug, Serialize)]
+pub struct Sizes {
+    device: DeviceSpec,
+    /// Measured here, or as the device's file says.
+    calibrated: bool,
+    fits: bool,
+    usable_bytes: u64,
+    #[serde(flatten)]
+    plan: TrainPlan,
+    /// Optimizer steps and tokens of the whole training, where they are known.
+    steps: Option<u64>,
+    tokens: Option<u64>,
+    secs: Option<f64>,
+    secs_a_step: f64,
+    /// Checkpoints and the result.
+    disk_bytes: u64,
+}
+
+/// The model as far as a plan needs it.
+struct Shape {
+    config: DecoderConfig,
+    weights: StoredWeights,
+}
+
+/// Plans the recipe's training for each device; nothing where it has none, or where neither the model nor its
+/// `model.config` is here.
+pub fn sizes(plan: &Plan, machines: &[PathBuf]) -> Result<Vec<Sizes>> {
+    let recipe = plan.recipe();
+    if recipe.train.is_none() || !plan.stages.contains(&Stage::Train) {
+        return Ok(Vec::new());
+    }
+    let Some(shape) = shape(plan)? else {
+        return Ok(Vec::new());
+    };
+    let devices = match machines {
+        [] => vec![this_machine()?],
+        named => named
+            .iter()
+            .map(|name| machine(name))
+            .collect::<Result<_>>()?,
+    };
+    let here = machines.is_empty();
+    devices
+        .into_iter()
+        .map(|device| on(plan, &shape, device, here))
+        .collect()
+}
+
+/// This machine, with the rate of its matrix products measured now.
+fn this_machine() -> Result<DeviceSpec> {
+    let mut device = DeviceSpec::this_machine();
+    device.f32_tflops = finetune::measured_gflops()? / 1e3;
+    device.bf16_tflops = device.f32_tflops;
+    Ok(device)
+}
+
+/// A device by its file, or by the name of one that comes with medtune.
+fn machine(name: &Path) -> Result<DeviceSpec> {
+    let in_recipes = Path::new("recipes/machines")
+        .join(name)
+        .with_extension("toml");
+    for path in [name, in_recipes.as_path()] {
+        if path.is_file() {
+            return Ok(DeviceSpec::read(path)?);
+        }
+    }
+    let embedded = library::RECIPES.iter().find(|(known, _)| {
+        Path::new(known).parent() == Some(Path::new("machines"))
+            && Path::new(known).file_stem() == name.file_stem()
+    });
+    if let Some((known, text)) = embedded {
+        return toml::from_str(text)
+            .with_context(|| format!("{known} of this build cannot be read"));
+    }
+    let known: Vec<&str> = library::RECIPES
+        .iter()
+        .filter_map(|(known, _)| known.strip_prefix("machines/")?.strip_suffix(".toml"))
+        .collect();
+    Err(
+        Failure::user(format!("there is no machine `{}`", name.display()))
+            .hint(format!(
+                "machines are: {}, or the file of one",
+                known.join(", ")
+            ))
+            .into(),
+    )
+}
+
+/// From the model, or, where its files are elsewhere, from the config.json that the recipe says it has.
+fn shape(plan: &Plan) -> Result<Option<Shape>> {
+    let compute = plan.recipe().model.dtype.into();
+    let is_here = match &plan.base {
+        Base::Path(path) => path.exists(),
+        Base::Random { config, .. } => config.exists(),
+    };
+    if is_here {
+        let checkpoint = Checkpoint::open(&plan.base)?;
+        return Ok(Some(Shape {
+            weights: checkpoint.stored_weights(compute)?,
+            config: checkpoint.config,
+        }));
+    }
+    let Some(path) = plan.expected_config() else {
+        return Ok(None);
+    };
+    let (config, stored) = finetune::read_config(&path)?;
+    Ok(Some(Shape {
+        weights: StoredWeights {
+            bytes: finetune::weight_bytes(&config, stored),
+            computed_in_place: stored == compute,
+        },
+        config,
+    }))
+}
+
+fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Sizes> {
+    let recipe = plan.recipe();
+    let settings = recipe.train.clone().unwrap_or_default();
+    let data = recipe.data.clone().unwrap_or_default();
+    let adapter = match (&recipe.adapter, settings.method) {
+        (Some(AdapterSection::Lora(lora)), TrainMethod::Adapter) => Some(LoraConfig::from(lora)),
+        _ => None,
+    };
+    let pack = BatchShape {
+        tokens: data.max_seq_len,
+        targets: data.max_seq_len,
+    };
+    let input = PlanInput {
+        config: &shape.config,
+        settings: &settings,
+        adapter: adapter.as_ref(),
+        compute: recipe.model.dtype.into(),
+        weights: shape.weights,
+        batch: pack,
+    };
+    let usable_bytes = device.usable_bytes();
+    let plan_of = finetune::fit_packs(&input, pack, usable_bytes);
+    let (steps, tokens) = length(plan, settings.packs_a_step() as u64);
+    let flops = match recipe.model.dtype {
+        ComputeDtype::Bf16 => device.bf16_tflops,
+        ComputeDtype::F32 => device.f32_tflops,
+        ComputeDtype::F64 => device.f32_tflops / 2.0,
+    } * 1e12
+        * device.efficiency;
+    // Computing the forward pass again costs half of what forward and backward cost, a quarter with trained weights.
+    let again = match (plan_of.recompute, adapter.is_some()) {
+        (finetune::recipe::Recompute::Full, true) => 1.5,
+        (finetune::recipe::Recompute::Full, false) => 4.0 / 3.0,
+        _ => 1.0,
+    };
+    let secs_a_token = plan_of.flops_per_token as f64 * again / flops;
+    let tokens_a_step = (data.max_seq_len * settings.packs_a_step()) as f64;
+    let state = 3 * 4 * plan_of.trained_parameters;
+    Ok(Sizes {
+        fits: plan_of.peak_bytes <= usable_bytes,
+        calibrated: here && device.kind == DeviceKind::Cpu,
+        usable_bytes,
+        steps,
+        tokens,
+        secs: tokens.map(|tokens| tokens as f64 * secs_a_token),
+        secs_a_step: tokens_a_step * secs_a_token,
+        disk_bytes: (settings.save_total_limit as u64 + 1) * state
+            + result_bytes(&plan_of, adapter.is_some(), shape),
+        device,
+        plan: plan_of,
+    })
+}
+
+/// The adapter, or the model, as it is stored at the end.
+fn result_bytes(plan: &TrainPlan, adapter: bool, shape: &Shape) -> u64 {
+    if adapter {
+        4 * plan.trained_parameters
+    } else {
+        shape.weights.bytes
+    }
+}
+
+/// Steps and tokens of the whole training: from the data, where it is built and its tokens are counted.
+fn length(plan: &Plan, packs_a_step: u64) -> (Option<u64>, Option<u64>) {
+    let settings = plan.recipe().train.clone().unwrap_or_default();
+    let counted = Manifest::read(&plan.folder("data")).ok().flatten();
+    let packs = counted
+        .as_ref()
+        .and_then(|manifest| manifest.details.get("packs")?.as_u64());
+    let tokens = counted.as_ref().and_then(|manifest| {
+        let total = manifest.details.get("total")?;
+        total.get("tokens")?.as_u64().filter(|tokens| *tokens > 0)
+    });
+    let epoch = packs
+        .filter(|packs| *packs > 0)
+        .map(|packs| packs.div_ceil(packs_a_step));
+    let steps = settings
+        .max_steps
+        .or(epoch.map(|steps| (steps as f64 * settings.epochs).ceil() as u64));
+    let tokens = match (steps, epoch, tokens) {
+        (Some(steps), Some(epoch), Some(tokens)) => {
+            Some((tokens as f64 * steps as f64 / epoch as f64) as u64)
+        }
+        _ => None,
+    };
+    (steps, tokens)
+}
+
+/// For people.
+pub fn shown(sizes: &Sizes) -> String {
+    let plan = &sizes.plan;
+    let device = &sizes.device;
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![
+        row("parameters trained", count(plan.trained_parameters)),
+        row("parameters frozen", count(plan.frozen_parameters)),
+        row("tokens at once", count(plan.batch.tokens as u64)),
+        row("recompute", format!("{:?}", plan.recompute).to_lowercase()),
+    ];
+    rows.extend(
+        plan.memory
+            .iter()
+            .map(|part| row(part.part, bytes(part.bytes))),
+    );
+    rows.push(row("peak memory", bytes(plan.peak_bytes)));
+    rows.push(row("  of", bytes(sizes.usable_bytes)));
+    rows.push(row("disk", bytes(sizes.disk_bytes)));
+    rows.push(row(
+        "GFLOP a token",
+        format!("{:.3}", plan.flops_per_token as f64 / 1e9),
+    ));
+    if let Some(steps) = sizes.steps {
+        rows.push(row("steps", count(steps)));
+    }
+    if let Some(tokens) = sizes.tokens {
+        rows.push(row("tokens", count(tokens)));
+    }
+    let time = |secs: f64| duration(std::time::Duration::from_secs_f64(secs));
+    rows.push(match (sizes.secs, sizes.steps) {
+        (Some(secs), _) => row("time", time(secs)),
+        (None, Some(steps)) => row("time, at most", time(sizes.secs_a_step * steps as f64)),
+        (None, None) => row("time a full step", time(sizes.secs_a_step)),
+    });
+    let how = if sizes.calibrated {
+        "memory is planned block by block; time follows from a measurement just made"
+    } else {
+        "memory is planned block by block; time is an estimate from the device's file, nothing was measured on it"
+    };
+    let mut text = format!("\nTraining on {} ({how})\n{}", device.name, table(&rows));
+    if sizes.steps.is_none() {
+        text.push_str("  steps and tokens are known once the data is built: medtune build\n");
+    }
+    if !sizes.fits {
+        let largest = plan.memory.iter().max_by_key(|part| part.bytes);
+        let largest = largest.map_or(String::new(), |part| {
+            format!("; {} alone are {}", part.part, bytes(part.bytes))
+        });
+        let devices = plan.peak_bytes.div_ceil(sizes.usable_bytes.max(1));
+        text.push_str(&format!(
+            "  DOES NOT FIT one {}: it needs {} and there are {}{largest}.\n  {devices} such devices would hold it, and medtune trains on one.\n",
+            device.name,
+            bytes(plan.peak_bytes),
+            bytes(sizes.usable_bytes),
+        ));
+    }
+    text
+}
