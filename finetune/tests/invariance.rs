@@ -32,6 +32,8 @@ fn seeded_model(compute: DType, dropout: f64, seed: u64) -> (Decoder, Parameters
         dropout,
         target_modules: TargetModules::AllLinear,
         use_rslora: false,
+        use_dora: false,
+        modules_to_save: vec![],
     };
     let mut builder = Builder::new(&weights, compute, Method::Lora(lora), 9);
     let decoder = Decoder::build(&mut builder, shape, compute).unwrap();
