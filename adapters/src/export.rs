@@ -2,6 +2,7 @@
 //! rows, never the model. The folder appears under its name only when it is whole.
 
 use crate::dora::row_squares;
+use crate::low_rank::product;
 use crate::safetensors_file::{self, Entry};
 use crate::{Error, Parameters, Result, WeightView, Weights, encode, folder};
 use candle_core::{DType, Device, Tensor};
@@ -262,24 +263,30 @@ pub(crate) fn read_panel(
     let Some(update) = update else {
         return Ok(values);
     };
-    let mut sum = Tensor::from_vec(values, (rows.len(), columns), &Device::Cpu)?;
-    gemm(
-        &mut sum,
-        1.0,
-        update.scaling,
-        &update.b.narrow(0, rows.start, rows.len())?,
-        Op::Plain,
-        update.a,
-        Op::Plain,
-    )?;
-    let mut values = sum.flatten_all()?.to_vec1::<f32>()?;
-    if let Some(magnitude) = update.magnitude {
-        let magnitudes = magnitude.narrow(0, rows.start, rows.len())?.to_vec1()?;
-        set_lengths(&mut values, columns, &magnitudes).map_err(|row| Error::ZeroRow {
-            module: update.module.into(),
-            row: rows.start + row,
-        })?;
-    }
+    let b = update.b.narrow(0, rows.start, rows.len())?;
+    let Some(magnitude) = update.magnitude else {
+        let mut sum = Tensor::from_vec(values, (rows.len(), columns), &Device::Cpu)?;
+        gemm(
+            &mut sum,
+            1.0,
+            update.scaling,
+            &b,
+            Op::Plain,
+            update.a,
+            Op::Plain,
+        )?;
+        return Ok(sum.flatten_all()?.to_vec1::<f32>()?);
+    };
+    // Rounded where PEFT rounds: B A, its multiple, the sum, and then the row's factor.
+    let delta = product(&b, Op::Plain, update.a, Op::Plain)?.flatten_all()?;
+    let (delta, scaling) = (delta.to_vec1::<f32>()?, update.scaling as f32);
+    let pairs = values.par_iter_mut().zip(delta);
+    pairs.for_each(|(w, delta)| *w += delta * scaling);
+    let magnitudes = magnitude.narrow(0, rows.start, rows.len())?.to_vec1()?;
+    set_lengths(&mut values, columns, &magnitudes).map_err(|row| Error::ZeroRow {
+        module: update.module.into(),
+        row: rows.start + row,
+    })?;
     Ok(values)
 }
 
