@@ -63,57 +63,59 @@ impl Lora {
     ) -> Result<(Tensor, LoraSaved)> {
         let x = self.drop(x, pass)?;
         let h = product(&x, Op::Plain, &self.a, Op::Transposed)?;
-        let add_update = |to: &mut Tensor| {
-            gemm(
-                to,
-                1.0,
-                self.scaling,
-                &h,
-                Op::Plain,
-                &self.b,
-                Op::Transposed,
-            )
-        };
         let mut saved = LoraSaved {
             h: None,
             factors: None,
             z: None,
         };
-        let Some(dora) = &self.dora else {
+        let y = if let Some(dora) = &self.dora {
+            let factors = dora.factors(self.update(matrix))?;
+            let dropped = self.drops(pass).then_some(&x);
+            let (mut y, z) = self.scaled(base, dropped, &h, &factors.factor, matrix)?;
+            if let Some(bias) = bias {
+                kernels::add_bias(&mut y, bias)?;
+            }
+            saved.factors = Some(factors);
+            if self.is_trained() {
+                saved.z = Some(kernels::narrow(&z, dtype)?);
+            }
+            y
+        } else {
             if let Some(bias) = bias {
                 kernels::add_bias(&mut base, bias)?;
             }
-            add_update(&mut base)?;
-            saved.h = Some(h).filter(|_| self.is_trained());
-            return Ok((base, saved));
+            self.add_update(&mut base, &h)?;
+            base
         };
-        let factors = dora.factors(self.update(matrix))?;
-        let z;
-        let mut y;
-        if self.drops(pass) {
-            let mut of_dropped = kernels::linear(&x, matrix)?;
-            add_update(&mut of_dropped)?;
-            z = of_dropped;
-            y = base;
-            add_update(&mut y)?;
-            kernels::add_assign(
-                &mut y,
-                &kernels::scale_columns(&z, &(&factors.factor - 1.0)?)?,
-            )?;
-        } else {
-            add_update(&mut base)?;
-            z = base;
-            y = kernels::scale_columns(&z, &factors.factor)?;
-        }
-        if let Some(bias) = bias {
-            kernels::add_bias(&mut y, bias)?;
-        }
-        if self.is_trained() {
-            saved.h = Some(h);
-            saved.z = Some(kernels::narrow(&z, dtype)?);
-        }
-        saved.factors = Some(factors);
+        saved.h = Some(h).filter(|_| self.is_trained());
         Ok((y, saved))
+    }
+
+    /// DoRA's y without its bias, and z; `dropped` is d(x) where d is not the identity.
+    fn scaled(
+        &self,
+        mut base: Tensor,
+        dropped: Option<&Tensor>,
+        h: &Tensor,
+        factor: &Tensor,
+        matrix: &Matrix,
+    ) -> Result<(Tensor, Tensor)> {
+        let Some(dropped) = dropped else {
+            self.add_update(&mut base, h)?;
+            return Ok((kernels::scale_columns(&base, factor)?, base));
+        };
+        let mut z = kernels::linear(dropped, matrix)?;
+        self.add_update(&mut z, h)?;
+        self.add_update(&mut base, h)?;
+        let beyond = kernels::scale_columns(&z, &(factor - 1.0)?)?;
+        kernels::add_assign(&mut base, &beyond)?;
+        Ok((base, z))
+    }
+
+    /// to += s h Bᵀ.
+    fn add_update(&self, to: &mut Tensor, h: &Tensor) -> Result<()> {
+        let (s, b) = (self.scaling, &self.b);
+        Ok(gemm(to, 1.0, s, h, Op::Plain, b, Op::Transposed)?)
     }
 
     /// The gradients of A, B and m. `dx` gets the whole input gradient, W's part too, before the first of them is handed

@@ -174,7 +174,11 @@ fn loraplus_is_a_ratio_for_adapters() {
         problems(0.0, TrainMethod::Adapter),
         problems(16.0, TrainMethod::Full),
     ];
-    let told: Vec<String> = told.concat().into_iter().map(|(k, m)| format!("{k} {m}")).collect();
+    let told: Vec<String> = told
+        .concat()
+        .into_iter()
+        .map(|(k, m)| format!("{k} {m}"))
+        .collect();
     insta::assert_snapshot!(told.join("\n"), @r#"
     loraplus_lr_ratio is 0, not a number above 0
     loraplus_lr_ratio is for adapters, and `method` is "full"

@@ -479,8 +479,8 @@ fn magnitudes_and_copies_that_do_not_belong_are_named() {
         "base_model.model.model.layers.0.mlp.up_proj.weight",
         &[9, 5],
     );
-    of(&names(&["norm"]), &[norm.clone()]).unwrap();
-    of(&names(&["mlp"]), &[of_mlp.clone()]).unwrap();
+    of(&names(&["norm"]), std::slice::from_ref(&norm)).unwrap();
+    of(&names(&["mlp"]), std::slice::from_ref(&of_mlp)).unwrap();
     assert!(of(&names(&["lm_head"]), &[norm]).is_err());
     assert!(of(&names(&["proj_up"]), &[of_mlp]).is_err());
     // What is trained whole carries no pair beside it.
