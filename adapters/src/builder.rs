@@ -1,13 +1,15 @@
 //! Hands out a model's layers, and is the only place that knows what is frozen, adapted or trained.
 
-use crate::error::nearest;
-use crate::group::{Lora, Member};
-use crate::peft::{PeftAdapter, tensor_key};
-use crate::random::{Stream, module_number};
+mod adapted;
+mod checks;
+mod tied;
+
+use crate::group::Member;
+use crate::peft::{Key, PeftAdapter, module_of};
 use crate::{
-    Error, LinearGroup, LoraConfig, ParamId, Parameter, Parameters, Result, TargetModules, Weights,
+    Error, LinearGroup, LoraConfig, ParamId, Parameter, ParameterKind, Parameters, Result, Weights,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use kernels::{Matrix, accumulate_dtype};
 use std::collections::BTreeSet;
 
@@ -16,7 +18,7 @@ use std::collections::BTreeSet;
 pub enum Method {
     /// Nothing: for evaluation, with or without an adapter.
     Frozen,
-    /// Low-rank adapters on some linear layers; everything else stays as it is.
+    /// Low-rank adapters on some linear layers, and full copies of the modules to save; everything else stays as it is.
     Lora(LoraConfig),
     /// Every weight.
     Full,
@@ -64,7 +66,9 @@ pub struct Builder<'w> {
     taken: BTreeSet<String>,
     linears: Vec<String>,
     tables: Vec<String>,
+    norms: Vec<String>,
     matched: BTreeSet<usize>,
+    saved: BTreeSet<usize>,
 }
 
 impl<'w> Builder<'w> {
@@ -80,7 +84,9 @@ impl<'w> Builder<'w> {
             taken: BTreeSet::new(),
             linears: Vec::new(),
             tables: Vec::new(),
+            norms: Vec::new(),
             matched: BTreeSet::new(),
+            saved: BTreeSet::new(),
         }
     }
 
@@ -106,89 +112,33 @@ impl<'w> Builder<'w> {
 
     /// The norm whose weight has this checkpoint name: `model.norm.weight`.
     pub fn norm(&mut self, name: &str, dim: usize) -> Result<Norm> {
-        let (weight, param) = self.vector(name, dim)?;
+        self.norms.push(module_of(name).into());
+        let (weight, param) = self.vector(name, dim, ParameterKind::Norm)?;
         Ok(Norm { weight, param })
     }
 
     /// The table whose weight has this checkpoint name: `model.embed_tokens.weight`, or `lm_head.weight`.
     pub fn embedding(&mut self, name: &str, vocab: usize, dim: usize) -> Result<Embedding> {
-        self.tables
-            .push(name.strip_suffix(".weight").unwrap_or(name).into());
+        self.tables.push(module_of(name).into());
         let (matrix, param) = self.weight(name, vocab, dim)?;
         Ok(Embedding { matrix, param })
     }
 
-    /// The trained parameters, after checking that every target and every adapter matrix found its layer.
+    /// The trained parameters, after checking that every target, every module to save and every tensor of the adapter
+    /// found its layer.
     pub fn finish(self) -> Result<Parameters> {
-        if let Method::Lora(config) = &self.method {
-            self.check_targets(&config.target_modules)?;
-        }
-        if let Some(adapter) = &self.adapter
-            && let Some(module) = adapter
-                .modules()
-                .find(|m| !self.linears.iter().any(|l| l == m))
-        {
-            let nearest = nearest(module, self.linears.iter().map(String::as_str));
-            return Err(Error::AdapterModule {
-                module: module.into(),
-                nearest,
-            });
-        }
+        self.check_all()?;
         Ok(Parameters(self.parameters))
-    }
-
-    fn check_targets(&self, targets: &TargetModules) -> Result<()> {
-        let TargetModules::Named(names) = targets else {
-            return Ok(());
-        };
-        for (i, target) in names.iter().enumerate() {
-            if self.matched.contains(&i)
-                || self
-                    .linears
-                    .iter()
-                    .any(|l| crate::lora::answers_to(l, target))
-            {
-                continue;
-            }
-            if self
-                .tables
-                .iter()
-                .chain([&"lm_head".to_owned()])
-                .any(|t| crate::lora::answers_to(t, target))
-            {
-                let why =
-                    "embeddings and the output head are not linear layers of the decoder's blocks";
-                return Err(Error::TargetUnsupported {
-                    target: target.clone(),
-                    why,
-                });
-            }
-            let mut available: Vec<String> = Vec::new();
-            for linear in &self.linears {
-                let leaf = linear.rsplit('.').next().unwrap_or(linear);
-                if !available.iter().any(|a| a == leaf) {
-                    available.push(leaf.into());
-                }
-            }
-            let candidates = available.iter().chain(&self.linears).map(String::as_str);
-            let nearest = nearest(target, candidates);
-            return Err(Error::TargetMatchesNothing {
-                target: target.clone(),
-                nearest,
-                available,
-            });
-        }
-        Ok(())
     }
 
     fn member(&mut self, spec: &LinearSpec) -> Result<Member> {
         let (out, inner) = (spec.out_features, spec.in_features);
         let (matrix, weight_param) = self.weight(&format!("{}.weight", spec.name), out, inner)?;
         let bias = match spec.bias {
-            true => Some(self.vector(&format!("{}.bias", spec.name), out)?),
+            true => Some(self.vector(&format!("{}.bias", spec.name), out, ParameterKind::Bias)?),
             false => None,
         };
-        let lora = self.lora(spec)?;
+        let lora = self.lora(spec, &matrix)?;
         self.linears.push(spec.name.clone());
         Ok(Member {
             matrix,
@@ -198,7 +148,7 @@ impl<'w> Builder<'w> {
         })
     }
 
-    /// A weight (out, in): where it lies if it is frozen, a tensor of its own if it is trained.
+    /// A weight (out, in): where it lies if it is frozen, a tensor of its own if it is trained or the adapter's.
     fn weight(
         &mut self,
         name: &str,
@@ -206,106 +156,75 @@ impl<'w> Builder<'w> {
         columns: usize,
     ) -> Result<(Matrix, Option<ParamId>)> {
         let view = self.weights.view_shaped(name, &[rows, columns])?;
-        if !matches!(self.method, Method::Full) {
-            return Ok((view.matrix()?, None));
+        let (trained, saved) = self.whole(name, &[rows, columns])?;
+        if !trained {
+            return Ok((
+                saved.map_or_else(|| view.matrix(), |t| Ok(Matrix::dense(t)))?,
+                None,
+            ));
         }
-        let value = view.tensor(accumulate_dtype(self.dtype))?;
-        let param = self.register(name.into(), &value, true)?;
+        let value = match saved {
+            Some(value) => value,
+            None => view.tensor(accumulate_dtype(self.dtype))?,
+        };
+        let param = self.register(self.key(name), &value, ParameterKind::Weight)?;
         Ok((Matrix::dense(value), Some(param)))
     }
 
     /// A norm's scale or a bias.
-    fn vector(&mut self, name: &str, dim: usize) -> Result<(Tensor, Option<ParamId>)> {
-        let value = self
-            .weights
-            .view_shaped(name, &[dim])?
-            .tensor(accumulate_dtype(self.dtype))?;
-        let param = match self.method {
-            Method::Full => Some(self.register(name.into(), &value, false)?),
-            Method::Frozen | Method::Lora(_) => None,
+    fn vector(
+        &mut self,
+        name: &str,
+        dim: usize,
+        kind: ParameterKind,
+    ) -> Result<(Tensor, Option<ParamId>)> {
+        let view = self.weights.view_shaped(name, &[dim])?;
+        let (trained, saved) = self.whole(name, &[dim])?;
+        let value = match saved {
+            Some(value) => value,
+            None => view.tensor(accumulate_dtype(self.dtype))?,
+        };
+        let param = match trained {
+            true => Some(self.register(self.key(name), &value, kind)?),
+            false => None,
         };
         Ok((value, param))
     }
 
-    /// The adapter of a linear layer, if it carries one.
-    fn lora(&mut self, spec: &LinearSpec) -> Result<Option<Lora>> {
-        let config = match (&self.method, &self.adapter) {
-            (Method::Full, _) | (Method::Frozen, None) => return Ok(None),
-            (Method::Frozen, Some(adapter)) => match adapter.pair(&spec.name) {
-                Some(_) => adapter.config.lora.clone(),
-                None => return Ok(None),
-            },
-            (Method::Lora(config), adapter) => {
-                config.check()?;
-                let target = config.target_modules.position(&spec.name);
-                if let Some(adapter) = adapter {
-                    adapter.check_same_target(&spec.name, target.is_some())?;
-                }
-                let Some(target) = target else {
-                    return Ok(None);
-                };
-                self.matched.insert(target);
-                config.clone()
-            }
+    /// Whether the tensor of this checkpoint name is trained as a whole, and the adapter's copy of it.
+    fn whole(&mut self, name: &str, shape: &[usize]) -> Result<(bool, Option<Tensor>)> {
+        let modules = [module_of(name)];
+        let trained = self.trains_any(&modules);
+        self.check_same_saved(&modules, trained)?;
+        Ok((trained, self.saved_tensor(name, shape)?))
+    }
+
+    /// Whether one of the modules is trained as a whole.
+    fn trains_any(&mut self, modules: &[&str]) -> bool {
+        let Method::Lora(config) = &self.method else {
+            return matches!(self.method, Method::Full);
         };
-        let (a, b) = self.lora_matrices(spec, config.rank)?;
-        let (mut a_param, mut b_param) = (None, None);
-        if matches!(self.method, Method::Lora(_)) {
-            a_param = Some(self.register(tensor_key(&spec.name, "lora_A"), &a, true)?);
-            b_param = Some(self.register(tensor_key(&spec.name, "lora_B"), &b, true)?);
-        }
-        Ok(Some(Lora {
-            a,
-            b,
-            a_param,
-            b_param,
-            scaling: config.scaling(),
-            dropout: config.dropout,
-            module: module_number(&spec.name),
-        }))
+        let found: Vec<usize> = modules.iter().flat_map(|m| config.saved_as(m)).collect();
+        self.saved.extend(&found);
+        !found.is_empty()
     }
 
-    /// A (r, in) and B (out, r): the given adapter's, or fresh ones as PEFT makes them. A is kaiming-uniform with
-    /// a = √5, that is uniform in ±1/√in, and B zero, so that training starts from the base model.
-    fn lora_matrices(&self, spec: &LinearSpec, rank: usize) -> Result<(Tensor, Tensor)> {
-        let dtype = accumulate_dtype(self.dtype);
-        let (out, inner) = (spec.out_features, spec.in_features);
-        if let Some((a, b)) = self
-            .adapter
-            .as_ref()
-            .and_then(|adapter| adapter.pair(&spec.name))
-        {
-            for (which, tensor, expected) in
-                [("lora_A", a, [rank, inner]), ("lora_B", b, [out, rank])]
-            {
-                if tensor.dims() != expected {
-                    let key = tensor_key(&spec.name, which);
-                    return Err(Error::AdapterShape {
-                        key,
-                        expected: expected.into(),
-                        found: tensor.dims().into(),
-                    });
-                }
-            }
-            // A copy: training must not reach into the adapter that was given.
-            return Ok((a.to_dtype(dtype)?.copy()?, b.to_dtype(dtype)?.copy()?));
+    /// What a weight is called where it is trained.
+    fn key(&self, name: &str) -> String {
+        match self.method {
+            Method::Lora(_) => Key::Saved(name).to_string(),
+            _ => name.into(),
         }
-        let bound = 1.0 / (inner as f64).sqrt();
-        let key = tensor_key(&spec.name, "lora_A");
-        let numbers = Stream::new(self.seed, &key).uniforms(rank * inner, bound);
-        let a = Tensor::from_vec(numbers, (rank, inner), &Device::Cpu)?.to_dtype(dtype)?;
-        let b = Tensor::zeros((out, rank), dtype, &Device::Cpu)?;
-        Ok((a, b))
     }
 
-    fn register(&mut self, name: String, value: &Tensor, decay: bool) -> Result<ParamId> {
+    fn register(&mut self, name: String, value: &Tensor, kind: ParameterKind) -> Result<ParamId> {
         if !self.taken.insert(name.clone()) {
             return Err(Error::DuplicateParameter { name });
         }
         self.parameters.push(Parameter {
             name,
             value: value.clone(),
-            decay,
+            kind,
         });
         Ok(ParamId(self.parameters.len() - 1))
     }

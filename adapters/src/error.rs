@@ -200,6 +200,33 @@ pub enum Error {
         /// Why not.
         why: &'static str,
     },
+    /// A module to save that the model lacks.
+    #[error(
+        "module to save `{name}` matches no embedding, head, norm or linear layer of this model"
+    )]
+    SavedMatchesNothing {
+        /// The name as written.
+        name: String,
+        /// The module name nearest to it.
+        nearest: Option<String>,
+        /// The last parts of the names of the modules there are.
+        available: Vec<String>,
+    },
+    /// A row of a weight that has no direction.
+    #[error(
+        "row {row} of `{module}.weight` with its update is all zeros, and DoRA needs its direction"
+    )]
+    ZeroRow {
+        /// The module.
+        module: String,
+        /// The row.
+        row: usize,
+    },
+    /// An adapter with an embedding and an output head that differ, over a base that shares one table.
+    #[error(
+        "the adapter parts the output head from the embedding, which are one table in this base"
+    )]
+    AdapterUnties,
     /// A LoRA setting outside its range.
     #[error("LoRA setting `{key}` is {value}: {rule}")]
     LoraSetting {
@@ -220,8 +247,8 @@ pub enum Error {
         /// Its value, as JSON.
         value: String,
     },
-    /// A tensor in an adapter file that is not a LoRA matrix of a linear layer.
-    #[error("{}: `{key}` is not a LoRA matrix of a linear layer", path.display())]
+    /// A tensor in an adapter file that its settings do not account for.
+    #[error("{}: `{key}` is no tensor of the adapter that its settings describe", path.display())]
     AdapterKey {
         /// The adapter's weights file.
         path: PathBuf,
@@ -235,7 +262,7 @@ pub enum Error {
         path: PathBuf,
         /// The module.
         module: String,
-        /// `lora_A.weight` or `lora_B.weight`.
+        /// `lora_A.weight`, `lora_B.weight` or `lora_magnitude_vector`.
         missing: &'static str,
     },
     /// A matrix whose rank is not the configuration's.

@@ -1,6 +1,8 @@
 //! Writes a model as a Hugging Face folder, tensor by tensor and panel by panel: what is in memory is a few panels of
 //! rows, never the model. The folder appears under its name only when it is whole.
 
+use crate::dora::row_squares;
+use crate::low_rank::product;
 use crate::safetensors_file::{self, Entry};
 use crate::{Error, Parameters, Result, WeightView, Weights, encode, folder};
 use candle_core::{DType, Device, Tensor};
@@ -27,17 +29,19 @@ pub struct ExportOptions {
 /// What becomes of one tensor.
 pub(crate) enum Change<'a> {
     Keep,
-    /// W + scaling · B A.
+    /// W + scaling · B A, each row then brought to its magnitude if there are any.
     Add(LowRank<'a>),
     /// The tensor instead.
     Replace(&'a Tensor),
 }
 
-/// A (r, in) and B (out, r) in f32.
+/// A (r, in) and B (out, r), and DoRA's magnitudes (out), in f32.
 pub(crate) struct LowRank<'a> {
+    pub module: &'a str,
     pub a: &'a Tensor,
     pub b: &'a Tensor,
     pub scaling: f64,
+    pub magnitude: Option<&'a Tensor>,
 }
 
 /// Writes a GGUF file's tensors, unpacked, and a `config.json` made from its metadata as a Hugging Face folder; or
@@ -204,25 +208,32 @@ fn write_tensor(
     let Some(dtype) = dtype else {
         return view.with_bytes(|bytes| out(bytes))?;
     };
-    let (rows, columns) = view.rows_and_columns();
-    let matrix = match change {
+    match change {
         Change::Keep if view.bytes_are(dtype) => return view.with_bytes(|bytes| out(bytes))?,
         Change::Replace(tensor) if tensor.dtype() == dtype => {
             return out(&encode::tensor_bytes(tensor)?);
         }
-        Change::Replace(tensor) => Matrix::dense(tensor.reshape((rows, columns))?),
-        Change::Keep | Change::Add(_) => view.matrix_of(rows, columns)?,
-    };
-    let update = if let Change::Add(update) = change {
-        Some(update)
-    } else {
-        None
-    };
-    for panel in panels(rows, columns) {
+        _ => {}
+    }
+    let (matrix, update) = changed(view, change)?;
+    for panel in panels(matrix.rows(), matrix.cols()) {
         let values = read_panel(&matrix, update, panel)?;
         out(&encode_parallel(&view.name, &values, dtype)?)?;
     }
     Ok(())
+}
+
+/// What [`read_panel`] reads a changed tensor from.
+pub(crate) fn changed<'a>(
+    view: &WeightView,
+    change: &'a Change,
+) -> Result<(Matrix, Option<&'a LowRank<'a>>)> {
+    let (rows, columns) = view.rows_and_columns();
+    Ok(match change {
+        Change::Replace(tensor) => (Matrix::dense(tensor.reshape((rows, columns))?), None),
+        Change::Keep => (view.matrix_of(rows, columns)?, None),
+        Change::Add(update) => (view.matrix_of(rows, columns)?, Some(update)),
+    })
 }
 
 /// Ranges of rows that are worked on together.
@@ -249,20 +260,54 @@ pub(crate) fn read_panel(
             let first = rows.start + i * some;
             matrix.read_rows_f32(first..(first + some).min(rows.end), out)
         })?;
-    let Some(LowRank { a, b, scaling }) = update else {
+    let Some(update) = update else {
         return Ok(values);
     };
-    let mut sum = Tensor::from_vec(values, (rows.len(), columns), &Device::Cpu)?;
-    gemm(
-        &mut sum,
-        1.0,
-        *scaling,
-        &b.narrow(0, rows.start, rows.len())?,
-        Op::Plain,
-        a,
-        Op::Plain,
-    )?;
-    Ok(sum.flatten_all()?.to_vec1::<f32>()?)
+    let b = update.b.narrow(0, rows.start, rows.len())?;
+    let Some(magnitude) = update.magnitude else {
+        let mut sum = Tensor::from_vec(values, (rows.len(), columns), &Device::Cpu)?;
+        gemm(
+            &mut sum,
+            1.0,
+            update.scaling,
+            &b,
+            Op::Plain,
+            update.a,
+            Op::Plain,
+        )?;
+        return Ok(sum.flatten_all()?.to_vec1::<f32>()?);
+    };
+    // Rounded where PEFT rounds: B A, its multiple, the sum, and then the row's factor.
+    let delta = product(&b, Op::Plain, update.a, Op::Plain)?.flatten_all()?;
+    let (delta, scaling) = (delta.to_vec1::<f32>()?, update.scaling as f32);
+    let pairs = values.par_iter_mut().zip(delta);
+    pairs.for_each(|(w, delta)| *w += delta * scaling);
+    let magnitudes = magnitude.narrow(0, rows.start, rows.len())?.to_vec1()?;
+    set_lengths(&mut values, columns, &magnitudes).map_err(|row| Error::ZeroRow {
+        module: update.module.into(),
+        row: rows.start + row,
+    })?;
+    Ok(values)
+}
+
+/// Brings each row to the length m: times m / ‖row‖, both in f32. Errors with the first row that is all zeros.
+fn set_lengths(
+    values: &mut [f32],
+    columns: usize,
+    magnitudes: &[f32],
+) -> std::result::Result<(), usize> {
+    let squares = row_squares(values, columns);
+    if let Some(row) = squares.iter().position(|s| *s == 0.0) {
+        return Err(row);
+    }
+    let rows = values.par_chunks_exact_mut(columns.max(1));
+    rows.zip(squares)
+        .zip(magnitudes)
+        .for_each(|((row, square), m)| {
+            let factor = m / square.sqrt() as f32;
+            row.iter_mut().for_each(|w| *w *= factor);
+        });
+    Ok(())
 }
 
 /// [`encode::encode`] with all threads.

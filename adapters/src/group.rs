@@ -11,11 +11,13 @@
 //! ```
 //!
 //! The low-rank product is added before y is rounded to the compute dtype: added afterwards, in bf16, a small update
-//! would be lost. The mask is a function of counters, so it is computed again and never stored.
+//! would be lost. The mask is a function of counters, so it is computed again and never stored. DoRA puts a factor on
+//! each output: `dora.rs`.
 
+use crate::low_rank::{Lora, LoraSaved, product};
 use crate::{GradSink, ParamId, Result};
-use candle_core::{DType, Device, Tensor};
-use kernels::{DropoutKey, Matrix, Op, RowIds, accumulate_dtype, gemm, widen};
+use candle_core::{DType, Tensor};
+use kernels::{Matrix, Op, RowIds, widen};
 
 /// What a forward or backward pass belongs to.
 #[derive(Clone, Copy, Debug)]
@@ -38,30 +40,23 @@ pub(crate) struct Member {
     pub lora: Option<Lora>,
 }
 
-/// A (r, in) and B (out, r), and how they apply.
-pub(crate) struct Lora {
-    pub a: Tensor,
-    pub b: Tensor,
-    pub a_param: Option<ParamId>,
-    pub b_param: Option<ParamId>,
-    pub scaling: f64,
-    pub dropout: f64,
-    pub module: u64,
-}
-
 /// Linear layers that read the same input: q, k and v; gate and up; or one.
 pub struct LinearGroup {
     members: Vec<Member>,
     dtype: DType,
 }
 
-/// What [`LinearGroup::backward`] needs of the forward pass.
+/// What [`LinearGroup::backward`] needs of the forward pass. For each token:
+///
+/// - the input (K), in the compute dtype and shared with the layer before, if a member trains anything;
+/// - r numbers of the accumulate dtype for each member that trains an adapter;
+/// - under DoRA the member's output before its factors (N), in the compute dtype, and once for all tokens twice N
+///   numbers of the accumulate dtype.
 #[must_use = "backward needs it"]
 pub struct GroupSaved {
-    /// The input (T, K), shared and not copied, if a gradient of a weight or an adapter will be computed.
+    /// (T, K), if a gradient of a weight or an adapter will be computed.
     x: Option<Tensor>,
-    /// d(x) Aᵀ (T, r) of each member that trains an adapter.
-    h: Vec<Option<Tensor>>,
+    members: Vec<Option<LoraSaved>>,
     /// Whether the input was there, and will be given back before the backward pass.
     forgotten: bool,
 }
@@ -84,6 +79,31 @@ impl GroupSaved {
     }
 }
 
+/// What a member's backward pass starts from.
+pub(crate) struct Incoming<'a> {
+    /// The input (T, K), in the accumulate dtype.
+    pub x: Option<&'a Tensor>,
+    /// The output's gradient (T, N), as it came and in the accumulate dtype.
+    pub dy: &'a Tensor,
+    pub wide_dy: &'a Tensor,
+    pub pass: &'a Pass<'a>,
+}
+
+/// The gradient of a group's input, added up over its members.
+pub(crate) struct InputGradient {
+    pub needed: bool,
+    sum: Option<Tensor>,
+}
+
+impl InputGradient {
+    pub(crate) fn add(&mut self, part: Tensor) -> Result<&mut Tensor> {
+        if let Some(sum) = &mut self.sum {
+            kernels::add_assign(sum, &part)?;
+        }
+        Ok(self.sum.get_or_insert(part))
+    }
+}
+
 impl LinearGroup {
     pub(crate) fn new(members: Vec<Member>, dtype: DType) -> Self {
         Self { members, dtype }
@@ -93,7 +113,7 @@ impl LinearGroup {
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<(Vec<Tensor>, GroupSaved)> {
         let mut saved = GroupSaved {
             x: None,
-            h: Vec::with_capacity(self.members.len()),
+            members: Vec::with_capacity(self.members.len()),
             forgotten: false,
         };
         if self.members.iter().any(Member::needs_input) {
@@ -102,9 +122,9 @@ impl LinearGroup {
         let wide = self.widen_for_adapters(x)?;
         let mut outputs = Vec::with_capacity(self.members.len());
         for member in &self.members {
-            let (y, h) = member.forward(x, wide.as_ref(), Some(pass), self.dtype)?;
+            let (y, of_adapter) = member.forward(x, wide.as_ref(), Some(pass), self.dtype)?;
             outputs.push(y);
-            saved.h.push(h.filter(|_| member.trains_adapter()));
+            saved.members.push(of_adapter);
         }
         Ok((outputs, saved))
     }
@@ -146,28 +166,26 @@ impl LinearGroup {
             .into());
         }
         let x = saved.x.as_ref().map(widen).transpose()?;
-        let mut dx: Option<Tensor> = None;
-        for ((member, dy), h) in self.members.iter().zip(dy).zip(saved.h) {
-            if need_dx {
-                let through_weight = kernels::linear_dx(dy, &member.matrix)?;
-                match &mut dx {
-                    None => dx = Some(through_weight),
-                    Some(sum) => kernels::add_assign(sum, &through_weight)?,
-                }
-            }
-            member.backward(x.as_ref(), h, &widen(dy)?, pass, dx.as_mut(), sink)?;
+        let mut dx = InputGradient {
+            needed: need_dx,
+            sum: None,
+        };
+        for ((member, dy), saved) in self.members.iter().zip(dy).zip(saved.members) {
+            let incoming = Incoming {
+                x: x.as_ref(),
+                dy,
+                wide_dy: &widen(dy)?,
+                pass,
+            };
+            member.backward(saved, &incoming, &mut dx, sink)?;
         }
-        Ok(dx)
+        Ok(dx.sum)
     }
 }
 
 impl Member {
-    fn trains_adapter(&self) -> bool {
-        self.lora.as_ref().is_some_and(|l| l.a_param.is_some())
-    }
-
     fn needs_input(&self) -> bool {
-        self.weight_param.is_some() || self.trains_adapter()
+        self.weight_param.is_some() || self.lora.as_ref().is_some_and(Lora::is_trained)
     }
 
     fn forward(
@@ -176,131 +194,39 @@ impl Member {
         wide: Option<&Tensor>,
         pass: Option<&Pass>,
         dtype: DType,
-    ) -> Result<(Tensor, Option<Tensor>)> {
+    ) -> Result<(Tensor, Option<LoraSaved>)> {
         let mut y = kernels::linear(x, &self.matrix)?;
-        if let Some((bias, _)) = &self.bias {
+        let bias = self.bias.as_ref().map(|(bias, _)| bias);
+        if let (Some(lora), Some(wide)) = (&self.lora, wide) {
+            let (y, saved) = lora.forward(wide, y, (&self.matrix, bias), pass, dtype)?;
+            return Ok((kernels::narrow(&y, dtype)?, Some(saved)));
+        }
+        if let Some(bias) = bias {
             kernels::add_bias(&mut y, bias)?;
         }
-        let mut h = None;
-        if let (Some(lora), Some(wide)) = (&self.lora, wide) {
-            let low = product(&lora.drop(wide, pass)?, Op::Plain, &lora.a, Op::Transposed)?;
-            gemm(
-                &mut y,
-                1.0,
-                lora.scaling,
-                &low,
-                Op::Plain,
-                &lora.b,
-                Op::Transposed,
-            )?;
-            h = Some(low);
-        }
-        Ok((kernels::narrow(&y, dtype)?, h))
+        Ok((kernels::narrow(&y, dtype)?, None))
     }
 
-    /// `x` and `dy` in the accumulate dtype; `dx`, if it is wanted, already holds dy W and gets the adapter's part added.
+    /// The input gradient first: a sink may change the values that it is computed from.
     fn backward(
         &self,
-        x: Option<&Tensor>,
-        h: Option<Tensor>,
-        dy: &Tensor,
-        pass: &Pass,
-        dx: Option<&mut Tensor>,
+        saved: Option<LoraSaved>,
+        incoming: &Incoming,
+        dx: &mut InputGradient,
         sink: &mut dyn GradSink,
     ) -> Result<()> {
-        if let (Some(param), Some(x)) = (self.weight_param, x) {
+        if let (Some(lora), Some(saved)) = (&self.lora, saved) {
+            lora.backward(saved, incoming, &self.matrix, dx, sink)?;
+        } else if dx.needed {
+            dx.add(kernels::linear_dx(incoming.dy, &self.matrix)?)?;
+        }
+        let dy = incoming.wide_dy;
+        if let (Some(param), Some(x)) = (self.weight_param, incoming.x) {
             sink.add(param, product(dy, Op::Transposed, x, Op::Plain)?)?;
         }
         if let Some((_, Some(param))) = &self.bias {
             sink.add(*param, kernels::sum_rows(dy)?)?;
         }
-        match &self.lora {
-            Some(lora) => lora.backward(x, h, dy, pass, dx, sink),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Lora {
-    /// Whether d is anything but the identity.
-    fn drops(&self, pass: &Pass) -> bool {
-        pass.training && self.dropout > 0.0
-    }
-
-    /// d(x), of x or of a gradient.
-    fn drop(&self, x: &Tensor, pass: Option<&Pass>) -> Result<Tensor> {
-        let Some(pass) = pass.filter(|p| self.drops(p)) else {
-            return Ok(x.clone());
-        };
-        let key = DropoutKey {
-            seed: pass.seed,
-            step: pass.step,
-            module: self.module,
-        };
-        Ok(kernels::dropout(x, self.dropout, key, pass.rows)?)
-    }
-
-    fn backward(
-        &self,
-        x: Option<&Tensor>,
-        h: Option<Tensor>,
-        dy: &Tensor,
-        pass: &Pass,
-        dx: Option<&mut Tensor>,
-        sink: &mut dyn GradSink,
-    ) -> Result<()> {
-        let trained = self.a_param.zip(self.b_param).zip(x.zip(h));
-        if trained.is_none() && dx.is_none() {
-            return Ok(());
-        }
-        let mut g = zeros((dy.dim(0)?, self.b.dim(1)?), dy.dtype())?;
-        gemm(&mut g, 0.0, self.scaling, dy, Op::Plain, &self.b, Op::Plain)?;
-        if let Some(((a_param, b_param), (x, h))) = trained {
-            sink.add(
-                a_param,
-                product(&g, Op::Transposed, &self.drop(x, Some(pass))?, Op::Plain)?,
-            )?;
-            let mut db = zeros(self.b.dims2()?, dy.dtype())?;
-            gemm(
-                &mut db,
-                0.0,
-                self.scaling,
-                dy,
-                Op::Transposed,
-                &h,
-                Op::Plain,
-            )?;
-            sink.add(b_param, db)?;
-        }
-        let Some(dx) = dx else { return Ok(()) };
-        if self.drops(pass) {
-            let through_adapter = product(&g, Op::Plain, &self.a, Op::Plain)?;
-            let through_adapter = self.drop(&through_adapter, Some(pass))?;
-            kernels::add_assign(dx, &through_adapter)?;
-        } else {
-            gemm(dx, 1.0, 1.0, &g, Op::Plain, &self.a, Op::Plain)?;
-        }
         Ok(())
     }
-}
-
-/// op(a) op(b), of matrices in an accumulate dtype.
-fn product(a: &Tensor, ta: Op, b: &Tensor, tb: Op) -> Result<Tensor> {
-    let rows = if matches!(ta, Op::Plain) {
-        a.dim(0)?
-    } else {
-        a.dim(1)?
-    };
-    let columns = if matches!(tb, Op::Plain) {
-        b.dim(1)?
-    } else {
-        b.dim(0)?
-    };
-    let mut out = zeros((rows, columns), accumulate_dtype(a.dtype()))?;
-    gemm(&mut out, 0.0, 1.0, a, ta, b, tb)?;
-    Ok(out)
-}
-
-fn zeros(shape: (usize, usize), dtype: DType) -> Result<Tensor> {
-    Ok(Tensor::zeros(shape, dtype, &Device::Cpu)?)
 }

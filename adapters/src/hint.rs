@@ -53,9 +53,17 @@ impl Error {
                 Some(name) => format!("did you mean `{name}`? There are: {}", available.join(", ")),
                 None => format!("there are: {}", available.join(", ")),
             },
+            Error::SavedMatchesNothing { nearest, available, .. } => match nearest {
+                Some(name) => format!("did you mean `{name}`? There are: {}", available.join(", ")),
+                None => format!("there are: {}", available.join(", ")),
+            },
+            Error::ZeroRow { .. } => "leave the layer out of target_modules, or turn use_dora off".into(),
+            Error::AdapterUnties => {
+                "it can be evaluated; to train or merge it, merge it with PEFT, which unties the base".into()
+            }
             Error::TargetUnsupported { .. } => "leave it out of target_modules, or tune all weights".into(),
             Error::AdapterSetting { .. } | Error::AdapterKey { .. } => {
-                "only plain LoRA (also rank-stabilised) on linear layers is read; merge the adapter with PEFT instead".into()
+                "LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead".into()
             }
             Error::AdapterPair { .. } | Error::AdapterRank { .. } | Error::AdapterSwapped { .. } | Error::AdapterEmpty { .. } => {
                 "adapter_config.json and adapter_model.safetensors do not belong together, or a program wrote them wrongly".into()

@@ -8,6 +8,7 @@
 //! quantized, adapted or trained; a decoder sees [`LinearGroup`], [`Norm`] and [`Embedding`].
 
 mod builder;
+mod dora;
 mod encode;
 mod error;
 mod export;
@@ -17,6 +18,7 @@ mod gguf;
 mod group;
 mod hint;
 mod lora;
+mod low_rank;
 mod mapped;
 mod merge;
 mod parameters;
@@ -34,7 +36,7 @@ pub use gguf::{GgufMetadata, GgufValue};
 pub use group::{GroupSaved, LinearGroup, Pass};
 pub use lora::{LoraConfig, TargetModules};
 pub use merge::{MergeOptions, MergeReport, merge, merge_into};
-pub use parameters::{GradSink, ParamId, Parameter, Parameters};
+pub use parameters::{GradSink, ParamId, Parameter, ParameterKind, Parameters};
 pub use peft::{Belonging, PeftAdapter, PeftConfig};
 pub use proof::{TensorProof, verify_tensors};
 pub use weights::{Init, TensorSpec, WeightView, Weights};

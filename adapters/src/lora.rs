@@ -24,6 +24,11 @@ pub struct LoraConfig {
     pub target_modules: TargetModules,
     /// Scale by alpha / √r instead.
     pub use_rslora: bool,
+    /// DoRA: train the length of each row of an adapted weight apart from its direction.
+    pub use_dora: bool,
+    /// Modules of which a full copy is trained: embeddings, the output head, norms, linear layers. A module is meant
+    /// whose full name ends in one of these.
+    pub modules_to_save: Vec<String>,
 }
 
 impl LoraConfig {
@@ -58,7 +63,20 @@ impl LoraConfig {
                 "it must name at least one layer",
             );
         }
+        if self.modules_to_save.iter().any(String::is_empty) {
+            return wrong(
+                "modules_to_save",
+                "[\"\"]".into(),
+                "an empty name would mean every module",
+            );
+        }
         Ok(())
+    }
+
+    /// Indices of the modules to save that `module` answers to: as in PEFT, those it ends in, dot or no dot.
+    pub(crate) fn saved_as(&self, module: &str) -> impl Iterator<Item = usize> {
+        let names = self.modules_to_save.iter().enumerate();
+        names.filter_map(move |(i, name)| module.ends_with(name.as_str()).then_some(i))
     }
 }
 
@@ -169,6 +187,8 @@ mod tests {
             dropout: 0.0,
             target_modules: TargetModules::AllLinear,
             use_rslora: false,
+            use_dora: false,
+            modules_to_save: vec![],
         };
         assert_eq!(config.scaling(), 0.5);
         config.use_rslora = true;

@@ -1,7 +1,7 @@
 //! Proves that merged weights are base + adapter: each targeted tensor is computed again and compared, every other
 //! tensor must be the base's, byte for byte.
 
-use crate::export::{encode_parallel, panels, read_panel};
+use crate::export::{Change, changed, encode_parallel, panels, read_panel};
 use crate::merge::Updates;
 use crate::{PeftAdapter, Result, WeightView, Weights};
 use candle_core::DType;
@@ -79,9 +79,10 @@ pub fn verify_tensors(
             ));
             continue;
         }
-        if updates.get(&view.name).is_some() {
+        let change = updates.change(view);
+        if !matches!(change, Change::Keep) {
             proof.targeted += 1;
-            let of_tensor = targeted(view, &updates, &other)?;
+            let of_tensor = targeted(view, &change, &other)?;
             if of_tensor.max_steps > MOST_STEPS {
                 let steps = of_tensor.max_steps;
                 proof.problems.push(format!(
@@ -141,18 +142,18 @@ impl Sums {
     }
 }
 
-fn targeted(view: &WeightView, updates: &Updates, merged: &WeightView) -> Result<Sums> {
+fn targeted(view: &WeightView, change: &Change, merged: &WeightView) -> Result<Sums> {
     let (rows, columns) = view.rows_and_columns();
     let (weight, stored) = (
         view.matrix_of(rows, columns)?,
         merged.matrix_of(rows, columns)?,
     );
     let dtype = merged.float_dtype().unwrap_or(DType::F32);
-    let update = updates.get(&view.name);
+    let (matrix, update) = changed(view, change)?;
     let mut sums = Sums::default();
     for panel in panels(rows, columns) {
         let base = read_panel(&weight, None, panel.clone())?;
-        let wanted = read_panel(&weight, update.as_ref(), panel.clone())?;
+        let wanted = read_panel(&matrix, update, panel.clone())?;
         let found = read_panel(&stored, None, panel)?;
         const PIECE: usize = 1 << 14;
         let pieces: Vec<Sums> = (

@@ -78,6 +78,10 @@ pub struct LoraSection {
     pub target_modules: TargetModules,
     /// Scale by alpha / √rank instead
     pub use_rslora: bool,
+    /// Train the length of each row of an adapted weight apart from its direction (DoRA)
+    pub use_dora: bool,
+    /// Modules trained whole beside the adapter, by the end of their names: `["embed_tokens", "lm_head"]`
+    pub modules_to_save: Vec<String>,
 }
 
 impl Default for LoraSection {
@@ -88,6 +92,8 @@ impl Default for LoraSection {
             dropout: 0.0,
             target_modules: TargetModules::AllLinear,
             use_rslora: false,
+            use_dora: false,
+            modules_to_save: Vec::new(),
         }
     }
 }
@@ -100,6 +106,8 @@ impl From<&LoraSection> for LoraConfig {
             dropout: section.dropout,
             target_modules: section.target_modules.clone(),
             use_rslora: section.use_rslora,
+            use_dora: section.use_dora,
+            modules_to_save: section.modules_to_save.clone(),
         }
     }
 }

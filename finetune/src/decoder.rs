@@ -64,16 +64,20 @@ impl Decoder {
     /// Builds the decoder from the builder's weights; shapes that disagree with `config` are errors.
     pub fn build(b: &mut Builder, config: DecoderConfig, compute: DType) -> Result<Self> {
         let (v, d) = (config.vocab_size, config.hidden_size);
-        let embedding = b.embedding("model.embed_tokens.weight", v, d)?;
+        let (embedding_name, head_name) = ("model.embed_tokens.weight", "lm_head.weight");
+        let (embedding, tied_head) = if config.tie_word_embeddings {
+            let (embedding, head) = b.tied_embedding(embedding_name, head_name, v, d)?;
+            (embedding, Some(head))
+        } else {
+            (b.embedding(embedding_name, v, d)?, None)
+        };
         let layers = (0..config.num_hidden_layers)
             .map(|i| Layer::build(b, &config, i))
             .collect::<Result<Vec<_>>>()?;
         let norm = b.norm("model.norm.weight", d)?;
-        let (head, head_param) = if config.tie_word_embeddings {
-            (embedding.matrix.clone(), embedding.param)
-        } else {
-            let head = b.embedding("lm_head.weight", v, d)?;
-            (head.matrix, head.param)
+        let head = match tied_head {
+            Some(head) => head,
+            None => b.embedding(head_name, v, d)?,
         };
         let inv_freq = config.inv_freq();
         Ok(Self {
@@ -82,8 +86,8 @@ impl Decoder {
             embedding,
             layers,
             norm,
-            head,
-            head_param,
+            head: head.matrix,
+            head_param: head.param,
             inv_freq,
             recompute: Recompute::None,
         })

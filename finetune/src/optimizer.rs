@@ -113,11 +113,12 @@ impl Optimizer {
                 kernels::scale_assign(&mut g, clip)?;
             }
             let adamw = kernels::AdamW {
-                learning_rate,
+                learning_rate: learning_rate
+                    * p.learning_rate_factor(self.settings.loraplus_lr_ratio),
                 beta1: self.settings.adam_beta1,
                 beta2: self.settings.adam_beta2,
                 epsilon: self.settings.adam_epsilon,
-                weight_decay: if p.decay {
+                weight_decay: if p.decays() {
                     self.settings.weight_decay
                 } else {
                     0.0

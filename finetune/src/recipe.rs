@@ -19,6 +19,8 @@ pub struct TrainSection {
     pub max_steps: Option<u64>,
     /// Highest learning rate, reached after warm-up.
     pub learning_rate: f64,
+    /// LoRA+: B matrices (and, as in PEFT, vectors) learn at this many times `learning_rate`; 1 turns it off.
+    pub loraplus_lr_ratio: f64,
     /// Shape of the learning rate after warm-up.
     pub schedule: Schedule,
     /// Share of all steps over which the learning rate rises from zero.
@@ -58,6 +60,7 @@ impl Default for TrainSection {
             epochs: 3.0,
             max_steps: None,
             learning_rate: 1e-4,
+            loraplus_lr_ratio: 1.0,
             schedule: Schedule::Cosine,
             warmup_ratio: 0.03,
             min_lr_ratio: 0.0,
@@ -202,6 +205,16 @@ impl TrainSection {
             positive(self.learning_rate),
             "learning_rate",
             format!("is {}, not a number above 0", self.learning_rate),
+        );
+        hold(
+            positive(self.loraplus_lr_ratio),
+            "loraplus_lr_ratio",
+            format!("is {}, not a number above 0", self.loraplus_lr_ratio),
+        );
+        hold(
+            self.loraplus_lr_ratio == 1.0 || self.method == TrainMethod::Adapter,
+            "loraplus_lr_ratio",
+            "is for adapters, and `method` is \"full\"".into(),
         );
         hold(
             share(self.warmup_ratio),

@@ -24,6 +24,16 @@ fn model(compute: DType, dropout: f64) -> (Decoder, Parameters) {
 /// Weights of 0.05: between transformers' initialisation (0.02) and the square root of one over the width (0.17). Rounding grows
 /// with them; at 0.2 the f32 gradients below differ by 1.0e-6, at 0.05 by half of that.
 fn seeded_model(compute: DType, dropout: f64, seed: u64) -> (Decoder, Parameters) {
+    adapted_model(compute, dropout, seed, false)
+}
+
+/// With `everything`, DoRA and a head and norms trained whole as well.
+fn adapted_model(
+    compute: DType,
+    dropout: f64,
+    seed: u64,
+    everything: bool,
+) -> (Decoder, Parameters) {
     let shape = decoder_config(&config()).unwrap();
     let weights = Weights::random(config(), tensor_specs(&shape, 0.05), seed);
     let lora = LoraConfig {
@@ -32,6 +42,11 @@ fn seeded_model(compute: DType, dropout: f64, seed: u64) -> (Decoder, Parameters
         dropout,
         target_modules: TargetModules::AllLinear,
         use_rslora: false,
+        use_dora: everything,
+        modules_to_save: match everything {
+            true => vec!["lm_head".into(), "norm".into()],
+            false => vec![],
+        },
     };
     let mut builder = Builder::new(&weights, compute, Method::Lora(lora), 9);
     let decoder = Decoder::build(&mut builder, shape, compute).unwrap();
@@ -175,6 +190,17 @@ fn the_same_holds_with_dropout() {
     same_gradients(DType::F64, 0.3, 1e-10);
 }
 
+/// DoRA with its second base product under dropout, and modules trained whole.
+#[test]
+fn the_same_holds_for_dora_and_modules_to_save() {
+    for dropout in [0.0, 0.3] {
+        for seed in 1..=3 {
+            same_gradients_of(adapted_model(DType::F64, dropout, seed, true), 1e-10);
+        }
+    }
+    same_gradients_of(adapted_model(DType::F32, 0.0, 1, true), 1e-6);
+}
+
 #[test]
 fn a_packed_neighbour_changes_no_bit() {
     let (decoder, _) = model(DType::F32, 0.0);
@@ -285,7 +311,12 @@ fn sharing_prefixes_leaves_the_gradient_as_it_is() {
 
 #[test]
 fn recomputing_changes_no_bit() {
-    let (mut decoder, parameters) = model(DType::F32, 0.3);
+    for everything in [false, true] {
+        recomputing_changes_nothing(adapted_model(DType::F32, 0.3, 5, everything));
+    }
+}
+
+fn recomputing_changes_nothing((mut decoder, parameters): (Decoder, Parameters)) {
     let batch = [Batch::from_packs(
         samples()
             .iter()

@@ -87,6 +87,8 @@ fn lora() -> Method {
         dropout: 0.1,
         target_modules: adapters::TargetModules::AllLinear,
         use_rslora: false,
+        use_dora: false,
+        modules_to_save: vec![],
     })
 }
 

@@ -156,3 +156,31 @@ fn a_sample_longer_than_a_pack_is_named() {
     hint: raise data.max_seq_len, or let data.on_too_long drop or cut such samples
     ");
 }
+
+#[test]
+fn loraplus_is_a_ratio_for_adapters() {
+    use finetune::recipe::{TrainMethod, TrainSection};
+    let problems = |loraplus_lr_ratio, method| {
+        TrainSection {
+            loraplus_lr_ratio,
+            method,
+            ..Default::default()
+        }
+        .problems()
+    };
+    assert!(problems(16.0, TrainMethod::Adapter).is_empty());
+    assert!(problems(1.0, TrainMethod::Full).is_empty());
+    let told = [
+        problems(0.0, TrainMethod::Adapter),
+        problems(16.0, TrainMethod::Full),
+    ];
+    let told: Vec<String> = told
+        .concat()
+        .into_iter()
+        .map(|(k, m)| format!("{k} {m}"))
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    loraplus_lr_ratio is 0, not a number above 0
+    loraplus_lr_ratio is for adapters, and `method` is "full"
+    "#);
+}

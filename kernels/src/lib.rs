@@ -14,6 +14,7 @@ mod adamw;
 mod arena;
 mod attention;
 mod bytes;
+mod column_scale;
 mod cross_entropy;
 mod dropout;
 mod elementwise;
@@ -38,6 +39,7 @@ pub use attention::{
     attention_cached,
 };
 pub use bytes::Bytes;
+pub use column_scale::{column_products, scale_columns};
 pub use cross_entropy::{
     HeadLoss, LOGITS_BYTES, TokenScore, linear_cross_entropy, linear_token_scores,
 };

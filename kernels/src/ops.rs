@@ -36,4 +36,5 @@ pub const OPS: &[OpCase] = &[
     crate::elementwise::BIAS,
     crate::elementwise::SUM,
     crate::elementwise::ROWS,
+    crate::column_scale::CASE,
 ];

@@ -32,6 +32,10 @@ BASES = {
               dict(r=5, lora_alpha=9, use_rslora=True, target_modules=["q_proj", "v_proj", "down_proj"])),
     "qwen3": ("qwen3", dict(head_dim=16, tie_word_embeddings=True), dict(target_modules='["q_proj", "o_proj", "up_proj"]'),
               dict(r=2, lora_alpha=1, target_modules="all-linear")),
+    "llama-dora": ("llama", dict(tie_word_embeddings=False), dict(use_dora="true", modules_to_save='["embed_tokens", "lm_head"]'),
+                   dict(r=3, lora_alpha=7, target_modules="all-linear", use_dora=True, modules_to_save=["lm_head", "norm"])),
+    "qwen2-saved": ("qwen2", dict(tie_word_embeddings=True), dict(modules_to_save='["lm_head", "q_proj"]'),
+                    dict(r=5, lora_alpha=9, target_modules=["v_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True)),
 }
 
 
@@ -79,7 +83,11 @@ def make_base(folder, kind, settings):
 
 def make_peft_adapter(base, folder, settings):
     model = get_peft_model(load(base), LoraConfig(lora_dropout=0.0, task_type="CAUSAL_LM", **settings))
-    randomise([(n, p) for n, p in model.named_parameters() if "lora_" in n], 12)
+    randomise([(n, p) for n, p in model.named_parameters() if "lora_A" in n or "lora_B" in n], 12)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.requires_grad and "lora_A" not in name and "lora_B" not in name:  # magnitudes, modules saved whole
+                p.mul_(1.25)
     model.save_pretrained(folder)
 
 

@@ -1,6 +1,6 @@
 """Writes the golden fixtures under tests/golden. README.md names every file.
 
-usage: make.py [models] [tokenizers] [gguf] [smollm2]      (default: all four)
+usage: make.py [models] [methods] [tokenizers] [gguf] [smollm2]      (default: all)
 """
 import os
 import sys
@@ -15,12 +15,14 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 
 def main():
     import gguf_files
+    import methods
     import models
     import smollm2
     import tokenizer_files
 
     makers = {
         "models": models.make,
+        "methods": methods.make,
         "tokenizers": tokenizer_files.make,
         "gguf": gguf_files.make,
         "smollm2": smollm2.make,

@@ -129,7 +129,9 @@ class Batch:
 
 
 def peft_key(name):
-    return name.replace(".default.weight", ".weight")
+    """The key in adapter_model.safetensors of a parameter of the adapted model."""
+    name = name.replace(".modules_to_save.default.", ".")
+    return name.replace(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector").replace(".default.weight", ".weight")
 
 
 def adapt(model, settings):
@@ -144,8 +146,8 @@ def adapt(model, settings):
     return adapted
 
 
-def lora_parameters(model):
-    return {peft_key(n): p for n, p in model.named_parameters() if "lora_" in n}
+def trained_parameters(model):
+    return {peft_key(n): p for n, p in model.named_parameters() if p.requires_grad}
 
 
 def gradients(model, parameters, batch):
@@ -156,13 +158,15 @@ def gradients(model, parameters, batch):
     return out, {name: p.grad.clone() for name, p in parameters.items()}
 
 
-def train(model, groups, batches):
-    """20 steps of AdamW: loss and gradient norm before the step, and the learning rate of the step."""
-    parameters = [p for g in groups for p in g["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-8)
+ADAMW = dict(lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-8)
+
+
+def train(model, optimizer, batches, steps=STEPS):
+    """The first steps of 20: loss and gradient norm before the step, and the learning rate of the step."""
+    parameters = [p for g in optimizer.param_groups for p in g["params"]]
     schedule = get_cosine_schedule_with_warmup(optimizer, WARMUP_STEPS, STEPS)
     record = dict(loss=[], grad_norm=[], learning_rate=[])
-    for step in range(STEPS):
+    for step in range(steps):
         loss = model(**batches[step % len(batches)].padded()).loss
         optimizer.zero_grad()
         loss.backward()
@@ -179,9 +183,14 @@ def decays(name):
     return "norm" not in name and not name.endswith("bias")
 
 
+def decay_groups(named):
+    return [dict(params=[p for n, p in named if decays(n)], weight_decay=0.1),
+            dict(params=[p for n, p in named if not decays(n)], weight_decay=0.0)]
+
+
 def accumulate(model, first, second):
     """Two micro-batches as one step, every target token weighing the same."""
-    parameters = lora_parameters(model)
+    parameters = trained_parameters(model)
     for p in parameters.values():
         p.grad = None
     tokens, total = [first.targets(), second.targets()], 0.0
@@ -202,7 +211,7 @@ def rounding(folder, adapter, batch, grads):
         # transformers takes the loss of logits.float() whatever the model's dtype; f64 throughout is done here
         targets = torch.from_numpy(labels[1:])
         (torch.nn.functional.cross_entropy(logits, targets, ignore_index=-100, reduction="sum") / batch.targets()).backward()
-    worst = max(float((grads[n].double() - p.grad).norm() / p.grad.norm()) for n, p in lora_parameters(model).items())
+    worst = max(float((grads[n].double() - p.grad).norm() / p.grad.norm()) for n, p in trained_parameters(model).items())
     assert worst < 1e-5, (folder, worst)
     return dict(largest_relative_gradient_difference_f32_f64=worst)
 
@@ -216,10 +225,15 @@ def write_base(folder, kind, settings, seed, extras):
 
 
 def write_adapter(folder, adapter, settings):
-    adapt(load(folder), settings).save_pretrained(adapter)
+    save_adapter(adapt(load(folder), settings), adapter)
+
+
+def save_adapter(adapted, adapter):
+    adapted.save_pretrained(adapter)
     (adapter / "README.md").unlink(missing_ok=True)
     config = json.loads((adapter / "adapter_config.json").read_text())
-    config["target_modules"].sort()  # a Python set: its order changes from run to run
+    for names in ("target_modules", "modules_to_save"):  # Python sets: their order changes from run to run
+        config[names] = sorted(config[names]) if config[names] else None
     config["base_model_name_or_path"] = None
     (adapter / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
@@ -263,7 +277,7 @@ def make_one(folder, name, seed):
     check_old_dialect(folder, fixtures["base.logits"], batch)
 
     adapted = PeftModel.from_pretrained(load(folder), adapter, is_trainable=True).eval()
-    out, grads = gradients(adapted, lora_parameters(adapted), batch)
+    out, grads = gradients(adapted, trained_parameters(adapted), batch)
     fixtures["lora.logits"] = batch.rows(out.logits.detach())
     fixtures.update({f"lora.grad.{n}": g for n, g in grads.items()})
     golden["lora"] = dict(
@@ -276,7 +290,7 @@ def make_one(folder, name, seed):
     if "accumulate" in extras:
         fixtures.update({f"accumulate.grad.{n}": g for n, g in accumulated_grads.items()})
     trained = PeftModel.from_pretrained(load(folder), adapter, is_trainable=True).train()
-    golden["lora"]["train"] = train(trained, [dict(params=list(lora_parameters(trained).values()), weight_decay=0.1)], batches)
+    golden["lora"]["train"] = train(trained, torch.optim.AdamW(trained_parameters(trained).values(), weight_decay=0.1, **ADAMW), batches)
 
     fixtures.update(merged(folder, adapter, extras))
     if "full" in extras:
@@ -284,10 +298,9 @@ def make_one(folder, name, seed):
         out, grads = gradients(model, dict(model.named_parameters()), batch)
         fixtures.update({f"full.grad.{n}": g for n, g in grads.items()})
         named = list(model.named_parameters())  # once each: a tied head is the embedding
-        groups = [dict(params=[p for n, p in named if decays(n)], weight_decay=0.1),
-                  dict(params=[p for n, p in named if not decays(n)], weight_decay=0.0)]
+        groups = decay_groups(named)
         golden["full"] = dict(loss=out.loss.item(), not_decayed=sorted(n for n, _ in named if not decays(n)),
-                              train=train(model.train(), groups, batches))
+                              train=train(model.train(), torch.optim.AdamW(groups, **ADAMW), batches))
     save_file({k: v.contiguous() for k, v in fixtures.items()}, folder / "fixtures.safetensors")
     (folder / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
 

@@ -8,16 +8,19 @@ use std::path::Path;
 /// The part of `adapter_config.json` that says something.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeftConfig {
-    /// Rank, scaling, dropout and targets.
+    /// Rank, scaling, dropout, targets, and what is saved whole.
     pub lora: LoraConfig,
+    /// Whether PEFT keeps embedding and output head one table, where the base has them so.
+    pub ensure_weight_tying: bool,
     /// `base_model_name_or_path`.
     pub base_model: Option<String>,
 }
 
-/// Settings that change nothing in how a saved adapter is applied, whatever their value.
+/// Settings that are read below, or change nothing in how a saved adapter is applied, whatever their value.
 const WITHOUT_EFFECT: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
+    "ensure_weight_tying",
     "exclude_modules",
     "inference_mode",
     "layers_pattern",
@@ -25,6 +28,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "loftq_config",
     "lora_dropout",
     "megatron_core",
+    "modules_to_save",
     "peft_version",
     "qalora_group_size",
     "revision",
@@ -33,6 +37,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "task_type",
     "r",
     "lora_alpha",
+    "use_dora",
     "use_rslora",
 ];
 
@@ -91,11 +96,7 @@ pub(super) fn read(path: &Path) -> Result<PeftConfig> {
     let target_modules = match settings.get("target_modules") {
         Some(Value::String(word)) if word == "all-linear" => TargetModules::AllLinear,
         Some(Value::Array(list)) if !list.is_empty() => {
-            let names = list
-                .iter()
-                .map(|n| n.as_str().map(str::to_owned))
-                .collect::<Option<Vec<String>>>();
-            TargetModules::Named(names.ok_or_else(|| wrong("target_modules"))?)
+            TargetModules::Named(strings(list).ok_or_else(|| wrong("target_modules"))?)
         }
         // Filled in from the matrices.
         Some(Value::String(_) | Value::Array(_) | Value::Null) | None => {
@@ -112,29 +113,49 @@ pub(super) fn read(path: &Path) -> Result<PeftConfig> {
         None | Some(Value::Null) => 0.0,
         Some(_) => number("lora_dropout")?,
     };
-    let use_rslora = settings
-        .get("use_rslora")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
+    let flag = |key: &str| match settings.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(on)) => Ok(*on),
+        Some(_) => Err(wrong(key)),
+    };
+    let modules_to_save = match settings.get("modules_to_save") {
+        None | Some(Value::Null) => Some(vec![]),
+        Some(Value::Array(list)) => {
+            strings(list).filter(|names| !names.iter().any(String::is_empty))
+        }
+        Some(_) => None,
+    };
     let lora = LoraConfig {
         rank: rank as usize,
         alpha: number("lora_alpha")?,
         dropout,
         target_modules,
-        use_rslora,
+        use_rslora: flag("use_rslora")?,
+        use_dora: flag("use_dora")?,
+        modules_to_save: modules_to_save.ok_or_else(|| wrong("modules_to_save"))?,
     };
     let base_model = settings
         .get("base_model_name_or_path")
         .and_then(Value::as_str)
         .map(str::to_owned);
-    Ok(PeftConfig { lora, base_model })
+    Ok(PeftConfig {
+        lora,
+        ensure_weight_tying: flag("ensure_weight_tying")?,
+        base_model,
+    })
 }
 
-/// `adapter_config.json`, keys sorted as PEFT sorts them: those that every version of PEFT since 0.9 takes.
+fn strings(list: &[Value]) -> Option<Vec<String>> {
+    list.iter().map(|n| n.as_str().map(str::to_owned)).collect()
+}
+
+/// `adapter_config.json`, keys sorted as PEFT sorts them: those that every version of PEFT since 0.9 takes, and
+/// `ensure_weight_tying` where a tied table was trained.
 pub(super) fn json(
     config: &LoraConfig,
     base_model: Option<&str>,
-    modules: &BTreeSet<&str>,
+    modules: BTreeSet<&str>,
+    tied: bool,
 ) -> Value {
     // PEFT resolves "all-linear" when it makes an adapter, and so do we: a file names its layers.
     let targets = match &config.target_modules {
@@ -143,6 +164,14 @@ pub(super) fn json(
             .iter()
             .filter_map(|m| m.rsplit('.').next())
             .collect::<BTreeSet<_>>(),
+    };
+    let mut saved: BTreeSet<&str> = config.modules_to_save.iter().map(String::as_str).collect();
+    if tied {
+        saved.extend([super::EMBEDDING, super::HEAD].map(leaf_of));
+    }
+    let saved = match saved.is_empty() {
+        true => Value::Null,
+        false => json!(saved),
     };
     let mut settings = Map::new();
     for (key, value) in [
@@ -157,19 +186,28 @@ pub(super) fn json(
         ("layers_to_transform", Value::Null),
         ("lora_alpha", whole_if_possible(config.alpha)),
         ("lora_dropout", json!(config.dropout)),
-        ("modules_to_save", Value::Null),
+        ("modules_to_save", saved),
         ("peft_type", json!("LORA")),
         ("r", json!(config.rank)),
         ("rank_pattern", json!({})),
         ("revision", Value::Null),
         ("target_modules", json!(targets)),
         ("task_type", json!("CAUSAL_LM")),
-        ("use_dora", json!(false)),
+        ("use_dora", json!(config.use_dora)),
         ("use_rslora", json!(config.use_rslora)),
     ] {
         settings.insert(key.into(), value);
     }
+    if tied {
+        settings.insert("ensure_weight_tying".into(), json!(true));
+    }
     Value::Object(settings)
+}
+
+/// `lm_head` of `lm_head.weight`.
+fn leaf_of(name: &str) -> &str {
+    let module = super::module_of(name);
+    module.rsplit('.').next().unwrap_or(module)
 }
 
 /// PEFT declares alpha an integer.

@@ -1,14 +1,21 @@
 //! Adapters as PEFT stores them: `adapter_config.json` and `adapter_model.safetensors`, keys and all.
 //!
+//! Modules to save are stored under the name of their tensor. Where embedding and head share a table, a trained table is
+//! written under both names with `ensure_weight_tying`, so PEFT 0.21 ties them too, and older versions load two equal
+//! copies.
+//!
 //! What PEFT has no place for (whose base and tokenizer the adapter belongs to) lies beside them in `medtune.json`, so
 //! that PEFT is not confused by unknown keys. Source: `LoraConfig` and `save_pretrained` of huggingface/peft.
 
 mod config;
+mod keys;
 
 pub use config::PeftConfig;
+pub(crate) use keys::{Key, module_of};
 
+use crate::export::{panels, read_panel};
 use crate::safetensors_file::{self, Entry, Stored};
-use crate::{Error, LoraConfig, Parameters, Result, TargetModules, encode, folder};
+use crate::{Error, LoraConfig, ParameterKind, Parameters, Result, TargetModules, encode, folder};
 use candle_core::{DType, Tensor};
 use kernels::Matrix;
 use serde::{Deserialize, Serialize};
@@ -19,6 +26,9 @@ use std::path::{Path, PathBuf};
 const CONFIG: &str = "adapter_config.json";
 const MODEL: &str = "adapter_model.safetensors";
 const BELONGING: &str = "medtune.json";
+/// The output head's name in a checkpoint, and that of the table it may share.
+pub(crate) const HEAD: &str = "lm_head.weight";
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// Which base and tokenizer an adapter was trained on, by hash.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,27 +44,11 @@ pub struct Belonging {
 pub struct PeftAdapter {
     /// Its settings.
     pub config: PeftConfig,
-    /// Its matrices by PEFT's keys, in f32, or f64 if stored so. Both of each pair are there, and fit the rank.
+    /// Its tensors by PEFT's keys, in f32, or f64 if stored so. Both of each pair are there, and fit the rank; with
+    /// DoRA, its magnitudes too.
     pub tensors: BTreeMap<String, Tensor>,
     /// Its base and tokenizer, if medtune wrote it.
     pub belonging: Option<Belonging>,
-}
-
-/// PEFT's key of a module's `lora_A` or `lora_B`.
-pub(crate) fn tensor_key(module: &str, which: &str) -> String {
-    format!("base_model.model.{module}.{which}.weight")
-}
-
-/// The module and matrix that a key names.
-fn parse_key(key: &str) -> Option<(&str, &'static str)> {
-    let rest = key.strip_prefix("base_model.model.")?;
-    ["lora_A", "lora_B"].into_iter().find_map(|which| {
-        let module = rest
-            .strip_suffix(".weight")?
-            .strip_suffix(which)?
-            .strip_suffix('.')?;
-        (!module.is_empty()).then_some((module, which))
-    })
 }
 
 impl PeftAdapter {
@@ -69,10 +63,10 @@ impl PeftAdapter {
             });
         }
         let stored = safetensors_file::open(&path)?;
-        check_pairs(&path, &stored, config.lora.rank)?;
+        keys::check(&path, &stored, &config)?;
         let mut tensors = BTreeMap::new();
         for (key, stored) in stored {
-            let tensor = read_matrix(&key, stored)?;
+            let tensor = read_tensor(&key, stored)?;
             tensors.insert(key, tensor);
         }
         let belonging = match dir.join(BELONGING) {
@@ -89,11 +83,7 @@ impl PeftAdapter {
         if let TargetModules::Named(names) = &config.lora.target_modules
             && names.is_empty()
         {
-            let modules = tensors
-                .keys()
-                .filter_map(|k| parse_key(k))
-                .map(|(module, _)| module.to_owned());
-            let modules: BTreeSet<String> = modules.collect();
+            let modules: BTreeSet<String> = adapted(tensors.keys()).map(String::from).collect();
             config.lora.target_modules = TargetModules::Named(modules.into_iter().collect());
         }
         Ok(Self {
@@ -105,17 +95,55 @@ impl PeftAdapter {
 
     /// The modules that carry a pair, sorted.
     pub fn modules(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().filter_map(|key| match parse_key(key) {
-            Some((module, "lora_A")) => Some(module),
-            _ => None,
-        })
+        adapted(self.tensors.keys())
     }
 
     /// A (r, in) and B (out, r) of a module.
     pub fn pair(&self, module: &str) -> Option<(&Tensor, &Tensor)> {
-        self.tensors
-            .get(&tensor_key(module, "lora_A"))
-            .zip(self.tensors.get(&tensor_key(module, "lora_B")))
+        self.get(Key::A(module)).zip(self.get(Key::B(module)))
+    }
+
+    /// DoRA's magnitudes (out) of a module.
+    pub fn magnitude(&self, module: &str) -> Option<&Tensor> {
+        self.get(Key::Magnitude(module))
+    }
+
+    /// Checkpoint names of the tensors of which the adapter holds a full copy, sorted.
+    pub fn saved(&self) -> impl Iterator<Item = &str> {
+        let keys = self.tensors.keys();
+        keys.filter_map(|key| match Key::parse(key)? {
+            Key::Saved(name) => Some(name),
+            _ => None,
+        })
+    }
+
+    /// The full copy of the tensor of this checkpoint name.
+    pub fn saved_tensor(&self, name: &str) -> Option<&Tensor> {
+        self.get(Key::Saved(name))
+    }
+
+    fn get(&self, key: Key) -> Option<&Tensor> {
+        self.tensors.get(&key.to_string())
+    }
+
+    /// Whether two tensors that are one in the base still are under this adapter: neither or both are saved, with the
+    /// same values, or PEFT ties them. Without `ensure_weight_tying` PEFT leaves the one that is not saved as it was.
+    pub(crate) fn keeps_tied(&self, one: &str, other: &str) -> Result<bool> {
+        if self.config.ensure_weight_tying {
+            return Ok(true);
+        }
+        match (self.saved_tensor(one), self.saved_tensor(other)) {
+            (Some(a), Some(b)) if a.dims() == b.dims() && a.dims().len() == 2 => {
+                let (a, b) = (Matrix::dense(a.clone()), Matrix::dense(b.clone()));
+                let mut same = true;
+                for rows in panels(a.rows(), a.cols()) {
+                    same &= read_panel(&a, None, rows.clone())? == read_panel(&b, None, rows)?;
+                }
+                Ok(same)
+            }
+            (None, None) => Ok(true),
+            _ => Ok(false),
+        }
     }
 
     /// Refuses to go on training under settings by which the same matrices would mean something else.
@@ -128,6 +156,11 @@ impl PeftAdapter {
                 "use_rslora",
                 mine.use_rslora.to_string(),
                 asked.use_rslora.to_string(),
+            ),
+            (
+                "use_dora",
+                mine.use_dora.to_string(),
+                asked.use_dora.to_string(),
             ),
         ] {
             if adapter != asked {
@@ -164,58 +197,15 @@ impl PeftAdapter {
     }
 }
 
-/// Every key is a LoRA matrix, in pairs, of the configured rank, the right way round.
-fn check_pairs(path: &Path, stored: &BTreeMap<String, Stored>, rank: usize) -> Result<()> {
-    let mut pairs: BTreeMap<&str, [Option<&[usize]>; 2]> = BTreeMap::new();
-    for (key, tensor) in stored {
-        let Some((module, which)) = parse_key(key).filter(|_| tensor.shape.len() == 2) else {
-            return Err(Error::AdapterKey {
-                path: path.into(),
-                key: key.clone(),
-            });
-        };
-        pairs.entry(module).or_default()[usize::from(which == "lora_B")] = Some(&tensor.shape);
-    }
-    for (module, pair) in &pairs {
-        let lacks = |missing| Error::AdapterPair {
-            path: path.into(),
-            module: (*module).into(),
-            missing,
-        };
-        let a = pair[0].ok_or_else(|| lacks("lora_A.weight"))?;
-        let b = pair[1].ok_or_else(|| lacks("lora_B.weight"))?;
-        if a[0] == rank && b[1] == rank {
-            continue;
-        }
-        if a[1] == rank && b[0] == rank {
-            let module = (*module).into();
-            return Err(Error::AdapterSwapped {
-                path: path.into(),
-                module,
-                a: a.into(),
-                b: b.into(),
-            });
-        }
-        let (which, found) = if a[0] != rank {
-            ("lora_A", a)
-        } else {
-            ("lora_B", b)
-        };
-        let key = tensor_key(module, which);
-        return Err(Error::AdapterRank {
-            path: path.into(),
-            key,
-            rank,
-            found: found.into(),
-        });
-    }
-    if pairs.is_empty() {
-        return Err(Error::AdapterEmpty { path: path.into() });
-    }
-    Ok(())
+/// The modules of the pairs among these keys.
+fn adapted<'a>(keys: impl Iterator<Item = &'a String>) -> impl Iterator<Item = &'a str> {
+    keys.filter_map(|key| match Key::parse(key)? {
+        Key::A(module) => Some(module),
+        _ => None,
+    })
 }
 
-fn read_matrix(key: &str, stored: Stored) -> Result<Tensor> {
+fn read_tensor(key: &str, stored: Stored) -> Result<Tensor> {
     let Some(dtype) = encode::float_dtype(stored.dtype) else {
         return Err(Error::UnsupportedDtype {
             name: key.into(),
@@ -227,19 +217,23 @@ fn read_matrix(key: &str, stored: Stored) -> Result<Tensor> {
     } else {
         DType::F32
     };
-    let tensor =
-        Matrix::mapped(stored.bytes, dtype, stored.shape[0], stored.shape[1])?.to_tensor(wide)?;
-    let numbers = tensor
-        .flatten_all()?
-        .to_dtype(DType::F64)?
-        .to_vec1::<f64>()?;
-    if let Some(element) = numbers.iter().position(|x| !x.is_finite()) {
-        return Err(Error::NotFinite {
-            name: key.into(),
-            element,
-        });
+    let columns = stored.shape.last().copied().unwrap_or(1);
+    let rows = stored.shape.iter().rev().skip(1).product();
+    let tensor = Matrix::mapped(stored.bytes, dtype, rows, columns)?.to_tensor(wide)?;
+    // A sum of squares in f64 is finite where every number is, but for f64 beyond 1e154.
+    if !kernels::sum_of_squares(&tensor)?.is_finite() {
+        let numbers = tensor
+            .flatten_all()?
+            .to_dtype(DType::F64)?
+            .to_vec1::<f64>()?;
+        if let Some(element) = numbers.iter().position(|x| !x.is_finite()) {
+            return Err(Error::NotFinite {
+                name: key.into(),
+                element,
+            });
+        }
     }
-    Ok(tensor)
+    Ok(tensor.reshape(stored.shape)?)
 }
 
 /// Writes an adapter into the folder `dir`, each file at once. Same parameters, same bytes. Returns the files.
@@ -251,27 +245,25 @@ pub fn save(
     belonging: Option<&Belonging>,
 ) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let mut tensors: BTreeMap<&str, &Tensor> = BTreeMap::new();
+    let mut tensors: BTreeMap<String, &Tensor> = BTreeMap::new();
+    let mut tied = false;
     for parameter in &parameters.0 {
-        if parse_key(&parameter.name).is_none() {
+        if Key::parse(&parameter.name).is_none() {
             return Err(Error::AdapterKey {
                 path: dir.join(MODEL),
                 key: parameter.name.clone(),
             });
         }
-        tensors.insert(&parameter.name, &parameter.value);
+        tensors.insert(parameter.name.clone(), &parameter.value);
+        if parameter.kind == ParameterKind::TiedTable {
+            tied = true;
+            tensors.insert(Key::Saved(HEAD).to_string(), &parameter.value);
+        }
     }
-    let modules: BTreeSet<&str> = tensors
-        .keys()
-        .filter_map(|k| parse_key(k))
-        .map(|(module, _)| module)
-        .collect();
+    let json = config::json(config, base_model, adapted(tensors.keys()).collect(), tied);
     let mut files = vec![
         (dir.join(MODEL), model_bytes(&dir.join(MODEL), &tensors)?),
-        (
-            dir.join(CONFIG),
-            pretty(&config::json(config, base_model, &modules)),
-        ),
+        (dir.join(CONFIG), pretty(&json)),
     ];
     if let Some(belonging) = belonging {
         let json = serde_json::to_value(belonging).map_err(|source| Error::Json {
@@ -286,12 +278,12 @@ pub fn save(
     Ok(files.into_iter().map(|(path, _)| path).collect())
 }
 
-fn model_bytes(path: &Path, tensors: &BTreeMap<&str, &Tensor>) -> Result<Vec<u8>> {
+fn model_bytes(path: &Path, tensors: &BTreeMap<String, &Tensor>) -> Result<Vec<u8>> {
     let entries = tensors
         .iter()
         .map(|(name, t)| {
             Ok(Entry {
-                name: (*name).into(),
+                name: name.clone(),
                 dtype: encode::stored_dtype(t.dtype())?,
                 shape: t.dims().into(),
             })
@@ -299,7 +291,7 @@ fn model_bytes(path: &Path, tensors: &BTreeMap<&str, &Tensor>) -> Result<Vec<u8>
         .collect::<Result<Vec<_>>>()?;
     let mut bytes = Vec::new();
     safetensors_file::write_into(&mut bytes, path, &entries, |entry, out| {
-        out.write_all(&encode::tensor_bytes(tensors[entry.name.as_str()])?)
+        out.write_all(&encode::tensor_bytes(tensors[&entry.name])?)
             .map_err(Error::io(path))
     })?;
     Ok(bytes)

@@ -2,7 +2,7 @@
 
 use crate::support::{distance, flat, lora, random_weights, refused, shown, tensor};
 use adapters::peft::{PeftAdapter, PeftConfig};
-use adapters::{Builder, LinearSpec, LoraConfig, Method, Parameters, Weights};
+use adapters::{Builder, LinearSpec, LoraConfig, Method, ParameterKind, Parameters, Weights};
 use candle_core::DType;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -112,7 +112,7 @@ fn fresh_adapters_start_as_in_peft() {
 fn decay_spares_norms() {
     let all = parameters(Method::Full).unwrap();
     for parameter in all.0 {
-        assert_eq!(parameter.decay, parameter.name != "model.norm.weight");
+        assert_eq!(parameter.decays(), parameter.name != "model.norm.weight");
     }
 }
 
@@ -189,6 +189,7 @@ fn adapter(config: LoraConfig, modules: &[(&str, usize, usize)]) -> PeftAdapter 
     PeftAdapter {
         config: PeftConfig {
             lora: config,
+            ensure_weight_tying: false,
             base_model: None,
         },
         tensors,
@@ -261,5 +262,207 @@ fn adapters_that_do_not_belong_are_named() {
     insta::assert_snapshot!(error(Method::Frozen, adapter(up(), &[("up_prj", 6, 8)])), @r"
     the adapter was made for a module `model.layers.0.mlp.up_prj`, which this base does not have
     hint: the adapter belongs to another base model; the nearest name in this one is `model.layers.0.mlp.up_proj`
+    ");
+}
+
+fn saving(names: &[&str]) -> LoraConfig {
+    LoraConfig {
+        modules_to_save: names.iter().map(|n| (*n).into()).collect(),
+        ..lora(2, 4.0, 0.0, &["up_proj", "gate_proj"])
+    }
+}
+
+/// As in PEFT: by the end of the module's name, and what is saved carries no adapter.
+#[test]
+fn modules_to_save_are_trained_whole() {
+    let key = |name: &str| format!("base_model.model.{name}");
+    let up = |which: &str| key(&format!("model.layers.0.mlp.up_proj.{which}"));
+    let trained = parameters(Method::Lora(saving(&["gate_proj", "norm", "lm_head"]))).unwrap();
+    let found: Vec<_> = trained.0.iter().map(|p| (p.name.clone(), p.kind)).collect();
+    use ParameterKind::{LoraA, LoraB, Norm, Weight};
+    assert_eq!(
+        found,
+        [
+            (key("model.layers.0.mlp.gate_proj.weight"), Weight),
+            (up("lora_A.weight"), LoraA),
+            (up("lora_B.weight"), LoraB),
+            (key("model.norm.weight"), Norm),
+            (key("lm_head.weight"), Weight),
+        ]
+    );
+    let weights = weights();
+    let of_base = |name: &str| weights.view(name).unwrap().tensor(DType::F32).unwrap();
+    let gate = of_base("model.layers.0.mlp.gate_proj.weight");
+    assert_eq!(distance(&trained.0[0].value, &gate), 0.0);
+    let decays: Vec<bool> = trained.0.iter().map(|p| p.decays()).collect();
+    assert_eq!(decays, [true, true, true, false, true]);
+    let factors: Vec<f64> = trained
+        .0
+        .iter()
+        .map(|p| p.learning_rate_factor(16.0))
+        .collect();
+    assert_eq!(factors, [1.0, 1.0, 16.0, 16.0, 1.0]);
+}
+
+#[test]
+fn modules_to_save_that_match_nothing_are_named() {
+    let error = |names: &[&str]| {
+        let found = refused(parameters(Method::Lora(saving(names))));
+        shown(&found, Path::new("/nowhere"))
+    };
+    insta::assert_snapshot!(error(&["lm_head", "embed_token"]), @r"
+    module to save `embed_token` matches no embedding, head, norm or linear layer of this model
+    hint: did you mean `embed_tokens`? There are: gate_proj, up_proj, down_proj, embed_tokens, lm_head, norm
+    ");
+    insta::assert_snapshot!(error(&["score"]), @r"
+    module to save `score` matches no embedding, head, norm or linear layer of this model
+    hint: there are: gate_proj, up_proj, down_proj, embed_tokens, lm_head, norm
+    ");
+    insta::assert_snapshot!(error(&[""]), @r#"LoRA setting `modules_to_save` is [""]: an empty name would mean every module"#);
+}
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// Embedding and head of a model that ties them.
+fn tied(
+    method: Method,
+    start: Option<PeftAdapter>,
+) -> adapters::Result<(Vec<Vec<f64>>, Parameters)> {
+    let weights = random_weights(&[
+        (EMBEDDING, &[9, 6]),
+        ("model.layers.0.mlp.up_proj.weight", &[8, 6]),
+    ]);
+    let mut builder = Builder::new(&weights, DType::F32, method, 0);
+    if let Some(start) = start {
+        builder = builder.with_adapter(start)?;
+    }
+    let (embedding, head) = builder.tied_embedding(EMBEDDING, HEAD, 9, 6)?;
+    let _ = builder.linear_group(&[spec("up_proj", 6, 8)])?;
+    let parameters = builder.finish()?;
+    assert_eq!(embedding.param, head.param);
+    let values = [embedding, head].map(|t| flat(&t.matrix.to_tensor(DType::F32).unwrap()));
+    Ok((values.into(), parameters))
+}
+
+#[test]
+fn either_name_trains_the_tied_table() {
+    let config = |names: &[&str]| LoraConfig {
+        target_modules: adapters::TargetModules::AllLinear,
+        ..saving(names)
+    };
+    for names in [
+        &["lm_head"][..],
+        &["embed_tokens"],
+        &["embed_tokens", "lm_head"],
+    ] {
+        let (values, parameters) = tied(Method::Lora(config(names)), None).unwrap();
+        assert_eq!(values[0], values[1]);
+        assert_eq!(parameters.0.len(), 3);
+        assert_eq!(parameters.0[0].kind, ParameterKind::TiedTable);
+        assert_eq!(
+            parameters.0[0].name,
+            format!("base_model.model.{EMBEDDING}")
+        );
+    }
+    let (_, parameters) = tied(Method::Full, None).unwrap();
+    assert_eq!(parameters.0[0].name, EMBEDDING);
+
+    // As PEFT leaves them where it unties them: they are evaluated, and not trained.
+    let table = |seed| tensor((9, 6), DType::F32, seed);
+    let start = |tables: &[(&str, u64)], ties: bool| {
+        let mut start = adapter(config(&["lm_head"]), &[("up_proj", 6, 8)]);
+        start.config.ensure_weight_tying = ties;
+        for (name, seed) in tables {
+            start
+                .tensors
+                .insert(format!("base_model.model.{name}"), table(*seed));
+        }
+        start
+    };
+    let (base, _) = tied(Method::Frozen, None).unwrap();
+    let values =
+        |tables: &[(&str, u64)], ties| tied(Method::Frozen, Some(start(tables, ties))).unwrap().0;
+    assert_eq!(
+        values(&[(HEAD, 5)], false),
+        [base[0].clone(), flat(&table(5))]
+    );
+    assert_eq!(
+        values(&[(EMBEDDING, 5)], false),
+        [flat(&table(5)), base[0].clone()]
+    );
+    assert_eq!(
+        values(&[(EMBEDDING, 5)], true),
+        [flat(&table(5)), flat(&table(5))]
+    );
+    assert_eq!(
+        values(&[(EMBEDDING, 5), (HEAD, 6)], false),
+        [flat(&table(5)), flat(&table(6))]
+    );
+    let lora = || Method::Lora(config(&["lm_head"]));
+    let (same, _) = tied(lora(), Some(start(&[(EMBEDDING, 5), (HEAD, 5)], false))).unwrap();
+    assert_eq!(same, [flat(&table(5)), flat(&table(5))]);
+    let error = |tables: &[(&str, u64)]| {
+        let found = refused(tied(lora(), Some(start(tables, false))));
+        shown(&found, Path::new("/nowhere"))
+    };
+    insta::assert_snapshot!(error(&[(HEAD, 5)]), @r"
+    the adapter parts the output head from the embedding, which are one table in this base
+    hint: it can be evaluated; to train or merge it, merge it with PEFT, which unties the base
+    ");
+    insta::assert_snapshot!(error(&[]), @r"
+    the adapter to start from has modules_to_save = modules without model.embed_tokens or lm_head, and this run asks for modules_to_save = modules with model.embed_tokens or lm_head
+    hint: set modules_to_save as the adapter has it, or start a new adapter
+    ");
+}
+
+#[test]
+fn whole_modules_go_on_from_the_adapter_s() {
+    let weights = weights();
+    let norm = tensor((1, 6), DType::F32, 8).reshape(6).unwrap();
+    let start = |key: &str| {
+        let mut start = adapter(saving(&["norm"]), &[("up_proj", 6, 8), ("gate_proj", 6, 8)]);
+        start
+            .tensors
+            .insert(format!("base_model.model.{key}"), norm.clone());
+        start
+    };
+    let go_on = |config: LoraConfig, start: PeftAdapter| {
+        let mut builder =
+            Builder::new(&weights, DType::F32, Method::Lora(config), 0).with_adapter(start)?;
+        build(&mut builder)?;
+        builder.finish()
+    };
+    let parameters = go_on(saving(&["norm"]), start("model.norm.weight")).unwrap();
+    let kept = parameters.0.iter().find(|p| p.kind == ParameterKind::Norm);
+    assert_eq!(distance(&kept.unwrap().value, &norm), 0.0);
+    let error =
+        |config, key: &str| shown(&refused(go_on(config, start(key))), Path::new("/nowhere"));
+    insta::assert_snapshot!(error(saving(&[]), "model.norm.weight"), @r"
+    the adapter to start from has modules_to_save = modules with model.norm, and this run asks for modules_to_save = modules without model.norm
+    hint: set modules_to_save as the adapter has it, or start a new adapter
+    ");
+    insta::assert_snapshot!(error(saving(&["norm"]), "lm_head.weight"), @r"
+    the adapter to start from has modules_to_save = modules without model.norm, and this run asks for modules_to_save = modules with model.norm
+    hint: set modules_to_save as the adapter has it, or start a new adapter
+    ");
+    insta::assert_snapshot!(error(LoraConfig { use_dora: true, ..saving(&["norm"]) }, "model.norm.weight"), @r"
+    the adapter to start from has use_dora = false, and this run asks for use_dora = true
+    hint: set use_dora as the adapter has it, or start a new adapter
+    ");
+    let frozen = |key: &str| {
+        let mut builder =
+            Builder::new(&weights, DType::F32, Method::Frozen, 0).with_adapter(start(key))?;
+        build(&mut builder)?;
+        builder.finish()
+    };
+    let error = |key: &str| shown(&refused(frozen(key)), Path::new("/nowhere"));
+    insta::assert_snapshot!(error("model.nrm.weight"), @r"
+    the adapter was made for a module `model.nrm`, which this base does not have
+    hint: the adapter belongs to another base model; the nearest name in this one is `model.norm`
+    ");
+    insta::assert_snapshot!(error("lm_head.weight"), @r"
+    adapter tensor `base_model.model.lm_head.weight` has shape (6), and this base needs (9, 6)
+    hint: the adapter belongs to another base model
     ");
 }

@@ -63,6 +63,7 @@ fn merging_into_a_gguf_base_unpacks_it() {
     ]);
     let config = PeftConfig {
         lora: lora(2, 3.0, 0.0, &["q_proj"]),
+        ensure_weight_tying: false,
         base_model: None,
     };
     let adapter = PeftAdapter {

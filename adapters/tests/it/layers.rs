@@ -60,6 +60,7 @@ fn adapter(config: &LoraConfig, dtype: DType) -> PeftAdapter {
     PeftAdapter {
         config: PeftConfig {
             lora: config.clone(),
+            ensure_weight_tying: false,
             base_model: None,
         },
         tensors,
@@ -314,7 +315,7 @@ fn full_training_covers_every_weight_and_bias() {
         ]
     );
     assert_eq!(
-        parameters.0.iter().map(|p| p.decay).collect::<Vec<_>>(),
+        parameters.0.iter().map(|p| p.decays()).collect::<Vec<_>>(),
         [true, false, true, true, false]
     );
     let rows = rows();

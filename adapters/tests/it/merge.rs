@@ -100,6 +100,106 @@ fn bf16_merges_are_rounded_once() {
     }
 }
 
+/// DoRA and modules to save, each with its proof, in f32 and from a base rounded to bf16.
+#[test]
+fn other_adapters_merge_as_in_peft() {
+    for (architecture, variant) in [("llama", "dora"), ("llama_gqa", "dora"), ("qwen2", "saved")] {
+        let dir = tempfile::tempdir().unwrap();
+        let exact = Weights::open(&golden(architecture)).unwrap();
+        let bf16 = ExportOptions {
+            dtype: Some(DType::BF16),
+            ..Default::default()
+        };
+        let rounded = dir.path().join("base");
+        adapters::convert(&exact, &rounded, &bf16).unwrap();
+        let rounded = Weights::open(&rounded).unwrap();
+        let adapter = PeftAdapter::load(&golden(architecture).join(variant)).unwrap();
+        let fixtures = golden(architecture)
+            .join(variant)
+            .join("fixtures.safetensors");
+        let fixtures = read_tensors(&fixtures);
+        for (base, prefix, steps, tolerance) in [
+            (&exact, "merged.", 0.0, 1e-6),
+            (&rounded, "merged_bf16.", 0.5, 0.0),
+        ] {
+            let out = dir.path().join(prefix);
+            let proof = merge(base, &adapter, &out, &options(None))
+                .unwrap()
+                .proof
+                .unwrap();
+            assert!(proof.holds() && proof.max_steps <= steps);
+            let tied = usize::from(adapter.config.ensure_weight_tying);
+            let changed = adapter.modules().count() + adapter.saved().count() - tied;
+            assert_eq!(proof.targeted, changed);
+            let merged = read_tensors(&out.join("model.safetensors"));
+            let mut compared = 0;
+            for (name, wanted) in &fixtures {
+                let Some(name) = name.strip_prefix(prefix) else {
+                    continue;
+                };
+                // PEFT lists the tied table under both names, a file holds it once.
+                let found = match name {
+                    "lm_head.weight" if tied == 1 => "model.embed_tokens.weight",
+                    name => name,
+                };
+                let worst = distance(&merged[found], wanted);
+                assert!(
+                    worst <= tolerance,
+                    "{architecture} {prefix}{name}: {worst:.1e}"
+                );
+                compared += 1;
+            }
+            assert!(compared >= 7);
+        }
+    }
+}
+
+/// An adapter of PEFT's that unties what the base ties has no place for its head there.
+#[test]
+fn an_adapter_that_unties_is_not_merged() {
+    let base = Weights::open(&golden("smollm2_tiny")).unwrap();
+    let mut adapter = PeftAdapter::load(&golden("smollm2_tiny/saved")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("merged");
+    adapter.config.ensure_weight_tying = false;
+    // Both tables are there and are the same.
+    let proof = merge(&base, &adapter, &out, &options(None)).unwrap().proof;
+    assert_eq!(proof.unwrap().targeted, adapter.modules().count() + 1);
+    adapter
+        .tensors
+        .remove("base_model.model.model.embed_tokens.weight");
+    let found = refused(merge(&base, &adapter, &out, &options(None)));
+    insta::assert_snapshot!(shown(&found, dir.path()), @r"
+    the adapter parts the output head from the embedding, which are one table in this base
+    hint: it can be evaluated; to train or merge it, merge it with PEFT, which unties the base
+    ");
+}
+
+/// The proof reads what was saved whole, and the rows' lengths, too.
+#[test]
+fn a_proof_fails_where_a_whole_module_or_a_magnitude_differs() {
+    let base = Weights::open(&golden("llama")).unwrap();
+    for (variant, key, by) in [
+        ("saved", "base_model.model.lm_head.weight", 1e-3),
+        (
+            "dora",
+            "base_model.model.model.layers.1.mlp.up_proj.lora_magnitude_vector",
+            1e-3,
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("merged");
+        let mut adapter = PeftAdapter::load(&golden("llama").join(variant)).unwrap();
+        merge(&base, &adapter, &out, &options(None)).unwrap();
+        let merged = Weights::open(&out).unwrap();
+        assert!(verify_tensors(&base, &adapter, &merged).unwrap().holds());
+        let other = (&adapter.tensors[key] * (1.0 + by)).unwrap();
+        adapter.tensors.insert(key.into(), other);
+        let proof = verify_tensors(&base, &adapter, &merged).unwrap();
+        assert_eq!(proof.problems.len(), 1, "{:?}", proof.problems);
+    }
+}
+
 const MODULE: &str = "model.layers.0.self_attn.o_proj";
 
 /// A base of one targeted bf16 matrix (9, 6), one untouched norm, a buffer of integers, and files that travel along.
@@ -147,6 +247,7 @@ fn adapter(module: &str, scale: f64) -> PeftAdapter {
     ]);
     let config = PeftConfig {
         lora: lora(2, 3.0, 0.0, &["o_proj"]),
+        ensure_weight_tying: false,
         base_model: None,
     };
     PeftAdapter {

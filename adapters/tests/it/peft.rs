@@ -5,8 +5,8 @@ use crate::support::{
     write_safetensors,
 };
 use adapters::peft::{self, Belonging, PeftAdapter};
-use adapters::{LoraConfig, Parameter, Parameters, TargetModules};
-use candle_core::DType;
+use adapters::{LoraConfig, Parameter, ParameterKind, Parameters, TargetModules};
+use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -17,15 +17,15 @@ fn key(which: &str) -> String {
 }
 
 fn parameters(dtype: DType) -> Parameters {
-    let parameter = |name: String, value| Parameter {
-        name,
-        value,
-        decay: true,
-    };
+    use ParameterKind::{LoraA, LoraB};
     Parameters(vec![
-        parameter(key("lora_A"), tensor((2, 5), dtype, 1)),
-        parameter(key("lora_B"), tensor((7, 2), dtype, 2)),
+        parameter(key("lora_A"), tensor((2, 5), dtype, 1), LoraA),
+        parameter(key("lora_B"), tensor((7, 2), dtype, 2), LoraB),
     ])
+}
+
+fn parameter(name: String, value: Tensor, kind: ParameterKind) -> Parameter {
+    Parameter { name, value, kind }
 }
 
 #[test]
@@ -189,33 +189,37 @@ fn settings_that_change_the_mathematics_are_refused_by_name() {
         PeftAdapter::load(dir.path()).map_err(|e| shown(&e, dir.path()))
     };
     let refused = |name: &str, value: Value| load(name, value).unwrap_err();
-    insta::assert_snapshot!(refused("use_dora", json!(true)), @r"
-    DIR/adapter_config.json sets `use_dora` to true, which medtune does not support
-    hint: only plain LoRA (also rank-stabilised) on linear layers is read; merge the adapter with PEFT instead
+    insta::assert_snapshot!(refused("use_qalora", json!(true)), @r"
+    DIR/adapter_config.json sets `use_qalora` to true, which medtune does not support
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
     ");
     insta::assert_snapshot!(refused("bias", json!("all")), @r#"
     DIR/adapter_config.json sets `bias` to "all", which medtune does not support
-    hint: only plain LoRA (also rank-stabilised) on linear layers is read; merge the adapter with PEFT instead
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
     "#);
-    insta::assert_snapshot!(refused("modules_to_save", json!(["lm_head"])), @r#"
-    DIR/adapter_config.json sets `modules_to_save` to ["lm_head"], which medtune does not support
-    hint: only plain LoRA (also rank-stabilised) on linear layers is read; merge the adapter with PEFT instead
+    insta::assert_snapshot!(refused("modules_to_save", json!("lm_head")), @r#"
+    DIR/adapter_config.json is damaged: `modules_to_save` is "lm_head"
+    hint: the file is not as its writer left it: copy or download it again
+    "#);
+    insta::assert_snapshot!(refused("use_dora", json!("yes")), @r#"
+    DIR/adapter_config.json is damaged: `use_dora` is "yes"
+    hint: the file is not as its writer left it: copy or download it again
     "#);
     insta::assert_snapshot!(refused("rank_pattern", json!({"q_proj": 8})), @r#"
     DIR/adapter_config.json sets `rank_pattern` to {"q_proj":8}, which medtune does not support
-    hint: only plain LoRA (also rank-stabilised) on linear layers is read; merge the adapter with PEFT instead
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
     "#);
     insta::assert_snapshot!(refused("init_lora_weights", json!("pissa_niter_16")), @r#"
     DIR/adapter_config.json sets `init_lora_weights` to "pissa_niter_16", which medtune does not support
-    hint: only plain LoRA (also rank-stabilised) on linear layers is read; merge the adapter with PEFT instead
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
     "#);
     insta::assert_snapshot!(refused("peft_type", json!("LOHA")), @r#"
     DIR/adapter_config.json sets `peft_type` to "LOHA", which medtune does not support
-    hint: only plain LoRA (also rank-stabilised) on linear layers is read; merge the adapter with PEFT instead
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
     "#);
     insta::assert_snapshot!(refused("a_setting_of_2030", json!(0.5)), @r"
     DIR/adapter_config.json sets `a_setting_of_2030` to 0.5, which medtune does not support
-    hint: only plain LoRA (also rank-stabilised) on linear layers is read; merge the adapter with PEFT instead
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
     ");
     insta::assert_snapshot!(refused("r", json!(0)), @r"
     DIR/adapter_config.json is damaged: `r` is 0
@@ -285,19 +289,19 @@ fn matrices_that_do_not_pair_are_named() {
         ]
     };
     for extra in [
-        "base_model.model.lm_head.weight",
+        "base_model.model.model.layers.0.self_attn.k_proj.weight",
         "base_model.model.model.embed_tokens.lora_embedding_A",
         "x",
     ] {
         let mut tensors = pair().to_vec();
         tensors.push((extra, &[2, 2], numbers(4, 1)));
-        assert!(
-            of(&tensors).contains(&format!("`{extra}` is not a LoRA matrix of a linear layer"))
-        );
+        assert!(of(&tensors).contains(&format!(
+            "`{extra}` is no tensor of the adapter that its settings"
+        )));
     }
     insta::assert_snapshot!(of(&[(&a, &[2, 5, 1], numbers(10, 1)), (&b, &[7, 2], numbers(14, 1))]), @r"
-    DIR/adapter_model.safetensors: `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is not a LoRA matrix of a linear layer
-    hint: only plain LoRA (also rank-stabilised) on linear layers is read; merge the adapter with PEFT instead
+    DIR/adapter_model.safetensors: `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is no tensor of the adapter that its settings describe
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
     ");
 }
 
@@ -339,8 +343,8 @@ fn a_full_fine_tune_is_no_adapter() {
     ));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     insta::assert_snapshot!(shown(&found, dir.path()), @r"
-    DIR/adapter_model.safetensors: `model.norm.weight` is not a LoRA matrix of a linear layer
-    hint: only plain LoRA (also rank-stabilised) on linear layers is read; merge the adapter with PEFT instead
+    DIR/adapter_model.safetensors: `model.norm.weight` is no tensor of the adapter that its settings describe
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
     ");
 }
 
@@ -354,4 +358,138 @@ fn every_prefix_of_the_matrices_is_refused() {
     refuse_every_prefix(&dir.path().join("adapter_model.safetensors"), || {
         PeftAdapter::load(dir.path())
     });
+}
+
+fn magnitude_key() -> String {
+    format!("base_model.model.{MODULE}.lora_magnitude_vector")
+}
+
+/// DoRA with a tied table: what PEFT 0.21 writes with `ensure_weight_tying`, the table under both of its names.
+#[test]
+fn magnitudes_and_modules_to_save_are_written_as_peft_writes_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = parameters(DType::F32);
+    let magnitude = tensor((1, 7), DType::F32, 3).reshape(7).unwrap();
+    let table = tensor((9, 5), DType::F32, 4);
+    let embedding = "base_model.model.model.embed_tokens.weight";
+    let head = "base_model.model.lm_head.weight";
+    use ParameterKind::{Magnitude, TiedTable};
+    all.0
+        .push(parameter(magnitude_key(), magnitude.clone(), Magnitude));
+    all.0
+        .push(parameter(embedding.into(), table.clone(), TiedTable));
+    let config = LoraConfig {
+        use_dora: true,
+        modules_to_save: vec!["lm_head".into()],
+        ..lora(2, 5.0, 0.0, &["q_proj"])
+    };
+    peft::save(dir.path(), &all, &config, None, None).unwrap();
+    let text = std::fs::read(dir.path().join("adapter_config.json")).unwrap();
+    let json: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(json["modules_to_save"], json!(["embed_tokens", "lm_head"]));
+    assert_eq!(json["ensure_weight_tying"], json!(true));
+    assert_eq!(json["use_dora"], json!(true));
+
+    let loaded = PeftAdapter::load(dir.path()).unwrap();
+    assert!(loaded.config.lora.use_dora && loaded.config.ensure_weight_tying);
+    assert_eq!(loaded.tensors.len(), 5);
+    assert_eq!(loaded.modules().collect::<Vec<_>>(), [MODULE]);
+    let saved: Vec<&str> = loaded.saved().collect();
+    assert_eq!(saved, ["lm_head.weight", "model.embed_tokens.weight"]);
+    assert_eq!(distance(loaded.magnitude(MODULE).unwrap(), &magnitude), 0.0);
+    for key in [embedding, head] {
+        assert_eq!(distance(&loaded.tensors[key], &table), 0.0);
+    }
+}
+
+/// DoRA and modules to save as PEFT itself saved them.
+#[test]
+fn peft_s_other_adapters_are_read() {
+    let mut read = 0;
+    for entry in std::fs::read_dir(golden("")).unwrap() {
+        for variant in ["dora", "saved"] {
+            let dir = entry.as_ref().unwrap().path().join(variant);
+            if !dir.is_dir() {
+                continue;
+            }
+            let adapter = PeftAdapter::load(&dir).unwrap();
+            let modules = adapter.modules().count();
+            let magnitudes = adapter.modules().filter_map(|m| adapter.magnitude(m));
+            let expected = if adapter.config.lora.use_dora {
+                modules
+            } else {
+                0
+            };
+            assert_eq!(magnitudes.count(), expected, "{}", dir.display());
+            let saved = adapter.saved().count();
+            assert_eq!(saved > 0, variant == "saved", "{}", dir.display());
+            let found = adapter.tensors.len();
+            assert_eq!(found, 2 * modules + expected + saved, "{}", dir.display());
+            read += 1;
+        }
+    }
+    assert_eq!(read, 18);
+}
+
+#[test]
+fn magnitudes_and_copies_that_do_not_belong_are_named() {
+    let (a, b, m) = (key("lora_A"), key("lora_B"), magnitude_key());
+    let of = |settings: &[(&str, Value)], more: &[(&str, &[usize], Vec<f32>)]| {
+        let mut config = plain();
+        for (name, value) in settings {
+            config[*name] = value.clone();
+        }
+        let mut tensors = vec![
+            (a.as_str(), &[2usize, 5][..], numbers(10, 1)),
+            (b.as_str(), &[7, 2][..], numbers(14, 2)),
+        ];
+        tensors.extend_from_slice(more);
+        let dir = written(config, &tensors);
+        PeftAdapter::load(dir.path()).map_err(|e| shown(&e, dir.path()))
+    };
+    let dora = [("use_dora", json!(true))];
+    let seven: (&str, &[usize], _) = (&m, &[7], numbers(7, 3));
+    insta::assert_snapshot!(of(&dora, &[]).unwrap_err(), @r"
+    DIR/adapter_model.safetensors: module `model.layers.0.self_attn.q_proj` lacks `lora_magnitude_vector`
+    hint: adapter_config.json and adapter_model.safetensors do not belong together, or a program wrote them wrongly
+    ");
+    insta::assert_snapshot!(of(&[], std::slice::from_ref(&seven)).unwrap_err(), @r"
+    DIR/adapter_model.safetensors: `base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector` is no tensor of the adapter that its settings describe
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
+    ");
+    insta::assert_snapshot!(of(&dora, &[(&m, &[5], numbers(5, 3))]).unwrap_err(), @r"
+    adapter tensor `base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector` has shape (5), and this base needs (7)
+    hint: the adapter belongs to another base model
+    ");
+    insta::assert_snapshot!(of(&dora, &[(&m, &[1, 7], numbers(7, 3))]).unwrap_err(), @r"
+    DIR/adapter_model.safetensors: `base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector` is no tensor of the adapter that its settings describe
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
+    ");
+    of(&dora, &[seven]).unwrap();
+
+    let names = |names: &[&str]| [("modules_to_save", json!(names))];
+    let copy = |name: &'static str, shape: &'static [usize]| {
+        (name, shape, numbers(shape.iter().product(), 3))
+    };
+    let norm = copy(
+        "base_model.model.model.layers.0.input_layernorm.weight",
+        &[5],
+    );
+    let of_mlp = copy(
+        "base_model.model.model.layers.0.mlp.up_proj.weight",
+        &[9, 5],
+    );
+    of(&names(&["norm"]), std::slice::from_ref(&norm)).unwrap();
+    of(&names(&["mlp"]), std::slice::from_ref(&of_mlp)).unwrap();
+    assert!(of(&names(&["lm_head"]), &[norm]).is_err());
+    assert!(of(&names(&["proj_up"]), &[of_mlp]).is_err());
+    // What is trained whole carries no pair beside it.
+    let whole = copy(
+        "base_model.model.model.layers.0.self_attn.q_proj.weight",
+        &[7, 5],
+    );
+    insta::assert_snapshot!(of(&names(&["q_proj"]), &[whole]).unwrap_err(), @r"
+    DIR/adapter_model.safetensors: `base_model.model.model.layers.0.self_attn.q_proj.weight` is no tensor of the adapter that its settings describe
+    hint: LoRA (also rank-stabilised) and DoRA on linear layers are read, with modules_to_save; merge the adapter with PEFT instead
+    ");
 }

@@ -56,6 +56,8 @@ rank = 8
 alpha = 4
 target_modules = ["q_proj", "v_proj"]
 use_rslora = true
+use_dora = true
+modules_to_save = ["embed_tokens", "lm_head"]
 
 [merge]
 dtype = "f16"
@@ -73,7 +75,10 @@ verify = false
         section.target_modules,
         TargetModules::Named(vec!["q_proj".into(), "v_proj".into()])
     );
-    assert_eq!(LoraConfig::from(&section).scaling(), 4.0 / 8f64.sqrt());
+    let config = LoraConfig::from(&section);
+    assert_eq!(config.scaling(), 4.0 / 8f64.sqrt());
+    assert!(config.use_dora);
+    assert_eq!(config.modules_to_save, ["embed_tokens", "lm_head"]);
 }
 
 #[test]

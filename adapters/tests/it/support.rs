@@ -94,6 +94,8 @@ pub fn lora(rank: usize, alpha: f64, dropout: f64, targets: &[&str]) -> LoraConf
         dropout,
         target_modules,
         use_rslora: false,
+        use_dora: false,
+        modules_to_save: vec![],
     }
 }
 

@@ -9,6 +9,9 @@ use datasets::{Batch, Pack, Tokenized};
 use finetune::{Decoder, DecoderConfig, models::decoder_config};
 use serde_json::Value;
 
+/// Adapters beside plain LoRA that every architecture has a folder of.
+pub const METHODS: [&str; 2] = ["dora", "saved"];
+
 /// One golden folder.
 pub struct Architecture {
     pub name: String,
@@ -30,12 +33,26 @@ pub fn architectures() -> Vec<Architecture> {
 }
 
 impl Architecture {
+    /// A folder's own fixtures, and those of its adapters of other kinds under the adapter's name: `dora.logits`.
     fn read(folder: PathBuf) -> Self {
-        let tensors =
-            candle_core::safetensors::load(folder.join("fixtures.safetensors"), &Device::Cpu)
-                .unwrap();
-        let golden =
-            serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+        let load = |folder: &Path| {
+            let fixtures = folder.join("fixtures.safetensors");
+            let golden = std::fs::read(folder.join("golden.json")).unwrap();
+            let golden: Value = serde_json::from_slice(&golden).unwrap();
+            (
+                candle_core::safetensors::load(fixtures, &Device::Cpu).unwrap(),
+                golden,
+            )
+        };
+        let (mut tensors, mut golden) = load(&folder);
+        for adapter in METHODS {
+            let (more, numbers) = load(&folder.join(adapter));
+            tensors.extend(
+                more.into_iter()
+                    .map(|(name, t)| (format!("{adapter}.{name}"), t)),
+            );
+            golden[adapter] = numbers;
+        }
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         Self {
             name,
@@ -63,8 +80,13 @@ impl Architecture {
     }
 
     pub fn lora(&self) -> (Decoder, Parameters) {
-        let adapter = PeftAdapter::load(&self.path("adapter")).unwrap();
-        self.build(Method::Lora(adapter.config.lora), Some("adapter"))
+        self.adapted("adapter")
+    }
+
+    /// Goes on training the adapter of that folder.
+    pub fn adapted(&self, adapter: &str) -> (Decoder, Parameters) {
+        let config = PeftAdapter::load(&self.path(adapter)).unwrap().config;
+        self.build(Method::Lora(config.lora), Some(adapter))
     }
 
     pub fn full(&self) -> (Decoder, Parameters) {

@@ -7,7 +7,7 @@ mod fixtures;
 use adapters::{Method, ParamId};
 use finetune::recipe::{Recompute, Schedule, TrainSection};
 use finetune::{DropoutState, Gradients, Optimizer, learning_rate};
-use fixtures::{Architecture, architectures, relative_error};
+use fixtures::{Architecture, METHODS, architectures, relative_error};
 
 const NO_DROPOUT: DropoutState = DropoutState { seed: 0, step: 0 };
 
@@ -49,6 +49,10 @@ fn logits_agree_within_1e_4() {
         for (method, tensor) in [
             (a.frozen(None), "base.logits"),
             (a.frozen(Some("adapter")), "lora.logits"),
+            (a.frozen(Some("dora")), "dora.logits"),
+            (a.frozen(Some("saved")), "saved.logits"),
+            (a.adapted("dora"), "dora.logits"),
+            (a.adapted("saved"), "saved.logits"),
         ] {
             let (decoder, _) = method;
             let ours = decoder.logits(&a.batch("")).unwrap();
@@ -73,6 +77,29 @@ fn loss_and_every_lora_gradient_agree() {
                 .unwrap();
             a.close("loss", loss.loss_sum * scale, a.number("/lora/loss"), 1e-4);
             check_gradients(&a, "lora.grad.", &parameters, &gradients);
+        }
+    }
+}
+
+/// DoRA, and modules saved whole: between the architectures both tables, a tied one by either name, norms, linear layers
+/// with a bias and without, DoRA and a saved head at once.
+#[test]
+fn every_gradient_of_the_other_methods_agrees() {
+    for a in architectures() {
+        for method in METHODS {
+            for recompute in [Recompute::None, Recompute::Full] {
+                let (mut decoder, parameters) = a.adapted(method);
+                decoder.set_recompute(recompute);
+                let batch = a.batch("");
+                let mut gradients = Gradients::new(&parameters);
+                let scale = 1.0 / batch.target_tokens() as f64;
+                let loss = decoder
+                    .loss_and_gradients(&batch, NO_DROPOUT, scale, &mut gradients)
+                    .unwrap();
+                let expected = a.number(&format!("/{method}/loss"));
+                a.close("loss", loss.loss_sum * scale, expected, 1e-4);
+                check_gradients(&a, &format!("{method}.grad."), &parameters, &gradients);
+            }
         }
     }
 }
@@ -118,6 +145,9 @@ fn check_gradients(
         let gradient = gradients
             .get(ParamId(i))
             .unwrap_or_else(|| panic!("{}: no gradient", p.name));
+        let largest = theirs.abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        let largest = largest.to_scalar::<f32>().unwrap();
+        assert!(largest > 0.0, "{} {}: a gradient of zeros", a.name, p.name);
         let error = relative_error(gradient, &theirs);
         worst = worst.max(error);
         assert!(
@@ -167,19 +197,9 @@ fn two_micro_batches_weigh_every_target_token_the_same() {
     check_gradients(&a, "accumulate.grad.", &parameters, &gradients);
 }
 
-#[test]
-fn twenty_adamw_steps_agree() {
-    for a in architectures() {
-        twenty_steps(&a, "lora", a.lora());
-        if a.has_prefix("full.grad.") {
-            twenty_steps(&a, "full", a.full());
-        }
-    }
-}
-
-fn twenty_steps(a: &Architecture, key: &str, model: (finetune::Decoder, adapters::Parameters)) {
-    let (decoder, mut parameters) = model;
-    let settings = TrainSection {
+/// The settings of every golden training.
+fn settings() -> TrainSection {
+    TrainSection {
         learning_rate: 1e-3,
         adam_beta1: 0.9,
         adam_beta2: 0.95,
@@ -189,40 +209,79 @@ fn twenty_steps(a: &Architecture, key: &str, model: (finetune::Decoder, adapters
         warmup_ratio: 0.2,
         schedule: Schedule::Cosine,
         ..Default::default()
-    };
-    let mut optimizer = Optimizer::new(&parameters, &settings).unwrap();
+    }
+}
+
+#[test]
+fn twenty_adamw_steps_agree() {
+    for a in architectures() {
+        steps_agree(&a, "/lora/train", a.lora(), &settings(), 20);
+        for method in METHODS {
+            let at = format!("/{method}/train");
+            steps_agree(&a, &at, a.adapted(method), &settings(), 20);
+        }
+        if a.has_prefix("full.grad.") {
+            steps_agree(&a, "/full/train", a.full(), &settings(), 20);
+        }
+    }
+}
+
+/// PEFT's `create_loraplus_optimizer`, over DoRA's magnitudes and modules saved whole too.
+#[test]
+fn loraplus_steps_agree() {
+    for a in architectures() {
+        for method in METHODS {
+            let at = format!("/{method}/loraplus");
+            let settings = TrainSection {
+                loraplus_lr_ratio: a.number(&format!("{at}/loraplus_lr_ratio")),
+                weight_decay: a.number(&format!("{at}/weight_decay")),
+                ..settings()
+            };
+            assert_eq!(settings.loraplus_lr_ratio, 16.0);
+            steps_agree(&a, &at, a.adapted(method), &settings, 6);
+        }
+    }
+}
+
+/// The first `steps` of twenty, against the record at that place of golden.json.
+fn steps_agree(
+    a: &Architecture,
+    record: &str,
+    model: (finetune::Decoder, adapters::Parameters),
+    settings: &TrainSection,
+    steps: u64,
+) {
+    let (decoder, mut parameters) = model;
+    let mut optimizer = Optimizer::new(&parameters, settings).unwrap();
     let mut worst = 0f64;
-    for step in 0..20 {
-        let at = |what: &str| a.number(&format!("/{key}/train/{what}/{step}"));
+    for step in 0..steps {
+        let at = |what: &str| a.number(&format!("{record}/{what}/{step}"));
         let batch = a.batch(&format!("train.{}.", step % 5));
         let scale = 1.0 / batch.target_tokens() as f64;
         let mut gradients = Gradients::new(&parameters);
         let loss = decoder
             .loss_and_gradients(&batch, NO_DROPOUT, scale, &mut gradients)
             .unwrap();
-        let rate = learning_rate(&settings, step, 20);
+        let rate = learning_rate(settings, step, 20);
         a.close("learning rate", rate, at("learning_rate"), 1e-12);
         let norm = optimizer
             .step(&mut parameters, gradients, rate, step + 1)
             .unwrap();
         worst = worst.max((loss.loss_sum * scale - at("loss")).abs());
         a.close(
-            &format!("{key} loss of step {step}"),
+            &format!("{record} loss of step {step}"),
             loss.loss_sum * scale,
             at("loss"),
             1e-4,
         );
         a.close(
-            &format!("{key} grad norm of step {step}"),
+            &format!("{record} grad norm of step {step}"),
             norm,
             at("grad_norm"),
             1e-3 * at("grad_norm").max(1.0),
         );
     }
-    println!(
-        "{} {key}: worst |loss difference| over 20 steps {worst:.2e}",
-        a.name
-    );
+    println!("{} {record}: worst |loss difference| {worst:.2e}", a.name);
 }
 
 #[test]
