@@ -59,8 +59,9 @@ impl GradSink for Gradients {
 
 /// AdamW's moments, a pair a parameter, in the parameters' dtype.
 pub struct Optimizer {
-    pub(crate) first: Vec<Tensor>,
-    pub(crate) second: Vec<Tensor>,
+    names: Vec<String>,
+    first: Vec<Tensor>,
+    second: Vec<Tensor>,
     settings: TrainSection,
 }
 
@@ -75,10 +76,34 @@ impl Optimizer {
                 .collect::<Result<Vec<_>>>()
         };
         Ok(Self {
+            names: parameters.0.iter().map(|p| p.name.clone()).collect(),
             first: zeros()?,
             second: zeros()?,
             settings: settings.clone(),
         })
+    }
+
+    /// Everything the next step depends on besides the parameters, as named tensors of any dtype: what a checkpoint holds.
+    /// The tensors share the optimizer's storage, so they change with the next step.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let mut tensors = Vec::new();
+        for (name, (first, second)) in self.names.iter().zip(self.first.iter().zip(&self.second)) {
+            tensors.push((format!("adamw.first.{name}"), first.clone()));
+            tensors.push((format!("adamw.second.{name}"), second.clone()));
+        }
+        tensors
+    }
+
+    /// Takes a state back. `stored` answers the tensor of that name; it must refuse one whose shape or dtype is not that
+    /// of its second argument. What it answers is copied into the optimizer's own storage.
+    pub fn load_state(
+        &mut self,
+        mut stored: impl FnMut(&str, &Tensor) -> Result<Tensor>,
+    ) -> Result<()> {
+        for (name, tensor) in self.state() {
+            tensor.slice_set(&stored(&name, &tensor)?, 0, 0)?;
+        }
+        Ok(())
     }
 
     /// Clips to `max_grad_norm` as torch's `clip_grad_norm_` does, then steps every parameter.
