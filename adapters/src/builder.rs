@@ -18,8 +18,20 @@ pub enum Method {
     Frozen,
     /// Low-rank adapters on some linear layers; everything else stays as it is.
     Lora(LoraConfig),
-    /// Every weight.
+    /// Every weight, in the accumulate dtype.
     Full,
+    /// Every weight, matrices in bf16; norms and biases, which are few, in the accumulate dtype.
+    FullBf16 {
+        /// Whether each matrix is beside an f32 copy that takes the updates and that it is rounded from.
+        master: bool,
+    },
+}
+
+impl Method {
+    /// Whether every weight is trained.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full | Self::FullBf16 { .. })
+    }
 }
 
 /// A linear layer to be built.
@@ -87,7 +99,7 @@ impl<'w> Builder<'w> {
     /// Evaluates with these adapter matrices, or goes on training them.
     pub fn with_adapter(mut self, adapter: PeftAdapter) -> Result<Self> {
         match &self.method {
-            Method::Full => return Err(Error::AdapterUnderFull),
+            Method::Full | Method::FullBf16 { .. } => return Err(Error::AdapterUnderFull),
             Method::Lora(config) => adapter.check_continues(config)?,
             Method::Frozen => {}
         }
@@ -206,11 +218,18 @@ impl<'w> Builder<'w> {
         columns: usize,
     ) -> Result<(Matrix, Option<ParamId>)> {
         let view = self.weights.view_shaped(name, &[rows, columns])?;
-        if !matches!(self.method, Method::Full) {
-            return Ok((view.matrix()?, None));
-        }
-        let value = view.tensor(accumulate_dtype(self.dtype))?;
+        let (value, master) = match self.method {
+            Method::Frozen | Method::Lora(_) => return Ok((view.matrix()?, None)),
+            Method::Full => (view.tensor(accumulate_dtype(self.dtype))?, None),
+            Method::FullBf16 { master: false } => (view.tensor(DType::BF16)?, None),
+            Method::FullBf16 { master: true } => {
+                let master = view.tensor(DType::F32)?;
+                (kernels::narrow(&master, DType::BF16)?, Some(master))
+            }
+        };
+        view.release();
         let param = self.register(name.into(), &value, true)?;
+        self.parameters[param.0].master = master;
         Ok((Matrix::dense(value), Some(param)))
     }
 
@@ -221,7 +240,9 @@ impl<'w> Builder<'w> {
             .view_shaped(name, &[dim])?
             .tensor(accumulate_dtype(self.dtype))?;
         let param = match self.method {
-            Method::Full => Some(self.register(name.into(), &value, false)?),
+            Method::Full | Method::FullBf16 { .. } => {
+                Some(self.register(name.into(), &value, false)?)
+            }
             Method::Frozen | Method::Lora(_) => None,
         };
         Ok((value, param))
@@ -230,7 +251,9 @@ impl<'w> Builder<'w> {
     /// The adapter of a linear layer, if it carries one.
     fn lora(&mut self, spec: &LinearSpec) -> Result<Option<Lora>> {
         let config = match (&self.method, &self.adapter) {
-            (Method::Full, _) | (Method::Frozen, None) => return Ok(None),
+            (Method::Full | Method::FullBf16 { .. }, _) | (Method::Frozen, None) => {
+                return Ok(None);
+            }
             (Method::Frozen, Some(adapter)) => match adapter.pair(&spec.name) {
                 Some(_) => adapter.config.lora.clone(),
                 None => return Ok(None),
@@ -305,6 +328,7 @@ impl<'w> Builder<'w> {
         self.parameters.push(Parameter {
             name,
             value: value.clone(),
+            master: None,
             decay,
         });
         Ok(ParamId(self.parameters.len() - 1))

@@ -37,7 +37,7 @@ pub use error::{Error, Result};
 pub use generate::{Ending, argmax, sample};
 pub use load::{Base, Checkpoint, Model, tensor_specs};
 pub use memory::{keep_freed_memory, peak_memory_bytes};
-pub use optimizer::{Gradients, Optimizer};
+pub use optimizer::{Gradients, MIN_8BIT_SIZE, Optimizer, TrainedBytes, trained_bytes};
 pub use plan::{MemoryPart, PlanInput, TrainPlan, flops_per_token, plan};
 pub use proof::{LogitProof, compare_logits};
 pub use schedule::{learning_rate, warmup_steps};

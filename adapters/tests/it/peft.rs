@@ -20,6 +20,7 @@ fn parameters(dtype: DType) -> Parameters {
     let parameter = |name: String, value| Parameter {
         name,
         value,
+        master: None,
         decay: true,
     };
     Parameters(vec![

@@ -190,7 +190,7 @@ fn twenty_steps(a: &Architecture, key: &str, model: (finetune::Decoder, adapters
         schedule: Schedule::Cosine,
         ..Default::default()
     };
-    let mut optimizer = Optimizer::new(&parameters, &settings).unwrap();
+    let mut optimizer = Optimizer::new(&parameters, &settings, 0).unwrap();
     let mut worst = 0f64;
     for step in 0..20 {
         let at = |what: &str| a.number(&format!("/{key}/train/{what}/{step}"));
