@@ -239,7 +239,8 @@ impl TrainSection {
             format!("is {}, below 0", self.max_grad_norm),
         );
         let full = self.method == TrainMethod::Full;
-        let adapter = "needs method = \"full\": an adapter's own weights are few and stay in f32";
+        let adapter =
+            "is not \"f32\", which needs method = \"full\": an adapter's own weights are few";
         hold(
             full || self.weights == TrainedWeights::F32,
             "weights",

@@ -214,8 +214,10 @@ pub(crate) const BLOCK: usize = 256;
 pub(crate) trait Blocks<T>: Sized + Send {
     /// Cut into parts of [`CHUNK`] elements.
     fn tasks(self) -> Vec<Self>;
-    /// Runs `step` on some elements, at most a block from a block's beginning, in the type T, and stores what it made of them.
-    fn block(&mut self, elements: Range<usize>, step: impl FnOnce(&mut [T]));
+    /// Reads some elements, at most a block from a block's beginning.
+    fn load(&self, elements: Range<usize>, into: &mut [T; BLOCK]);
+    /// Writes them back.
+    fn store(&mut self, elements: Range<usize>, from: &[T; BLOCK]);
 }
 
 /// Stored as they are stepped.
@@ -226,8 +228,13 @@ impl<T: Real> Blocks<T> for Plain<'_, T> {
         self.0.chunks_mut(CHUNK).map(Plain).collect()
     }
     #[inline(always)]
-    fn block(&mut self, elements: Range<usize>, step: impl FnOnce(&mut [T])) {
-        step(&mut self.0[elements]);
+    fn load(&self, elements: Range<usize>, into: &mut [T; BLOCK]) {
+        into[..elements.len()].copy_from_slice(&self.0[elements]);
+    }
+    #[inline(always)]
+    fn store(&mut self, elements: Range<usize>, from: &[T; BLOCK]) {
+        let n = elements.len();
+        self.0[elements].copy_from_slice(&from[..n]);
     }
 }
 
@@ -246,14 +253,15 @@ impl Blocks<f32> for MasterSlice<'_> {
             .collect()
     }
     #[inline(always)]
-    fn block(&mut self, elements: Range<usize>, step: impl FnOnce(&mut [f32])) {
-        let (rounded, master) = (
-            &mut self.rounded[elements.clone()],
-            &mut self.master[elements],
-        );
-        step(master);
-        for (rounded, master) in rounded.iter_mut().zip(master) {
-            *rounded = <bf16 as Stored>::narrow(*master);
+    fn load(&self, elements: Range<usize>, into: &mut [f32; BLOCK]) {
+        into[..elements.len()].copy_from_slice(&self.master[elements]);
+    }
+    #[inline(always)]
+    fn store(&mut self, elements: Range<usize>, from: &[f32; BLOCK]) {
+        let from = &from[..elements.len()];
+        self.master[elements.clone()].copy_from_slice(from);
+        for (rounded, from) in self.rounded[elements].iter_mut().zip(from) {
+            *rounded = <bf16 as Stored>::narrow(*from);
         }
     }
 }
@@ -295,41 +303,46 @@ fn update<T: Real, M: Blocks<T>>(
     let tasks = tasks.zip(first.tasks()).zip(second.tasks());
     tasks
         .zip(g.par_chunks(CHUNK))
-        .for_each(|(((mut p, mut m), mut v), g)| {
-            wide!({
-                for start in (0..g.len()).step_by(BLOCK) {
-                    let block = start..(start + BLOCK).min(g.len());
-                    let g = &g[block.clone()];
-                    p.block(
-                        block.clone(),
-                        #[inline(always)]
-                        |p| {
-                            m.block(
-                                block.clone(),
-                                #[inline(always)]
-                                |m| {
-                                    v.block(
-                                        block.clone(),
-                                        #[inline(always)]
-                                        |v| step_block(p, g, m, v, numbers),
-                                    );
-                                },
-                            );
-                        },
-                    );
-                }
-            });
-        });
+        .for_each(|(((p, m), v), g)| wide!(update_task(p, m, v, g, numbers)));
 }
 
 #[inline(always)]
-fn step_block<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], n: &Numbers<T>) {
+fn update_task<T: Real, M: Blocks<T>>(
+    mut weights: impl Blocks<T>,
+    mut first: M,
+    mut second: M,
+    gradient: &[T],
+    numbers: &Numbers<T>,
+) {
+    // Arrays of their own and of one length: the compiler sees that none overlaps another. They stay in the first cache.
+    let [mut p, mut m, mut v, mut g] = [[T::ZERO; BLOCK]; 4];
+    for (i, part) in gradient.chunks(BLOCK).enumerate() {
+        let block = i * BLOCK..i * BLOCK + part.len();
+        g[..part.len()].copy_from_slice(part);
+        weights.load(block.clone(), &mut p);
+        first.load(block.clone(), &mut m);
+        second.load(block.clone(), &mut v);
+        step_block(&mut p, &g, &mut m, &mut v, numbers);
+        first.store(block.clone(), &m);
+        second.store(block.clone(), &v);
+        weights.store(block, &p);
+    }
+}
+
+#[inline(always)]
+fn step_block<T: Real>(
+    p: &mut [T; BLOCK],
+    g: &[T; BLOCK],
+    m: &mut [T; BLOCK],
+    v: &mut [T; BLOCK],
+    n: &Numbers<T>,
+) {
     let (b1, c1) = n.beta1;
     let (b2, c2) = n.beta2;
-    for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
-        let g = *g * n.scale;
-        *m = b1 * *m + c1 * g;
-        *v = b2 * *v + c2 * g * g;
-        *p = *p * n.decay - n.rate * *m / (v.sqrt() / n.root + n.epsilon);
+    for i in 0..BLOCK {
+        let g = g[i] * n.scale;
+        m[i] = b1 * m[i] + c1 * g;
+        v[i] = b2 * v[i] + c2 * g * g;
+        p[i] = p[i] * n.decay - n.rate * m[i] / (v[i].sqrt() / n.root + n.epsilon);
     }
 }

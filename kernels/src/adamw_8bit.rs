@@ -102,20 +102,29 @@ impl Blocks<f32> for BlockwiseSlice<'_> {
     }
 
     #[inline(always)]
-    fn block(&mut self, elements: Range<usize>, step: impl FnOnce(&mut [f32])) {
-        let absmax = &mut self.absmax[elements.start / BLOCK];
-        let codes = &mut self.codes[elements];
-        let mut values = [0.0; BLOCK];
-        let values = &mut values[..codes.len()];
-        for (value, code) in values.iter_mut().zip(&*codes) {
-            *value = self.tables.values[usize::from(*code)] * *absmax;
+    fn load(&self, elements: Range<usize>, into: &mut [f32; BLOCK]) {
+        let (values, absmax) = (&self.tables.values, self.absmax[elements.start / BLOCK]);
+        for (into, code) in into.iter_mut().zip(&self.codes[elements]) {
+            *into = values[usize::from(*code)] * absmax;
         }
-        step(values);
-        *absmax = simd::largest_magnitude(values);
+    }
+
+    #[inline(always)]
+    fn store(&mut self, elements: Range<usize>, from: &[f32; BLOCK]) {
+        let n = elements.len();
+        let absmax = simd::largest_magnitude(&from[..n]);
+        self.absmax[elements.start / BLOCK] = absmax;
         // A block of zeros stays one.
         let scale = absmax.max(f32::MIN_POSITIVE);
-        for (code, value) in codes.iter_mut().zip(values) {
-            *code = self.tables.nearest(*value / scale);
+        let mut shares = [0.0; BLOCK];
+        for i in 0..BLOCK {
+            shares[i] = from[i] / scale;
+        }
+        let (lowest, upper): (&[u8; 1 << 16], &[f32; 256]) =
+            (&self.tables.lowest, &self.tables.upper);
+        for (code, share) in self.codes[elements].iter_mut().zip(&shares) {
+            let low = lowest[(share.to_bits() >> 16) as usize];
+            *code = low + u8::from(*share > upper[usize::from(low)]);
         }
     }
 }
@@ -187,12 +196,6 @@ impl Tables {
             lowest: lowest.try_into().expect("a table of 2^16 entries"),
             zero: nearest(0.0),
         }
-    }
-
-    #[inline(always)]
-    fn nearest(&self, x: f32) -> u8 {
-        let low = self.lowest[(x.to_bits() >> 16) as usize];
-        low + u8::from(x > self.upper[usize::from(low)])
     }
 }
 

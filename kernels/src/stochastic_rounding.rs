@@ -30,74 +30,67 @@ pub struct RoundingKey {
 pub(crate) struct StochasticSlice<'a> {
     stored: &'a mut [bf16],
     key: RoundingKey,
-    /// Number of this part among those of [`CHUNK`] elements.
-    part: u64,
+    /// 64 bits for this part of [`CHUNK`] elements, in halves.
+    hash: (u32, u32),
 }
 
 impl<'a> StochasticSlice<'a> {
     pub(crate) fn new(stored: &'a mut [bf16], key: RoundingKey) -> Self {
-        Self {
-            stored,
-            key,
-            part: 0,
-        }
+        Self::part(stored, key, 0)
     }
 
-    /// 64 bits for this part.
-    fn hash(&self) -> u64 {
-        let RoundingKey {
-            seed,
-            step,
-            parameter,
-        } = self.key;
+    fn part(stored: &'a mut [bf16], key: RoundingKey, part: u64) -> Self {
         // Another start than dropout's, so that equal numbers give other bits.
-        [seed, step, parameter, self.part]
+        let hash = [key.seed, key.step, key.parameter, part]
             .into_iter()
             .fold(0x726f_756e_6469_6e67, |state, part| {
                 splitmix(state ^ splitmix(part))
-            })
+            });
+        Self {
+            stored,
+            key,
+            hash: (hash as u32, (hash >> 32) as u32),
+        }
     }
 }
 
 impl Blocks<f32> for StochasticSlice<'_> {
     fn tasks(self) -> Vec<Self> {
         let key = self.key;
-        let parts = self.stored.chunks_mut(CHUNK).enumerate();
+        let parts = (0..).zip(self.stored.chunks_mut(CHUNK));
         parts
-            .map(|(part, stored)| Self {
-                stored,
-                key,
-                part: part as u64,
-            })
+            .map(|(part, stored)| StochasticSlice::part(stored, key, part))
             .collect()
     }
 
     #[inline(always)]
-    fn block(&mut self, elements: Range<usize>, step: impl FnOnce(&mut [f32])) {
-        let hash = self.hash();
-        let (low, high) = (hash as u32, (hash >> 32) as u32);
-        let first = elements.start as u32;
-        let stored = &mut self.stored[elements];
-        let mut values = [0.0; BLOCK];
-        let values = &mut values[..stored.len()];
-        for (value, stored) in values.iter_mut().zip(&*stored) {
-            *value = widen_bf16(stored.to_bits());
+    fn load(&self, elements: Range<usize>, into: &mut [f32; BLOCK]) {
+        for (into, stored) in into.iter_mut().zip(&self.stored[elements]) {
+            *into = widen_bf16(stored.to_bits());
         }
-        step(values);
-        for (i, (stored, value)) in stored.iter_mut().zip(values).enumerate() {
+    }
+
+    #[inline(always)]
+    fn store(&mut self, elements: Range<usize>, from: &[f32; BLOCK]) {
+        let ((low, high), first) = (self.hash, elements.start as u32);
+        let mut rounded = [0u16; BLOCK];
+        for i in 0..BLOCK {
             let random = column_hash(low, high, first.wrapping_add(i as u32)) >> 16;
-            *stored = round(*value, random);
+            rounded[i] = round(from[i], random);
+        }
+        for (stored, rounded) in self.stored[elements].iter_mut().zip(rounded) {
+            *stored = bf16::from_bits(rounded);
         }
     }
 }
 
-/// The bf16 below (towards zero) or above, by 16 random bits. An infinity or NaN stays what it is.
+/// Bits of the bf16 below (towards zero) or above, by 16 random bits. An infinity or NaN stays what it is.
 #[inline(always)]
-fn round(value: f32, random: u32) -> bf16 {
+fn round(value: f32, random: u32) -> u16 {
     let bits = value.to_bits();
     let finite = (bits & 0x7f80_0000) != 0x7f80_0000;
     let rounded = bits.wrapping_add(if finite { random } else { 0 }) >> 16;
     // A NaN whose mark lies in the bits that are cut off would become an infinity.
     let nan = (bits & 0x7fff_ffff) > 0x7f80_0000;
-    bf16::from_bits((rounded | if nan { 0x40 } else { 0 }) as u16)
+    (rounded | if nan { 0x40 } else { 0 }) as u16
 }

@@ -106,8 +106,8 @@ fn twenty_steps_agree_with_bitsandbytes() {
             .filter(|d| *d > 2e-6)
             .collect();
         println!("after {steps} steps p differs by {differences:?}");
-        assert!(differences.len() < steps, "{differences:?}");
-        assert!(differences.iter().all(|d| *d < 0.02), "{differences:?}");
+        assert!(differences.len() <= 3, "{differences:?}");
+        assert!(differences.iter().all(|d| *d < 1e-3), "{differences:?}");
     }
 }
 

@@ -181,7 +181,7 @@ fn gradients_consumed_as_they_come_give_the_same_bits() {
                 };
                 let a = trained(accumulated.clone(), compute, tied);
                 let b = trained(per_layer, compute, tied);
-                let of = |p| format!("{p} of {accumulated:?} {compute:?} tied {tied}");
+                let of = |p: &str| format!("{p} of {accumulated:?} {compute:?} tied {tied}");
                 for ((name, a), (_, b)) in
                     values(&a.parameters).into_iter().zip(values(&b.parameters))
                 {
@@ -262,7 +262,7 @@ fn moments_in_8_bits_follow_those_in_32() {
         );
         assert!(exact[59] < 0.3 * exact[0], "{exact:?}");
         assert_ne!(exact[59], ours[59]);
-        assert!(apart(0) < 0.1 * exact[0], "{exact:?}\n{ours:?}");
+        assert!(apart(0) < 0.01 * exact[0], "{exact:?}\n{ours:?}");
     }
 }
 
@@ -429,7 +429,10 @@ fn a_gradient_that_is_not_finite_is_never_applied() {
         let (error, values) = poisoned(&settings);
         assert!(untouched(&values));
         insta::allow_duplicates! {
-            insta::assert_snapshot!(said(error), @"");
+            insta::assert_snapshot!(said(error), @r"
+            gradient norm of step 3 is inf
+            hint: a lower train.learning_rate, a longer train.warmup_ratio or f32 compute usually helps; the last checkpoint is intact
+            ");
         }
     }
     let (error, values) = poisoned(&TrainSection {
@@ -438,7 +441,10 @@ fn a_gradient_that_is_not_finite_is_never_applied() {
     });
     // The first has taken its step; the poisoned one and what came after it have not.
     assert!(!untouched(&values[..1]) && untouched(&values[1..]));
-    insta::assert_snapshot!(said(error), @"");
+    insta::assert_snapshot!(said(error), @r#"
+    the gradient of model.layers.1.mlp.up_proj.weight in step 3 has norm inf; 1 of 3 parameters had already taken the step
+    hint: run the command again: it goes on from the last checkpoint, which is intact; train.gradients = "accumulate" (or train.clipping = "global") finds this before any weight has changed, and a lower train.learning_rate or f32 compute usually avoids it
+    "#);
 }
 
 #[test]
@@ -465,7 +471,10 @@ fn gradients_too_few_or_too_many_are_defects() {
         });
         (step.err(), calls)
     });
-    insta::assert_snapshot!(said(error.unwrap()), @"");
+    insta::assert_snapshot!(said(error.unwrap()), @r"
+    parameter lm_head.weight received a gradient after it had taken its step
+    hint: this is a defect of medtune: please report it with the recipe
+    ");
 
     let (_, weights) = weights(true);
     let mut builder = Builder::new(&weights, DType::F32, Method::Full, 9);
@@ -476,7 +485,10 @@ fn gradients_too_few_or_too_many_are_defects() {
     let error = optimizer
         .step(&mut parameters, gradients, 1e-2, 1)
         .unwrap_err();
-    insta::assert_snapshot!(said(error), @"");
+    insta::assert_snapshot!(said(error), @r"
+    parameter model.norm.weight is trained but received no gradient
+    hint: this is a defect of medtune: please report it with the recipe
+    ");
 }
 
 #[test]
@@ -487,7 +499,14 @@ fn settings_that_exclude_one_another_name_both_keys() {
         ..settings()
     }
     .problems();
-    insta::assert_debug_snapshot!(problems, @"");
+    insta::assert_debug_snapshot!(problems, @r#"
+    [
+        (
+            "gradients",
+            "is \"per-layer\", which applies gradients at once, but gradient_accumulation_steps = 4 adds them up first; raise micro_batch_size instead",
+        ),
+    ]
+    "#);
     let problems = TrainSection {
         method: TrainMethod::Adapter,
         gradients: GradientMode::PerLayer,
@@ -495,6 +514,17 @@ fn settings_that_exclude_one_another_name_both_keys() {
         ..settings()
     }
     .problems();
-    insta::assert_debug_snapshot!(problems, @"");
+    insta::assert_debug_snapshot!(problems, @r#"
+    [
+        (
+            "weights",
+            "is not \"f32\", which needs method = \"full\": an adapter's own weights are few",
+        ),
+        (
+            "gradients",
+            "is \"per-layer\", which needs method = \"full\": an adapter's gradients are few",
+        ),
+    ]
+    "#);
     assert_eq!(settings().problems(), []);
 }
