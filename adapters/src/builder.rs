@@ -20,8 +20,20 @@ pub enum Method {
     Frozen,
     /// Low-rank adapters on some linear layers, and full copies of the modules to save; everything else stays as it is.
     Lora(LoraConfig),
-    /// Every weight.
+    /// Every weight, in the accumulate dtype.
     Full,
+    /// Every weight, matrices in bf16; norms and biases, which are few, in the accumulate dtype.
+    FullBf16 {
+        /// Whether each matrix is beside an f32 copy that takes the updates and that it is rounded from.
+        master: bool,
+    },
+}
+
+impl Method {
+    /// Whether every weight is trained.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full | Self::FullBf16 { .. })
+    }
 }
 
 /// A linear layer to be built.
@@ -93,7 +105,7 @@ impl<'w> Builder<'w> {
     /// Evaluates with these adapter matrices, or goes on training them.
     pub fn with_adapter(mut self, adapter: PeftAdapter) -> Result<Self> {
         match &self.method {
-            Method::Full => return Err(Error::AdapterUnderFull),
+            Method::Full | Method::FullBf16 { .. } => return Err(Error::AdapterUnderFull),
             Method::Lora(config) => adapter.check_continues(config)?,
             Method::Frozen => {}
         }
@@ -163,11 +175,18 @@ impl<'w> Builder<'w> {
                 None,
             ));
         }
-        let value = match saved {
-            Some(value) => value,
-            None => view.tensor(accumulate_dtype(self.dtype))?,
+        let (value, master) = match (saved, &self.method) {
+            (Some(value), _) => (value, None),
+            (None, Method::FullBf16 { master: false }) => (view.tensor(DType::BF16)?, None),
+            (None, Method::FullBf16 { master: true }) => {
+                let master = view.tensor(DType::F32)?;
+                (kernels::narrow(&master, DType::BF16)?, Some(master))
+            }
+            (None, _) => (view.tensor(accumulate_dtype(self.dtype))?, None),
         };
+        view.release();
         let param = self.register(self.key(name), &value, ParameterKind::Weight)?;
+        self.parameters[param.0].master = master;
         Ok((Matrix::dense(value), Some(param)))
     }
 
@@ -202,7 +221,7 @@ impl<'w> Builder<'w> {
     /// Whether one of the modules is trained as a whole.
     fn trains_any(&mut self, modules: &[&str]) -> bool {
         let Method::Lora(config) = &self.method else {
-            return matches!(self.method, Method::Full);
+            return self.method.is_full();
         };
         let found: Vec<usize> = modules.iter().flat_map(|m| config.saved_as(m)).collect();
         self.saved.extend(&found);
@@ -224,6 +243,7 @@ impl<'w> Builder<'w> {
         self.parameters.push(Parameter {
             name,
             value: value.clone(),
+            master: None,
             kind,
         });
         Ok(ParamId(self.parameters.len() - 1))

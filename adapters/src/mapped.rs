@@ -54,6 +54,24 @@ impl MappedFile {
         (*self.data).as_ref()
     }
 
+    /// Lets go of the memory that reading `bytes` of this file has filled: it is read again if it is asked for again.
+    /// For weights that have been copied, so that a process does not hold them twice.
+    pub(crate) fn release(&self, bytes: &[u8]) {
+        #[cfg(unix)]
+        if let Mapping::File(map) = &*self.data {
+            let start = bytes.as_ptr().addr().checked_sub(map.as_ptr().addr());
+            let Some(start) = start.filter(|start| start + bytes.len() <= map.len()) else {
+                return;
+            };
+            // SAFETY: the mapping is of a file and never written, so that its pages come back as they were.
+            let released = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, bytes.len())
+            };
+            // A hint: where it is not taken, the pages stay.
+            let _ = released;
+        }
+    }
+
     /// A window of the file that keeps the mapping alive.
     pub(crate) fn bytes(&self, range: Range<usize>) -> Result<Bytes> {
         Ok(Bytes::new(self.data.clone(), range)?)

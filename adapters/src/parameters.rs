@@ -10,8 +10,10 @@ use candle_core::Tensor;
 pub struct Parameter {
     /// PEFT's key for a tensor of an adapter, the checkpoint's name for a weight.
     pub name: String,
-    /// f32, or f64 when computing in f64.
+    /// f32, or f64 when computing in f64; bf16 for a matrix of [`crate::Method::FullBf16`].
     pub value: Tensor,
+    /// The f32 numbers that a bf16 `value` is rounded from, where they are kept.
+    pub master: Option<Tensor>,
     /// What it is to the model.
     pub kind: ParameterKind,
 }

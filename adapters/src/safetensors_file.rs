@@ -20,6 +20,8 @@ pub(crate) struct Stored {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     pub bytes: Bytes,
+    /// The file that `bytes` are mapped from.
+    pub file: MappedFile,
 }
 
 /// Reads the header of `path` and maps its tensors.
@@ -93,6 +95,7 @@ pub(crate) fn open(path: &Path) -> Result<BTreeMap<String, Stored>> {
             dtype: info.dtype,
             shape: info.shape,
             bytes: file.bytes(start + begin..start + end)?,
+            file: file.clone(),
         };
         if tensors.insert(name.clone(), stored).is_some() {
             return Err(damaged(format!("tensor `{name}` is listed twice")));

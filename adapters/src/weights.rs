@@ -5,6 +5,7 @@
 
 use crate::error::nearest;
 use crate::gguf::{self, GgufMetadata};
+use crate::mapped::MappedFile;
 use crate::random::Stream;
 use crate::{Error, Result, encode, folder};
 use candle_core::{DType, Tensor};
@@ -62,6 +63,7 @@ enum Source {
     Plain {
         bytes: Bytes,
         dtype: Dtype,
+        file: MappedFile,
     },
     Ggml {
         bytes: Bytes,
@@ -110,6 +112,7 @@ impl Weights {
             let source = Source::Plain {
                 bytes: t.bytes,
                 dtype: t.dtype,
+                file: t.file,
             };
             (
                 name.clone(),
@@ -306,7 +309,7 @@ impl WeightView {
     /// A safetensors tensor's stored bytes.
     pub(crate) fn plain(&self) -> Option<(&[u8], Dtype)> {
         match &self.source {
-            Source::Plain { bytes, dtype } => Some((bytes.as_slice(), *dtype)),
+            Source::Plain { bytes, dtype, .. } => Some((bytes.as_slice(), *dtype)),
             _ => None,
         }
     }
@@ -378,6 +381,13 @@ impl WeightView {
             .matrix_of(rows, columns)?
             .to_tensor(dtype)?
             .reshape(self.shape.as_slice())?)
+    }
+
+    /// Lets go of the memory that reading this tensor has filled, once it has been copied.
+    pub(crate) fn release(&self) {
+        if let Source::Plain { bytes, file, .. } = &self.source {
+            file.release(bytes.as_slice());
+        }
     }
 
     /// Makes a random tensor's bytes, in parallel, in pieces that do not depend on the number of threads.

@@ -45,18 +45,11 @@ impl Checkpoints {
         };
         std::fs::create_dir_all(&self.folder).map_err(io(&self.folder))?;
         let staged = ledger::files::StagedDir::create(&self.folder.join(name(step)))?;
-        let mut tensors = HashMap::new();
-        for (i, p) in parameters.0.iter().enumerate() {
-            tensors.insert(p.name.clone(), p.value.clone());
-            tensors.insert(
-                format!("adamw.first.{}", p.name),
-                optimizer.first[i].clone(),
-            );
-            tensors.insert(
-                format!("adamw.second.{}", p.name),
-                optimizer.second[i].clone(),
-            );
-        }
+        let values = parameters
+            .0
+            .iter()
+            .map(|p| (p.name.clone(), p.value.clone()));
+        let tensors: HashMap<String, Tensor> = values.chain(optimizer.state()).collect();
         let file = staged.path().join(TENSORS);
         candle_core::safetensors::save(&tensors, &file)?;
         let state = State {
@@ -113,12 +106,11 @@ impl Checkpoints {
             }
             Ok(t.clone())
         };
-        for (i, p) in parameters.0.iter_mut().enumerate() {
+        for p in &parameters.0 {
             // In place: the layers hold clones of this tensor and must see the restored value.
             p.value.slice_set(&get(&p.name, &p.value)?, 0, 0)?;
-            optimizer.first[i] = get(&format!("adamw.first.{}", p.name), &p.value)?;
-            optimizer.second[i] = get(&format!("adamw.second.{}", p.name), &p.value)?;
         }
+        optimizer.load_state(get)?;
         Ok(step)
     }
 

@@ -98,6 +98,13 @@ impl Decoder {
         &self.config
     }
 
+    /// The trained parameter that a backward pass hands over twice, first by the head and at the end by the embedding:
+    /// a tied table.
+    pub fn tied_parameter(&self) -> Option<ParamId> {
+        self.head_param
+            .filter(|head| self.embedding.param == Some(*head))
+    }
+
     /// Dtype of the activations.
     pub fn compute(&self) -> DType {
         self.compute

@@ -68,6 +68,28 @@ pub enum Error {
         /// Its value.
         value: f64,
     },
+    /// A gradient became NaN or infinite while gradients were applied as they came.
+    #[error(
+        "the gradient of {name} in step {step} has norm {value}; {changed} of {of} parameters had already taken the step"
+    )]
+    NotFiniteInPass {
+        /// The parameter.
+        name: String,
+        /// The optimizer step, from 1.
+        step: u64,
+        /// The gradient's norm.
+        value: f64,
+        /// Parameters that this step has changed: the weights in memory are of no step if it is not 0.
+        changed: usize,
+        /// Parameters in all.
+        of: usize,
+    },
+    /// A parameter was handed a gradient after its step.
+    #[error("parameter {name} received a gradient after it had taken its step")]
+    GradientAfterStep {
+        /// The parameter.
+        name: String,
+    },
     /// The loss of a step became NaN or infinite; the samples that were in it.
     #[error("the loss of step {step} is {value}; samples in it: {}", list(samples))]
     LossNotFinite {
@@ -175,9 +197,12 @@ impl Error {
             }
             Self::NoTargets | Self::NoSamples => "look at the samples with `medtune show RECIPE --sample 3`".into(),
             Self::NothingTrained => "give an [adapter.lora] table, or set train.method = \"full\"".into(),
-            Self::MissingGradient { .. } | Self::Checkpoint { .. } => return self.hint_of_state(),
+            Self::MissingGradient { .. } | Self::GradientAfterStep { .. } | Self::Checkpoint { .. } => return self.hint_of_state(),
             Self::NotFinite { .. } | Self::LossNotFinite { .. } => {
                 "a lower train.learning_rate, a longer train.warmup_ratio or f32 compute usually helps; the last checkpoint is intact".into()
+            }
+            Self::NotFiniteInPass { .. } => {
+                "run the command again: it goes on from the last checkpoint, which is intact; train.gradients = \"accumulate\" (or train.clipping = \"global\") finds this before any weight has changed, and a lower train.learning_rate or f32 compute usually avoids it".into()
             }
             Self::OtherRun { .. } => {
                 "to start anew, give another --out or remove the folder train/checkpoints; to go on, restore the settings".into()
@@ -203,7 +228,7 @@ impl Error {
 
     fn hint_of_state(&self) -> Option<String> {
         Some(match self {
-            Self::MissingGradient { .. } => {
+            Self::MissingGradient { .. } | Self::GradientAfterStep { .. } => {
                 "this is a defect of medtune: please report it with the recipe".into()
             }
             _ => "remove this checkpoint folder; the run goes on from the one before it".into(),

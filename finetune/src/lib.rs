@@ -39,7 +39,7 @@ pub use fit::{FitSamples, Fitted, fit, fit_packs};
 pub use generate::{Ending, argmax, sample};
 pub use load::{Base, Checkpoint, Model, read_config, tensor_specs};
 pub use memory::{MemoryUse, ResidentMemory, keep_freed_memory, peak_memory_bytes};
-pub use optimizer::{Gradients, Optimizer};
+pub use optimizer::{Gradients, MIN_8BIT_SIZE, Optimizer, TrainedBytes, trained_bytes};
 pub use plan::{
     BatchShape, DeviceKind, DeviceSpec, MemoryPart, PlanInput, StoredWeights, TrainPlan,
     available_bytes, flops_per_token, measured_gflops, plan, weight_bytes,

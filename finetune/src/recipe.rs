@@ -35,14 +35,22 @@ pub struct TrainSection {
     pub share_prefixes: bool,
     /// Decoupled weight decay; norm weights and biases are never decayed.
     pub weight_decay: f64,
+    /// `"adamw"`, or `"adamw-8bit"`: its moments in 8 bits, a quarter of their memory.
+    pub optimizer: OptimizerKind,
+    /// How trained weights are held where `method = "full"`: `"f32"`, `"bf16-master"` (bf16 rounded from an f32 copy) or `"bf16-stochastic"` (bf16 alone, updates rounded at random).
+    pub weights: TrainedWeights,
+    /// `"accumulate"`, or `"per-layer"` where `method = "full"`: each gradient is applied and freed during the backward pass, so they never all exist. With `clipping = "global"` that takes a second backward pass.
+    pub gradients: GradientMode,
     /// AdamW's decay rate of the first moment.
     pub adam_beta1: f64,
     /// AdamW's decay rate of the second moment.
     pub adam_beta2: f64,
     /// AdamW's term against division by zero.
     pub adam_epsilon: f64,
-    /// Gradients are scaled down to this global norm; 0 turns clipping off.
+    /// Gradients are scaled down to this norm; 0 turns clipping off.
     pub max_grad_norm: f64,
+    /// Whose norm `max_grad_norm` limits: `"global"`, that of all gradients together, or `"per-parameter"`, that of each on its own.
+    pub clipping: Clipping,
     /// What the backward pass computes again: `"none"`, `"selective"` (norms and MLP products), `"full"` (all but each layer's input), `"auto"` (the first that fits).
     pub recompute: Recompute,
     /// Steps between evaluations of the held-out loss; 0 evaluates at the end only.
@@ -68,10 +76,14 @@ impl Default for TrainSection {
             gradient_accumulation_steps: 1,
             share_prefixes: false,
             weight_decay: 0.0,
+            optimizer: OptimizerKind::Adamw,
+            weights: TrainedWeights::F32,
+            gradients: GradientMode::Accumulate,
             adam_beta1: 0.9,
             adam_beta2: 0.999,
             adam_epsilon: 1e-8,
             max_grad_norm: 1.0,
+            clipping: Clipping::Global,
             recompute: Recompute::None,
             eval_steps: 0,
             save_steps: 0,
@@ -100,6 +112,51 @@ pub enum Schedule {
     Linear,
     /// Flat.
     Constant,
+}
+
+/// How the optimizer stores its moments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerKind {
+    /// 32 bits an element.
+    Adamw,
+    /// 8 bits an element and a scale every 256, as bitsandbytes' AdamW8bit; parameters of fewer than 4,096 elements keep 32.
+    #[serde(rename = "adamw-8bit")]
+    Adamw8bit,
+}
+
+/// How trained weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainedWeights {
+    /// In f32.
+    F32,
+    /// Matrices in bf16, each rounded from an f32 copy that takes the updates: 6 bytes a weight.
+    #[serde(rename = "bf16-master")]
+    Bf16Master,
+    /// Matrices in bf16 alone, updates rounded up or down at random so that they are right on average: 2 bytes a weight.
+    #[serde(rename = "bf16-stochastic")]
+    Bf16Stochastic,
+}
+
+/// When gradients are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GradientMode {
+    /// After all have been added up.
+    Accumulate,
+    /// Each as soon as the backward pass has made it.
+    PerLayer,
+}
+
+/// Whose norm `max_grad_norm` limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clipping {
+    /// That of all gradients together.
+    Global,
+    /// That of each parameter's gradient.
+    PerParameter,
 }
 
 /// What the backward pass keeps of the forward pass.
@@ -171,6 +228,16 @@ impl TrainSection {
     /// Packs an optimizer step reads.
     pub fn packs_a_step(&self) -> usize {
         self.micro_batch_size.packs() * self.gradient_accumulation_steps
+    }
+
+    /// Forward and backward passes an optimizer step takes: 2 where gradients are applied as they come but must be
+    /// scaled by a norm that is only known when all have come; the first pass measures it.
+    pub fn backward_passes(&self) -> u64 {
+        let norm_first = self.clipping == Clipping::Global && self.max_grad_norm > 0.0;
+        match self.gradients {
+            GradientMode::PerLayer if norm_first => 2,
+            _ => 1,
+        }
     }
 
     /// Problems that types cannot rule out, as `(key, what is wrong)`.
@@ -250,6 +317,29 @@ impl TrainSection {
             self.max_grad_norm >= 0.0 && self.max_grad_norm.is_finite(),
             "max_grad_norm",
             format!("is {}, below 0", self.max_grad_norm),
+        );
+        let full = self.method == TrainMethod::Full;
+        let adapter =
+            "is not \"f32\", which needs method = \"full\": an adapter's own weights are few";
+        hold(
+            full || self.weights == TrainedWeights::F32,
+            "weights",
+            adapter.to_owned(),
+        );
+        let per_layer = self.gradients == GradientMode::PerLayer;
+        hold(
+            full || !per_layer,
+            "gradients",
+            "is \"per-layer\", which needs method = \"full\": an adapter's gradients are few"
+                .into(),
+        );
+        hold(
+            !per_layer || self.gradient_accumulation_steps <= 1,
+            "gradients",
+            format!(
+                "is \"per-layer\", which applies gradients at once, but gradient_accumulation_steps = {} adds them up first; raise micro_batch_size instead",
+                self.gradient_accumulation_steps
+            ),
         );
         problems
     }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use adapters::Parameters;
+use adapters::{GradSink, ParamId, Parameters};
+use candle_core::Tensor;
 use datasets::{Batch, Pack, Tokenized};
 use kernels::Arena;
 
@@ -14,7 +15,7 @@ use crate::decoder::{BatchLoss, Decoder, DropoutState};
 use crate::memory::{MemoryUse, ResidentMemory};
 use crate::optimizer::{Gradients, Optimizer};
 use crate::plan::TrainPlan;
-use crate::recipe::TrainSection;
+use crate::recipe::{GradientMode, TrainSection};
 use crate::schedule::learning_rate;
 use crate::step_log::{StepLog, StepReport};
 use crate::steps::Steps;
@@ -104,7 +105,7 @@ pub fn train(
     let arena = job
         .plan
         .and_then(|plan| Arena::reserve((plan.arena_bytes + plan.arena_bytes / 2) as usize));
-    let mut optimizer = Optimizer::new(&job.parameters, job.settings)?;
+    let mut optimizer = Optimizer::new(&job.parameters, job.settings, job.seed)?;
     let checkpoints = Checkpoints::new(
         job.folder.join("checkpoints"),
         std::mem::take(&mut job.run),
@@ -136,17 +137,31 @@ pub fn train(
         let started = Instant::now();
         let number = outcome.steps + 1;
         let rate = learning_rate(job.settings, outcome.steps, total_steps);
-        let (gradients, loss, tokens) = job.gradients(&step.micro_batches, outcome.steps)?;
-        let mean = loss.loss_sum / loss.target_tokens as f64;
-        if !mean.is_finite() {
-            return Err(job.loss_not_finite(number, mean, &step.micro_batches));
-        }
-        let grad_norm = optimizer.step(&mut job.parameters, gradients, rate, number)?;
+        let (decoder, samples) = (job.decoder, job.train);
+        let dropout = DropoutState {
+            seed: job.seed,
+            step: outcome.steps,
+        };
+        let backward = |sink: &mut dyn GradSink| {
+            let (loss, tokens) = gradients(decoder, &step.micro_batches, dropout, sink)?;
+            let mean = loss.loss_sum / loss.target_tokens as f64;
+            if !mean.is_finite() {
+                return Err(loss_not_finite(number, mean, samples, &step.micro_batches));
+            }
+            Ok((mean, loss.target_tokens, tokens))
+        };
+        let ((mean, target_tokens, tokens), grad_norm) = optimizer.take_step(
+            &mut job.parameters,
+            decoder.tied_parameter(),
+            rate,
+            number,
+            backward,
+        )?;
         let secs = started.elapsed().as_secs_f64();
         outcome.steps = number;
         outcome.final_loss = Some(mean);
         outcome.tokens += tokens as u64;
-        outcome.target_tokens += loss.target_tokens as u64;
+        outcome.target_tokens += target_tokens as u64;
         outcome.step_secs += secs;
 
         let last = number == total_steps;
@@ -164,7 +179,7 @@ pub fn train(
             learning_rate: rate,
             grad_norm,
             tokens,
-            target_tokens: loss.target_tokens,
+            target_tokens,
             tokens_per_sec: tokens as f64 / secs,
             eval_loss,
         };
@@ -192,6 +207,15 @@ pub fn train(
     Ok(outcome)
 }
 
+/// Takes gradients and lets go of them.
+struct Discard;
+
+impl GradSink for Discard {
+    fn add(&mut self, _: ParamId, _: Tensor) -> adapters::Result<()> {
+        Ok(())
+    }
+}
+
 impl TrainJob<'_> {
     /// Runs the largest micro-batch and throws its gradients away, so that a lack of memory shows now and not hours
     /// later. Nothing is drawn, no parameter changes and the order of the data stays.
@@ -201,61 +225,59 @@ impl TrainJob<'_> {
             seed: self.seed,
             step: 0,
         };
-        let mut gradients = Gradients::new(&self.parameters);
-        match self
-            .decoder
-            .loss_and_gradients(&batch, dropout, 1.0, &mut gradients)
-        {
+        let mut kept = Gradients::new(&self.parameters);
+        let sink: &mut dyn GradSink = match self.settings.gradients {
+            GradientMode::Accumulate => &mut kept,
+            GradientMode::PerLayer => &mut Discard,
+        };
+        match self.decoder.loss_and_gradients(&batch, dropout, 1.0, sink) {
             // The step that meets it will say whose it is.
             Ok(_) | Err(Error::NoTargets) => Ok(()),
             Err(e) => Err(e),
         }
     }
+}
 
-    /// Gradients of one step's mean loss a target token, over all its micro-batches.
-    fn gradients(
-        &self,
-        micro_batches: &[Vec<Pack>],
-        step: u64,
-    ) -> Result<(Gradients, BatchLoss, usize)> {
-        let batches: Vec<Batch> = micro_batches.iter().map(Batch::from_packs).collect();
-        let targets: usize = batches.iter().map(Batch::target_tokens).sum();
-        let mut gradients = Gradients::new(&self.parameters);
-        let (mut loss, mut tokens) = (BatchLoss::default(), 0);
-        for batch in &batches {
-            let part = self.decoder.loss_and_gradients(
-                batch,
-                DropoutState {
-                    seed: self.seed,
-                    step,
-                },
-                1.0 / targets as f64,
-                &mut gradients,
-            )?;
-            loss.loss_sum += part.loss_sum;
-            loss.target_tokens += part.target_tokens;
-            tokens += batch.input_ids.len();
-        }
-        Ok((gradients, loss, tokens))
+/// Hands the gradients of one step's mean loss a target token to `sink`, over all its micro-batches. Answers the loss
+/// and the tokens read.
+fn gradients(
+    decoder: &Decoder,
+    micro_batches: &[Vec<Pack>],
+    dropout: DropoutState,
+    sink: &mut dyn GradSink,
+) -> Result<(BatchLoss, usize)> {
+    let batches: Vec<Batch> = micro_batches.iter().map(Batch::from_packs).collect();
+    let targets: usize = batches.iter().map(Batch::target_tokens).sum();
+    let (mut loss, mut tokens) = (BatchLoss::default(), 0);
+    for batch in &batches {
+        let part = decoder.loss_and_gradients(batch, dropout, 1.0 / targets as f64, sink)?;
+        loss.loss_sum += part.loss_sum;
+        loss.target_tokens += part.target_tokens;
+        tokens += batch.input_ids.len();
     }
+    Ok((loss, tokens))
+}
 
-    fn loss_not_finite(&self, step: u64, value: f64, micro_batches: &[Vec<Pack>]) -> Error {
-        let in_step: Vec<u64> = micro_batches
-            .iter()
-            .flatten()
-            .flat_map(|p| p.segments.iter().map(|s| s.sample))
-            .collect();
-        let samples = self
-            .train
-            .iter()
-            .filter(|t| in_step.contains(&t.sample))
-            .map(|t| t.id.clone())
-            .collect();
-        Error::LossNotFinite {
-            step,
-            value,
-            samples,
-        }
+fn loss_not_finite(
+    step: u64,
+    value: f64,
+    samples: &[Tokenized],
+    micro_batches: &[Vec<Pack>],
+) -> Error {
+    let in_step: Vec<u64> = micro_batches
+        .iter()
+        .flatten()
+        .flat_map(|p| p.segments.iter().map(|s| s.sample))
+        .collect();
+    let samples = samples
+        .iter()
+        .filter(|t| in_step.contains(&t.sample))
+        .map(|t| t.id.clone())
+        .collect();
+    Error::LossNotFinite {
+        step,
+        value,
+        samples,
     }
 }
 

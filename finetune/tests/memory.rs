@@ -173,6 +173,8 @@ fn measure(case: &Case) -> (u64, u64) {
         dropout,
         target_modules: TargetModules::AllLinear,
         use_rslora: false,
+        use_dora: false,
+        modules_to_save: Vec::new(),
     });
     let weights = Weights::random(json, tensor_specs(&config, 0.05), 5);
     let method = lora.clone().map_or(Method::Full, Method::Lora);

@@ -169,7 +169,7 @@ macro_rules! cpu_numbers {
         }
     )*};
 }
-cpu_numbers!(f32 => F32, f64 => F64, half::bf16 => BF16);
+cpu_numbers!(f32 => F32, f64 => F64, half::bf16 => BF16, u8 => U8);
 
 /// Refuses an operand that shares its storage with the one to be written: reading it would wait
 /// for the write lock for ever.

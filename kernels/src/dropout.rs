@@ -98,7 +98,7 @@ fn row_hash(key: DropoutKey, sample: u64, position: u32) -> u64 {
         })
 }
 
-fn splitmix(value: u64) -> u64 {
+pub(crate) fn splitmix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -108,7 +108,7 @@ fn splitmix(value: u64) -> u64 {
 /// 32 bits for a column: two keyed rounds of a 32-bit mixer (Wellons' lowbias32), which
 /// vectorises, as 64-bit products do not.
 #[inline(always)]
-fn column_hash(low: u32, high: u32, column: u32) -> u32 {
+pub(crate) fn column_hash(low: u32, high: u32, column: u32) -> u32 {
     mix32(mix32(column ^ low).wrapping_add(high))
 }
 

@@ -11,6 +11,7 @@
 
 mod access;
 mod adamw;
+mod adamw_8bit;
 mod arena;
 mod attention;
 mod bytes;
@@ -29,10 +30,12 @@ mod real;
 mod rms_norm;
 mod rope;
 mod simd;
+mod stochastic_rounding;
 mod swiglu;
 
 pub use access::{narrow, widen};
-pub use adamw::{AdamW, adamw_step};
+pub use adamw::{AdamW, Keep, Moments, adamw_step};
+pub use adamw_8bit::{Blockwise, DynamicMap};
 pub use arena::{Arena, ArenaUse, Reservation};
 pub use attention::{
     AttentionSaved, AttentionShape, KvCache, Segment, attention, attention_backward,
@@ -57,4 +60,5 @@ pub use ops::{OPS, OpCase, Outcome};
 pub use real::accumulate_dtype;
 pub use rms_norm::{RmsNormSaved, rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeTable, rope};
+pub use stochastic_rounding::RoundingKey;
 pub use swiglu::{SwigluSaved, swiglu, swiglu_backward};

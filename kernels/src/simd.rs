@@ -181,6 +181,22 @@ pub(crate) fn largest<T: Real>(a: &[T]) -> T {
     best.into_iter().fold(T::NEG_INFINITY, |m, x| x.larger(m))
 }
 
+/// The largest magnitude (NaNs are passed over), or 0 of nothing.
+#[inline(always)]
+pub(crate) fn largest_magnitude(a: &[f32]) -> f32 {
+    let mut best = [0f32; LANES];
+    let (whole, rest) = a.as_chunks::<LANES>();
+    for a in whole {
+        for i in 0..LANES {
+            best[i] = Real::larger(a[i].abs(), best[i]);
+        }
+    }
+    for (best, a) in best.iter_mut().zip(rest) {
+        *best = Real::larger(a.abs(), *best);
+    }
+    best.into_iter().fold(0.0, |m, x| Real::larger(x, m))
+}
+
 /// Adds up running sums. Kept out of line: seeing them stored side by side is what makes the
 /// compiler keep them in vector registers before.
 #[inline(never)]

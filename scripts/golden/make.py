@@ -1,6 +1,7 @@
 """Writes the golden fixtures under tests/golden. README.md names every file.
 
 usage: make.py [models] [methods] [tokenizers] [gguf] [smollm2]      (default: all)
+       make.py adamw_8bit                                           (needs bitsandbytes: see adamw_8bit.py)
 """
 import os
 import sys
@@ -14,6 +15,7 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 
 
 def main():
+    import adamw_8bit
     import gguf_files
     import methods
     import models
@@ -28,6 +30,7 @@ def main():
         "smollm2": smollm2.make,
     }
     asked = sys.argv[1:] or list(makers)
+    makers["adamw_8bit"] = adamw_8bit.make
     unknown = [name for name in asked if name not in makers]
     if unknown:
         sys.exit(f"error: no maker named {unknown[0]}\nhint: choose among {', '.join(makers)}")

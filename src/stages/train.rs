@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use adapters::recipe::AdapterSection;
+use adapters::recipe::{AdapterSection, ComputeDtype};
 use adapters::{ExportOptions, LoraConfig, Method, Parameters, PeftAdapter};
 use anyhow::{Context, Result};
 use datasets::BuiltSamples;
@@ -103,9 +103,11 @@ impl Work<'_> {
                 manifest
             }
             _ => {
+                // A model trained in bf16 is saved as it is; any other in the dtype that its base has.
+                let bf16 = matches!(method, Method::FullBf16 { .. });
                 let options = ExportOptions {
                     companions: companions(&prepared.checkpoint)?,
-                    ..Default::default()
+                    dtype: bf16.then(|| ComputeDtype::Bf16.into()),
                 };
                 adapters::save_full(
                     &prepared.checkpoint.weights,
@@ -228,7 +230,7 @@ impl Work<'_> {
             (Some(AdapterSection::Lora(lora)), Some(TrainMethod::Adapter)) => {
                 Method::Lora(LoraConfig::from(lora))
             }
-            _ => Method::Full,
+            _ => recipe.train.clone().unwrap_or_default().weights.method(),
         }
     }
 

@@ -32,7 +32,9 @@ impl Builder<'_> {
     /// The adapter of a linear layer, if it carries one.
     pub(super) fn lora(&mut self, spec: &LinearSpec, matrix: &Matrix) -> Result<Option<Lora>> {
         let config = match (&self.method, &self.adapter) {
-            (Method::Full, _) | (Method::Frozen, None) => return Ok(None),
+            (Method::Full | Method::FullBf16 { .. }, _) | (Method::Frozen, None) => {
+                return Ok(None);
+            }
             (Method::Frozen, Some(adapter)) => match adapter.pair(&spec.name) {
                 Some(_) => adapter.config.lora.clone(),
                 None => return Ok(None),

@@ -252,7 +252,7 @@ fn steps_agree(
     steps: u64,
 ) {
     let (decoder, mut parameters) = model;
-    let mut optimizer = Optimizer::new(&parameters, settings).unwrap();
+    let mut optimizer = Optimizer::new(&parameters, settings, 0).unwrap();
     let mut worst = 0f64;
     for step in 0..steps {
         let at = |what: &str| a.number(&format!("{record}/{what}/{step}"));
