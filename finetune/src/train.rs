@@ -1,6 +1,6 @@
 //! The training loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -8,13 +8,14 @@ use std::time::Instant;
 use adapters::Parameters;
 use datasets::{Batch, Pack, Tokenized};
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Best, Checkpoints, Position, parameter_bytes, state_bytes};
 use crate::decoder::{BatchLoss, Decoder, DropoutState};
+use crate::disk::{DiskInput, disk_need_bytes, free_disk_bytes};
 use crate::optimizer::{Gradients, Optimizer};
-use crate::recipe::TrainSection;
+use crate::recipe::{OnNonfinite, TrainSection};
 use crate::schedule::learning_rate;
 use crate::step_log::{StepLog, StepReport};
-use crate::steps::Steps;
+use crate::steps::{Step, Steps};
 use crate::{Error, Result};
 
 /// What to train, on what, and where to put the state.
@@ -55,12 +56,16 @@ pub struct TrainOutcome {
     pub resumed_from: u64,
     /// True where [`TrainJob::stop`] ended it before the last step.
     pub stopped: bool,
-    /// Loss of the last step, in nats a target token.
+    /// Loss of the last step that was not left out, in nats a target token.
     pub final_loss: Option<f64>,
     /// Held-out loss before the first step of this process.
     pub eval_loss_before: Option<f64>,
-    /// Held-out loss at the end.
+    /// Held-out loss of [`TrainOutcome::parameters`].
     pub eval_loss: Option<f64>,
+    /// The step whose parameters these are, where the best and not the last were asked for.
+    pub best: Option<Best>,
+    /// Steps left out because their loss or gradient was not finite, in all processes.
+    pub skipped_steps: u64,
     /// Tokens read by this process.
     pub tokens: u64,
     /// Targets learned from by this process.
@@ -69,107 +74,244 @@ pub struct TrainOutcome {
     pub step_secs: f64,
 }
 
+/// Steps in a row that `on_nonfinite = "skip"` leaves out before it ends the training: more is not a bad sample.
+const MAX_SKIPPED_IN_A_ROW: u64 = 10;
+
 /// Trains, resuming from the newest checkpoint of the same run. `progress` sees each step's report and the total.
 pub fn train(
     mut job: TrainJob,
     progress: &mut dyn FnMut(&StepReport, u64),
 ) -> Result<TrainOutcome> {
+    let settings = job.settings;
+    check(&job)?;
+    create_folder(job.folder)?;
+    let steps = Steps::new(job.train, settings, job.max_seq_len, job.packing, job.seed)?;
+    let total_steps = steps.total();
+    let mut optimizer = Optimizer::new(&job.parameters, settings)?;
+    let mut checkpoints = Checkpoints::new(
+        job.folder.join("checkpoints"),
+        std::mem::take(&mut job.run),
+        settings.save_total_limit,
+    );
+    let mut position = checkpoints.restore(&mut job.parameters, &mut optimizer)?;
+    job.check_disk(&checkpoints, &optimizer, total_steps)?;
+    let mut log = StepLog::open(job.folder, position.step)?;
+    let held_out = datasets::pack(job.validation, job.max_seq_len);
+    let mut outcome = TrainOutcome::new(&position, total_steps);
+    outcome.eval_loss_before = evaluate(job.decoder, &held_out)?;
+
+    for step in steps.after(position.step) {
+        let mut report = job.step(&step, &mut position, &mut optimizer, total_steps)?;
+        let last = position.step == total_steps;
+        let due = |every: u64| every > 0 && position.step.is_multiple_of(every);
+        if last || due(settings.eval_steps) {
+            report.eval_loss = evaluate(job.decoder, &held_out)?;
+        }
+        outcome.add(&report);
+        log.write(&report)?;
+        progress(&report, total_steps);
+        checkpoints.surface()?;
+
+        outcome.stopped = !last && job.stop.load(Ordering::Relaxed);
+        let ends = last || outcome.stopped;
+        let better = position.better(report.eval_loss);
+        if ends || due(settings.save_steps) || (settings.load_best_model_at_end && better.is_some())
+        {
+            position.best = better.or(position.best);
+            log.sync()?;
+            checkpoints.save(&position, &job.parameters, &optimizer, !ends)?;
+        }
+        if outcome.stopped {
+            break;
+        }
+    }
+    checkpoints.finish()?;
+    outcome.end(job, position, &checkpoints, &held_out)
+}
+
+fn check(job: &TrainJob) -> Result<()> {
     if job.train.is_empty() {
         return Err(Error::NoSamples);
     }
     if job.parameters.0.is_empty() {
         return Err(Error::NothingTrained);
     }
-    std::fs::create_dir_all(job.folder).map_err(|source| Error::Io {
-        path: job.folder.to_owned(),
+    if job.settings.load_best_model_at_end && job.validation.is_empty() {
+        return Err(Error::NothingHeldOut);
+    }
+    Ok(())
+}
+
+fn create_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+        path: folder.to_owned(),
         source,
-    })?;
-    let steps = Steps::new(
-        job.train,
-        job.settings,
-        job.max_seq_len,
-        job.packing,
-        job.seed,
-    )?;
-    let mut optimizer = Optimizer::new(&job.parameters, job.settings)?;
-    let checkpoints = Checkpoints::new(
-        job.folder.join("checkpoints"),
-        std::mem::take(&mut job.run),
-        job.settings.save_total_limit,
-    );
-    let resumed_from = checkpoints.restore(&mut job.parameters, &mut optimizer)?;
-    let mut log = StepLog::open(job.folder, resumed_from)?;
-    let held_out = datasets::pack(job.validation, job.max_seq_len);
-    let total_steps = steps.total();
-    let mut outcome = TrainOutcome {
-        parameters: Parameters(Vec::new()),
-        steps: resumed_from,
-        total_steps,
-        resumed_from,
-        stopped: false,
-        final_loss: None,
-        eval_loss_before: evaluate(job.decoder, &held_out)?,
-        eval_loss: None,
-        tokens: 0,
-        target_tokens: 0,
-        step_secs: 0.0,
-    };
+    })
+}
 
-    for step in steps.after(resumed_from) {
-        let started = Instant::now();
-        let number = outcome.steps + 1;
-        let rate = learning_rate(job.settings, outcome.steps, total_steps);
-        let (gradients, loss, tokens) = job.gradients(&step.micro_batches, outcome.steps)?;
-        let mean = loss.loss_sum / loss.target_tokens as f64;
-        if !mean.is_finite() {
-            return Err(job.loss_not_finite(number, mean, &step.micro_batches));
-        }
-        let grad_norm = optimizer.step(&mut job.parameters, gradients, rate, number)?;
-        let secs = started.elapsed().as_secs_f64();
-        outcome.steps = number;
-        outcome.final_loss = Some(mean);
-        outcome.tokens += tokens as u64;
-        outcome.target_tokens += loss.target_tokens as u64;
-        outcome.step_secs += secs;
-
-        let last = number == total_steps;
-        let due = |every: u64| every > 0 && number.is_multiple_of(every);
-        let eval_loss = if last || due(job.settings.eval_steps) {
-            evaluate(job.decoder, &held_out)?
-        } else {
-            None
-        };
-        outcome.eval_loss = eval_loss.or(outcome.eval_loss);
-        let report = StepReport {
-            step: number,
-            epoch: step.epoch,
-            loss: mean,
-            learning_rate: rate,
-            grad_norm,
-            tokens,
-            target_tokens: loss.target_tokens,
-            tokens_per_sec: tokens as f64 / secs,
-            eval_loss,
-        };
-        log.write(&report)?;
-        progress(&report, total_steps);
-        outcome.stopped = !last && job.stop.load(Ordering::Relaxed);
-        if last || outcome.stopped || due(job.settings.save_steps) {
-            checkpoints.save(number, &job.parameters, &optimizer)?;
-        }
-        if outcome.stopped {
-            break;
+impl TrainOutcome {
+    fn new(position: &Position, total_steps: u64) -> Self {
+        Self {
+            parameters: Parameters(Vec::new()),
+            steps: position.step,
+            total_steps,
+            resumed_from: position.step,
+            stopped: false,
+            final_loss: None,
+            eval_loss_before: None,
+            eval_loss: None,
+            best: None,
+            skipped_steps: 0,
+            tokens: 0,
+            target_tokens: 0,
+            step_secs: 0.0,
         }
     }
-    if outcome.eval_loss.is_none() {
-        // Resumed at the very end: the loss is asked for again rather than left out.
-        outcome.eval_loss = evaluate(job.decoder, &held_out)?;
+
+    fn add(&mut self, report: &StepReport) {
+        self.steps = report.step;
+        self.eval_loss = report.eval_loss.or(self.eval_loss);
+        self.tokens += report.tokens as u64;
+        self.target_tokens += report.target_tokens as u64;
+        self.step_secs += report.tokens as f64 / report.tokens_per_sec;
     }
-    outcome.parameters = job.parameters;
-    Ok(outcome)
+
+    /// What the training ends with: the same whether it was one process or many.
+    fn end(
+        mut self,
+        mut job: TrainJob,
+        position: Position,
+        checkpoints: &Checkpoints,
+        held_out: &[Pack],
+    ) -> Result<Self> {
+        self.final_loss = position.loss;
+        self.skipped_steps = position.skipped_steps;
+        if !self.stopped {
+            if self.eval_loss.is_none() {
+                // Resumed at the very end: the loss is asked for again rather than left out.
+                self.eval_loss = evaluate(job.decoder, held_out)?;
+            }
+            if let Some(best) = position
+                .best
+                .filter(|_| job.settings.load_best_model_at_end)
+            {
+                checkpoints.load_parameters(best.step, &mut job.parameters)?;
+                self.eval_loss = Some(best.eval_loss);
+                self.best = Some(best);
+            }
+        }
+        self.parameters = job.parameters;
+        Ok(self)
+    }
 }
 
 impl TrainJob<'_> {
+    /// Refuses to start where the disk has no room for what is still to be written.
+    fn check_disk(
+        &self,
+        checkpoints: &Checkpoints,
+        optimizer: &Optimizer,
+        total_steps: u64,
+    ) -> Result<()> {
+        let state_bytes = state_bytes(&self.parameters, optimizer);
+        let need = disk_need_bytes(&DiskInput {
+            settings: self.settings,
+            total_steps,
+            state_bytes,
+            result_bytes: parameter_bytes(&self.parameters),
+        });
+        let need_bytes = need.saturating_sub(checkpoints.count().saturating_mul(state_bytes));
+        match free_disk_bytes(self.folder) {
+            Some(free_bytes) if free_bytes < need_bytes => Err(Error::DiskSpace {
+                path: self.folder.to_owned(),
+                need_bytes,
+                free_bytes,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Does one optimizer step, or leaves it out where its loss or gradient is not finite and the settings say so.
+    fn step(
+        &mut self,
+        step: &Step,
+        position: &mut Position,
+        optimizer: &mut Optimizer,
+        total_steps: u64,
+    ) -> Result<StepReport> {
+        let started = Instant::now();
+        let learning_rate = learning_rate(self.settings, position.step, total_steps);
+        let (gradients, loss, tokens) = self.gradients(&step.micro_batches, position.step)?;
+        let mean = loss.loss_sum / loss.target_tokens as f64;
+        position.step += 1;
+        // AdamW's bias correction counts the updates, not the steps.
+        let update = position.step - position.skipped_steps;
+        let done = if mean.is_finite() {
+            optimizer.step(&mut self.parameters, gradients, learning_rate, update)
+        } else {
+            Err(Error::NotFinite {
+                what: "loss",
+                step: position.step,
+                value: mean,
+            })
+        };
+        let (grad_norm, skipped_samples) = match done {
+            Ok(norm) => {
+                position.loss = Some(mean);
+                position.skipped_in_a_row = 0;
+                (norm, Vec::new())
+            }
+            Err(Error::NotFinite { what, value, .. }) => {
+                let samples = self.sample_ids(&step.micro_batches);
+                (f64::NAN, self.skip(position, what, value, samples)?)
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(StepReport {
+            step: position.step,
+            epoch: step.epoch,
+            loss: mean,
+            learning_rate,
+            grad_norm,
+            tokens,
+            target_tokens: loss.target_tokens,
+            tokens_per_sec: tokens as f64 / started.elapsed().as_secs_f64(),
+            eval_loss: None,
+            skipped_samples,
+        })
+    }
+
+    /// Counts a step that is left out, or refuses to.
+    fn skip(
+        &self,
+        position: &mut Position,
+        what: &'static str,
+        value: f64,
+        samples: Vec<String>,
+    ) -> Result<Vec<String>> {
+        let step = position.step;
+        if self.settings.on_nonfinite == OnNonfinite::Stop {
+            return Err(Error::StepNotFinite {
+                what,
+                step,
+                value,
+                samples,
+            });
+        }
+        position.skipped_steps += 1;
+        position.skipped_in_a_row += 1;
+        if position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW {
+            return Err(Error::TooManySkipped {
+                in_a_row: position.skipped_in_a_row,
+                what,
+                step,
+                value,
+                samples,
+            });
+        }
+        Ok(samples)
+    }
+
     /// Gradients of one step's mean loss a target token, over all its micro-batches.
     fn gradients(
         &self,
@@ -197,23 +339,18 @@ impl TrainJob<'_> {
         Ok((gradients, loss, tokens))
     }
 
-    fn loss_not_finite(&self, step: u64, value: f64, micro_batches: &[Vec<Pack>]) -> Error {
-        let in_step: Vec<u64> = micro_batches
+    /// Ids of the samples of a step.
+    fn sample_ids(&self, micro_batches: &[Vec<Pack>]) -> Vec<String> {
+        let in_step: BTreeSet<u64> = micro_batches
             .iter()
             .flatten()
-            .flat_map(|p| p.segments.iter().map(|s| s.sample))
+            .flat_map(|pack| pack.segments.iter().map(|segment| segment.sample))
             .collect();
-        let samples = self
-            .train
-            .iter()
-            .filter(|t| in_step.contains(&t.sample))
-            .map(|t| t.id.clone())
-            .collect();
-        Error::LossNotFinite {
-            step,
-            value,
-            samples,
-        }
+        let samples = self.train.iter();
+        samples
+            .filter(|sample| in_step.contains(&sample.sample))
+            .map(|sample| sample.id.clone())
+            .collect()
     }
 }
 

@@ -57,7 +57,7 @@ impl Error {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("check the path; a relative one starts from the current folder".into())
             }
-            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            Self::Write { source, .. } if crate::files::is_full(source.kind()) => {
                 Some("free some space on the disk, or choose another folder with --out".into())
             }
             Self::Write { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {

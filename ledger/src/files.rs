@@ -1,7 +1,7 @@
 //! Files and folders that are there whole, or not at all.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -30,6 +30,15 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&draft);
     }
     written.map_err(failed)
+}
+
+/// Whether a write failed for want of room: on the disk, in a quota, or under the process's limit on file sizes.
+#[must_use]
+pub fn is_full(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    )
 }
 
 /// A folder being made: it is `DIR.partial` until [`StagedDir::commit`] gives it its name, and is removed when it
