@@ -75,8 +75,10 @@ pub(crate) struct Checkpoints {
     folder: CheckpointFolder,
     /// Settings and data hashes by dotted key: a checkpoint that differs in any is refused.
     run: BTreeMap<String, String>,
-    /// The one being written.
-    writing: Option<JoinHandle<Result<()>>>,
+    /// The step of the newest one that is known to be whole.
+    newest: Option<u64>,
+    /// The one being written, by step.
+    writing: Option<(u64, JoinHandle<Result<()>>)>,
 }
 
 impl Checkpoints {
@@ -85,6 +87,7 @@ impl Checkpoints {
         Self {
             folder: CheckpointFolder { path, keep },
             run,
+            newest: None,
             writing: None,
         }
     }
@@ -108,7 +111,9 @@ impl Checkpoints {
             optimizer: optimizer.state().into_iter().collect(),
         };
         if !more_steps || snapshot_bytes(state_bytes(parameters, optimizer)) == 0 {
-            return self.folder.write(&snapshot);
+            self.folder.write(&snapshot, self.newest)?;
+            self.newest = Some(position.step);
+            return Ok(());
         }
         for tensor in snapshot
             .parameters
@@ -117,38 +122,43 @@ impl Checkpoints {
         {
             *tensor = own_copy(tensor)?;
         }
-        let folder = self.folder.clone();
+        let (folder, newest) = (self.folder.clone(), self.newest);
         let spawned = std::thread::Builder::new()
             .name("checkpoint".into())
-            .spawn(move || folder.write(&snapshot));
-        self.writing = Some(spawned.map_err(|source| Error::Io {
+            .spawn(move || folder.write(&snapshot, newest));
+        let writing = spawned.map_err(|source| Error::Io {
             path: self.folder.path.clone(),
             source,
-        })?);
+        })?;
+        self.writing = Some((position.step, writing));
         Ok(())
     }
 
     /// The error of a write that has ended meanwhile; does not wait for one that goes on.
     pub fn surface(&mut self) -> Result<()> {
         match &self.writing {
-            Some(writing) if writing.is_finished() => self.finish(),
+            Some((_, writing)) if writing.is_finished() => self.finish(),
             _ => Ok(()),
         }
     }
 
     /// Waits for the write under way.
     pub fn finish(&mut self) -> Result<()> {
-        match self.writing.take().map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(written)) => written,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        let Some((step, writing)) = self.writing.take() else {
+            return Ok(());
+        };
+        match writing.join() {
+            Ok(written) => written?,
+            Err(panic) => std::panic::resume_unwind(panic),
         }
+        self.newest = Some(step);
+        Ok(())
     }
 
     /// Restores the newest checkpoint into `parameters` and `optimizer`; where there is none, changes nothing and answers
     /// the start. Clears away what a killed process left half-written.
     pub fn restore(
-        &self,
+        &mut self,
         parameters: &mut Parameters,
         optimizer: &mut Optimizer,
     ) -> Result<Position> {
@@ -166,6 +176,7 @@ impl Checkpoints {
         let optimizer_state = folder.tensors(step, OPTIMIZER)?;
         self.load_parameters(step, parameters)?;
         optimizer.load_state(|name, like| self.tensor(step, &optimizer_state, name, like))?;
+        self.newest = Some(step);
         Ok(state.position)
     }
 
@@ -234,7 +245,7 @@ impl Checkpoints {
 impl Drop for Checkpoints {
     /// A training that fails for another reason still gets the checkpoint that it had begun to write.
     fn drop(&mut self) {
-        if let Some(writing) = self.writing.take() {
+        if let Some((_, writing)) = self.writing.take() {
             let _ = writing.join();
         }
     }

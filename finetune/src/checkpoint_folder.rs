@@ -53,13 +53,14 @@ pub(crate) struct CheckpointFolder {
 }
 
 impl CheckpointFolder {
-    /// Writes one whole, and removes those that are no longer kept.
-    pub fn write(&self, snapshot: &Snapshot) -> Result<()> {
+    /// Writes one whole, and removes those that are no longer kept. `newest` is the one that a failure leaves to go on
+    /// from.
+    pub fn write(&self, snapshot: &Snapshot, newest: Option<u64>) -> Result<()> {
         let path = self.of_step(snapshot.state.position.step);
         write_files(&path, snapshot).map_err(|source| Error::CheckpointWrite {
             path,
             source,
-            newest: self.steps().ok().and_then(|mut steps| steps.pop()),
+            newest,
         })?;
         self.prune().map_err(|source| Error::Io {
             path: self.path.clone(),

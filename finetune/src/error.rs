@@ -108,7 +108,7 @@ pub enum Error {
     NothingHeldOut,
     /// The disk has no room for what a training will write.
     #[error(
-        "{} has {free_bytes} bytes free, and the training's checkpoints and result need {need_bytes}",
+        "the disk of {} has {free_bytes} bytes free, and the training's checkpoints and result need {need_bytes}",
         path.display()
     )]
     DiskSpace {
