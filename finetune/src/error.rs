@@ -228,7 +228,7 @@ impl Error {
                 "free some space on the disk; the last checkpoint is intact, and the same command goes on from it".into()
             }
             Self::Io { source, .. } if is_read_only(source.kind()) => {
-                "choose a folder that can be written to with --out".into()
+                "choose a folder that you may write to with --out".into()
             }
             Self::Io { .. } | Self::Candle(_) => return None,
             Self::TooLong { .. } => "shorten the task's prompt or use a model with a longer context".into(),

@@ -84,7 +84,7 @@ pub fn train(
 ) -> Result<TrainOutcome> {
     let settings = job.settings;
     check(&job)?;
-    create_folder(job.folder)?;
+    ledger::files::create_dir_all(job.folder)?;
     let steps = Steps::new(job.train, settings, job.max_seq_len, job.packing, job.seed)?;
     let total_steps = steps.total();
     let mut optimizer = Optimizer::new(&job.parameters, settings)?;
@@ -140,13 +140,6 @@ fn check(job: &TrainJob) -> Result<()> {
         return Err(Error::NothingHeldOut);
     }
     Ok(())
-}
-
-fn create_folder(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|source| Error::Io {
-        path: folder.to_owned(),
-        source,
-    })
 }
 
 impl TrainOutcome {

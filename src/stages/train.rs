@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use datasets::BuiltSamples;
 use finetune::recipe::{TrainMethod, TrainSection};
 use finetune::{Checkpoint, TrainJob, TrainOutcome};
-use ledger::files::{StagedDir, write_atomic};
+use ledger::files::{StagedDir, create_dir_all, write_atomic};
 use ledger::{FileHash, Manifest};
 use serde_json::{Value, json};
 
@@ -47,8 +47,7 @@ impl Work<'_> {
         let prepared = self.prepare()?;
         let folder = self.run.folder("train");
         let method = self.method();
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make `{}`", folder.display()))?;
+        create_dir_all(&folder)?;
         self.clear_finished(&folder, &input)?;
         write_too_long(&folder, &prepared)?;
         let outcome = self.steps(&prepared, &method, &input, &folder)?;

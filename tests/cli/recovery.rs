@@ -133,8 +133,8 @@ fn wait_for(child: &mut Child, mut what: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// Starts a training and kills it: after a time, or while a checkpoint is being written some steps from here.
-/// Answers whether it lived so long, and whether half a checkpoint was left.
+/// Starts a training and kills it: after a time, or while a checkpoint is being written some steps from here. Answers
+/// whether it lived so long, and whether it left half a checkpoint.
 fn kill_one(
     place: &Place,
     random: &mut Random,
@@ -158,7 +158,7 @@ fn kill_one(
     // SIGKILL, which nothing can be done about.
     child.kill().unwrap();
     child.wait().unwrap();
-    (lived, writes_checkpoint(&train))
+    (lived, in_checkpoint && lived && writes_checkpoint(&train))
 }
 
 /// The step log, without what differs from one run to the next.
@@ -214,11 +214,14 @@ fn survives_kills(way: &Way, seed: u64) {
         killed += u32::from(lived);
         halves += u32::from(half);
     }
-    assert!(killed >= 2, "{}: killed {killed} times only", way.name);
-    println!(
-        "{}: killed {killed} times, {halves} with half a checkpoint",
+    let what = format!(
+        "{}: killed {killed} times, {halves} of them with half a checkpoint written",
         way.name
     );
+    println!("{what}");
+    assert!(killed >= 4 && halves >= 1, "{what}");
+    let log = place.path("killed/train/steps.jsonl");
+    assert!(steps_done(&log) > 4, "{what}");
     assert!(training(&place, "killed", 2, 3).status().unwrap().success());
     assert_same(way, &place, "one", "killed");
     assert!(!writes_checkpoint(&place.path("killed/train")));
@@ -371,19 +374,6 @@ fn run_starts_no_stage_after_a_signal() {
     assert!(place.path("out/merged").exists(), "{}", said.stderr);
 }
 
-/// Numbers as `N`: which step it was depends on the moment.
-fn without_numbers(text: &str) -> String {
-    let mut shown = String::new();
-    for c in text.chars() {
-        match c.is_ascii_digit() {
-            true if shown.ends_with('N') => {}
-            true => shown.push('N'),
-            false => shown.push(c),
-        }
-    }
-    shown
-}
-
 /// The system's limit on file sizes stands for a full disk: it holds for root too, and needs no disk of one's own.
 #[test]
 fn a_full_disk_leaves_the_last_checkpoint() {
@@ -398,20 +388,48 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     signal(&child, "INT");
     assert_eq!(end_of(child).code, 4);
 
-    // 100 units of 512 or 1024 bytes, as the shell has it.
-    let script =
-        "ulimit -f 100 && exec \"$0\" train recipe.toml --out full --set train.save_steps=2";
-    let limited = Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_medtune")])
-        .current_dir(place.path(""))
-        .env("RAYON_NUM_THREADS", "1")
-        .output();
-    let said = Said::of(limited.unwrap());
-    let at = said.stderr.find("error: ").unwrap_or_default();
-    insta::assert_snapshot!(without_numbers(&format!("exit {}\n{}", said.code, &said.stderr[at..])), @"");
+    // In units of 512 or 1024 bytes, as the shell has it: too small for a checkpoint, and then for the logs.
+    insta::assert_snapshot!(limited(&place, 100, 2), @"
+    exit 3
+    error: cannot write checkpoint full/train/checkpoints/step-N
+      File too large (os error N)
+    hint: free some space on the disk (or raise the limit on file sizes); the same command then goes on from step N, whose checkpoint is intact
+    ");
+    insta::assert_snapshot!(limited(&place, 8, 0), @"
+    exit 3
+    error: full/train/tensorboard/events.out.tfevents.N.medtune: File too large (os error N)
+    hint: free some space on the disk; the last checkpoint is intact, and the same command goes on from it
+    ");
     assert!(!writes_checkpoint(&place.path("full/train")));
     assert!(training(&place, "full", 2, 0).status().unwrap().success());
     assert_same(&way, &place, "whole", "full");
+}
+
+/// What a training says under a limit on file sizes.
+fn limited(place: &Place, units: usize, save_steps: usize) -> String {
+    let script = format!(
+        "ulimit -f {units} && exec \"$0\" train recipe.toml --out full --set train.save_steps={save_steps}"
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_medtune")])
+        .current_dir(place.path(""))
+        .env("RAYON_NUM_THREADS", "1")
+        .output();
+    error_of(&Said::of(output.unwrap()))
+}
+
+/// The exit code and the error, with numbers as `N`: which step it was depends on the moment.
+fn error_of(said: &Said) -> String {
+    let at = said.stderr.find("error: ").unwrap_or_default();
+    let mut shown = String::new();
+    for c in said.stderr[at..].chars() {
+        match c.is_ascii_digit() {
+            true if shown.ends_with('N') => {}
+            true => shown.push('N'),
+            false => shown.push(c),
+        }
+    }
+    format!("exit {}\n{shown}", said.code)
 }
 
 #[test]
@@ -423,21 +441,45 @@ fn a_training_that_needs_more_disk_than_there_is_does_not_start() {
         "max_steps = 1000000000000\nsave_steps = 1\nsave_total_limit = 1000000000000",
     );
     let said = place.medtune(&["train", "recipe.toml", "--out", "out"]);
-    let at = said.stderr.find("error: ").unwrap_or_default();
-    insta::assert_snapshot!(without_numbers(&format!("exit {}\n{}", said.code, &said.stderr[at..])), @"");
+    insta::assert_snapshot!(error_of(&said), @"
+    exit 2
+    error: the disk of out/train has N bytes free, and the training's checkpoints and result need N
+    hint: free some space on the disk, choose another folder with --out, or lower train.save_total_limit
+    ");
     assert!(!place.path("out/train/steps.jsonl").exists());
 }
 
-/// Under a file nobody can make a folder, root neither; permissions would not keep root out.
+/// Under a file nobody can make a folder, root neither, whom permissions would not keep out.
 #[test]
 fn a_folder_that_cannot_be_made_is_named() {
     let place = Place::new();
-    insta::assert_snapshot!(place.medtune(&["train", "recipe.toml", "--out", "recipe.toml/out"]).failure(), @"");
+    insta::assert_snapshot!(place.medtune(&["train", "recipe.toml", "--out", "recipe.toml/out"]).failure(), @"
+    exit 2
+    error: cannot write `recipe.toml/out`
+      Not a directory (os error 20)
+    hint: choose a folder that you may write to with --out
+    ");
+    // In sysfs neither; whether it says so by a permission or as read-only differs.
+    let said = place.medtune(&["train", "recipe.toml", "--out", "/sys/medtune"]);
+    assert_eq!(said.code, 2);
+    assert!(
+        said.stderr
+            .starts_with("error: cannot write `/sys/medtune`\n"),
+        "{}",
+        said.stderr
+    );
+    assert!(
+        said.stderr
+            .ends_with("hint: choose a folder that you may write to with --out\n")
+    );
     fs::create_dir_all(place.path("out/train")).unwrap();
     place.write("out/train/checkpoints", b"mine");
     let said = place.medtune(&["train", "recipe.toml", "--out", "out"]);
-    let at = said.stderr.find("error: ").unwrap_or_default();
-    insta::assert_snapshot!(format!("exit {}\n{}", said.code, &said.stderr[at..]), @"");
+    insta::assert_snapshot!(error_of(&said), @"
+    exit 2
+    error: out/train/checkpoints: Not a directory (os error N)
+    hint: choose a folder that you may write to with --out
+    ");
 }
 
 #[test]
@@ -449,6 +491,28 @@ fn a_loss_that_is_nan_is_named_with_its_samples() {
         "learning_rate = 1e30\nwarmup_ratio = 0.0",
     );
     let said = place.medtune(&["train", "recipe.toml", "--out", "out"]);
-    let at = said.stderr.find("error: ").unwrap_or_default();
-    insta::assert_snapshot!(format!("exit {}\n{}", said.code, &said.stderr[at..]).replace("gradient norm", "loss"), @"");
+    // Which of the two is NaN first is the kernels' affair.
+    insta::assert_snapshot!(error_of(&said).replace("gradient norm", "loss"), @r#"
+    exit 2
+    error: the loss of step N is NaN; samples in it: questions/N, questions/N, questions/N, questions/N, questions/N, questions/N
+    hint: look at these samples; train.on_nonfinite = "skip" goes on from the last checkpoint and leaves such steps out. Where it comes back, a lower train.learning_rate, a longer train.warmup_ratio or f32 compute usually helps
+    "#);
+    // Left out instead: the first step is all that is learned.
+    let skip = [
+        "train",
+        "recipe.toml",
+        "--out",
+        "out",
+        "--json",
+        "--set",
+        "train.on_nonfinite=skip",
+    ];
+    let said = place.medtune(&skip).ok();
+    assert_eq!(said.json()["stages"]["train"]["counts"]["skipped_steps"], 3);
+    assert!(
+        said.stderr
+            .contains("train  4 steps, 3 of them left out as not finite, loss "),
+        "{}",
+        said.stderr
+    );
 }

@@ -133,7 +133,7 @@ fn a_file_in_place_of_a_folder_is_named() {
     let error = Process::new(folder.path(), lora()).to_the_end().err();
     insta::assert_snapshot!(said(&error.unwrap(), folder.path()), @"
     RUN/checkpoints: Not a directory (os error 20)
-    hint: choose a folder that can be written to with --out
+    hint: choose a folder that you may write to with --out
     ");
 
     let folder = tempfile::tempdir().unwrap();
@@ -141,8 +141,9 @@ fn a_file_in_place_of_a_folder_is_named() {
     let inside = folder.path().join("file/train");
     let error = Process::new(&inside, lora()).to_the_end().err();
     insta::assert_snapshot!(said(&error.unwrap(), folder.path()), @"
-    RUN/file/train: Not a directory (os error 20)
-    hint: choose a folder that can be written to with --out
+    cannot write `RUN/file/train`
+      Not a directory (os error 20)
+    hint: choose a folder that you may write to with --out
     ");
 }
 
@@ -202,6 +203,6 @@ fn each_reason_for_not_writing_has_its_advice() {
     ");
     insta::assert_snapshot!(log(io::ErrorKind::PermissionDenied), @"
     train/steps.jsonl: permission denied
-    hint: choose a folder that can be written to with --out
+    hint: choose a folder that you may write to with --out
     ");
 }
