@@ -423,9 +423,10 @@ fn error_of(said: &Said) -> String {
     let at = said.stderr.find("error: ").unwrap_or_default();
     let mut shown = String::new();
     for c in said.stderr[at..].chars() {
-        match c.is_ascii_digit() {
+        match c.is_ascii_digit() && !shown.ends_with(|last: char| last.is_ascii_lowercase()) {
             true if shown.ends_with('N') => {}
             true => shown.push('N'),
+            // A digit of a name, such as f32.
             false => shown.push(c),
         }
     }
