@@ -418,15 +418,16 @@ fn limited(place: &Place, units: usize, save_steps: usize) -> String {
     error_of(&Said::of(output.unwrap()))
 }
 
-/// The exit code and the error, with numbers as `N`: which step it was depends on the moment.
+/// The exit code and the error, with numbers as `N`, since which step it was depends on the moment; not those in a
+/// name, such as f32.
 fn error_of(said: &Said) -> String {
     let at = said.stderr.find("error: ").unwrap_or_default();
-    let mut shown = String::new();
+    let (mut shown, mut in_name) = (String::new(), false);
     for c in said.stderr[at..].chars() {
-        match c.is_ascii_digit() && !shown.ends_with(|last: char| last.is_ascii_lowercase()) {
+        in_name = c.is_ascii_lowercase() || (in_name && c.is_ascii_digit());
+        match c.is_ascii_digit() && !in_name {
             true if shown.ends_with('N') => {}
             true => shown.push('N'),
-            // A digit of a name, such as f32.
             false => shown.push(c),
         }
     }
