@@ -19,6 +19,8 @@ mod terminal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 
@@ -30,6 +32,7 @@ static ALLOCATOR: kernels::Arena = kernels::Arena;
 
 fn main() -> ExitCode {
     finetune::keep_freed_memory();
+    report_file_size_limits();
     let args = args::Args::parse();
     report_panics();
     let exit = match catch_unwind(AssertUnwindSafe(|| commands::execute(args))) {
@@ -42,6 +45,17 @@ fn main() -> ExitCode {
         Err(_) => Exit::Ours,
     };
     exit.into()
+}
+
+/// A write beyond the limit on file sizes (`ulimit -f`) is to fail with an error that names the file; the signal that
+/// the system sends with it would end the program without a word.
+fn report_file_size_limits() {
+    #[cfg(unix)]
+    // It can only fail for signals that cannot be caught.
+    let _ = signal_hook::flag::register(
+        signal_hook::consts::signal::SIGXFSZ,
+        Arc::new(AtomicBool::new(false)),
+    );
 }
 
 /// A panic is a defect of medtune. Its message can hold what a sample says, so only the place is printed.

@@ -50,8 +50,7 @@ pub struct StageInput {
 impl RunFolder {
     /// Makes the folder if it is not there, and keeps other processes out.
     pub fn open(path: &Path, fresh: bool) -> Result<Self> {
-        fs::create_dir_all(path)
-            .with_context(|| format!("cannot make the run's folder `{}`", path.display()))?;
+        ledger::files::create_dir_all(path)?;
         let lock_path = path.join(".lock");
         let lock = File::create(&lock_path)
             .with_context(|| format!("cannot write `{}`", lock_path.display()))?;

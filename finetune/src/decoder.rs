@@ -52,6 +52,13 @@ pub struct BatchLoss {
     pub target_tokens: usize,
 }
 
+impl BatchLoss {
+    /// The loss a target token.
+    pub fn mean(&self) -> f64 {
+        self.loss_sum / self.target_tokens as f64
+    }
+}
+
 /// What the backward pass of one layer starts from.
 enum Kept {
     /// Everything the forward pass saved.

@@ -1,7 +1,10 @@
 //! What can go wrong while loading, training or asking a model.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use ledger::files::is_full;
 
 /// Result with this crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -90,15 +93,53 @@ pub enum Error {
         /// The parameter.
         name: String,
     },
-    /// The loss of a step became NaN or infinite; the samples that were in it.
-    #[error("the loss of step {step} is {value}; samples in it: {}", list(samples))]
-    LossNotFinite {
+    /// The loss or the gradient of a step became NaN or infinite; the samples that were in it.
+    #[error(
+        "the {what} of step {step} is {value}; samples in it: {}",
+        list(samples)
+    )]
+    StepNotFinite {
+        /// `loss` or `gradient norm`.
+        what: &'static str,
         /// The optimizer step, from 1.
         step: u64,
-        /// The loss.
+        /// Its value.
         value: f64,
         /// Ids of the samples in the step.
         samples: Vec<String>,
+    },
+    /// Step after step was left out because its loss or gradient was NaN or infinite.
+    #[error(
+        "{in_a_row} steps in a row were left out, the last because the {what} of step {step} is {value}; samples in it: {}",
+        list(samples)
+    )]
+    TooManySkipped {
+        /// How many.
+        in_a_row: u64,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// The last of them, from 1.
+        step: u64,
+        /// Its value.
+        value: f64,
+        /// Ids of the samples in it.
+        samples: Vec<String>,
+    },
+    /// The best checkpoint is to be used, and nothing says which is best.
+    #[error("train.load_best_model_at_end needs held-out samples to choose by, and there are none")]
+    NothingHeldOut,
+    /// The disk has no room for what a training will write.
+    #[error(
+        "the disk of {} has {free_bytes} bytes free, and the training's checkpoints and result need {need_bytes}",
+        path.display()
+    )]
+    DiskSpace {
+        /// Where the training writes.
+        path: PathBuf,
+        /// What it needs beyond what is already there.
+        need_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
     },
     /// A checkpoint was written by a run with other settings or data.
     #[error("checkpoint {} is of another run: {}", path.display(), differences(differing))]
@@ -115,6 +156,18 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
+        /// The step of the newest one before it that is whole and of this run.
+        older: Option<u64>,
+    },
+    /// A checkpoint could not be written.
+    #[error("cannot write checkpoint {}", path.display())]
+    CheckpointWrite {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+        /// The step of the newest checkpoint on the disk.
+        newest: Option<u64>,
     },
     /// A machine's file cannot be used.
     #[error("machine {}: {problem}", path.display())]
@@ -197,22 +250,34 @@ impl Error {
             }
             Self::NoTargets | Self::NoSamples => "look at the samples with `medtune show RECIPE --sample 3`".into(),
             Self::NothingTrained => "give an [adapter.lora] table, or set train.method = \"full\"".into(),
-            Self::MissingGradient { .. } | Self::GradientAfterStep { .. } | Self::Checkpoint { .. } => return self.hint_of_state(),
-            Self::NotFinite { .. } | Self::LossNotFinite { .. } => {
+            Self::MissingGradient { .. } | Self::GradientAfterStep { .. } => "this is a defect of medtune: please report it with the recipe".into(),
+            Self::NotFinite { .. } | Self::TooManySkipped { .. } => {
                 "a lower train.learning_rate, a longer train.warmup_ratio or f32 compute usually helps; the last checkpoint is intact".into()
+            }
+            Self::StepNotFinite { .. } => {
+                "look at these samples; train.on_nonfinite = \"skip\" goes on from the last checkpoint and leaves such steps out. Where it comes back, a lower train.learning_rate, a longer train.warmup_ratio or f32 compute usually helps".into()
             }
             Self::NotFiniteInPass { .. } => {
                 "run the command again: it goes on from the last checkpoint, which is intact; train.gradients = \"accumulate\" (or train.clipping = \"global\") finds this before any weight has changed, and a lower train.learning_rate or f32 compute usually avoids it".into()
             }
-            Self::OtherRun { .. } => {
-                "to start anew, give another --out or remove the folder train/checkpoints; to go on, restore the settings".into()
+            Self::NothingHeldOut => "set data.validation_fraction, or leave train.load_best_model_at_end out".into(),
+            Self::DiskSpace { .. } => {
+                "free some space on the disk, choose another folder with --out, or lower train.save_total_limit".into()
             }
+            Self::Checkpoint { path, older, .. } => hint_of_damage(path, *older),
+            Self::CheckpointWrite { source, newest, .. } => hint_of_write(source.kind(), *newest),
             Self::Machine { .. } => "recipes/machines holds files to start from".into(),
             Self::WontFit { .. } => {
                 "train.recompute = \"auto\", a smaller data.max_seq_len or micro_batch_size, or an adapter instead of every weight needs less; `medtune plan` shows the parts".into()
             }
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                "free some disk space; the last checkpoint is intact".into()
+            Self::OtherRun { .. } => {
+                "to start anew, give another --out or remove the folder train/checkpoints; to go on, restore the settings".into()
+            }
+            Self::Io { source, .. } if is_full(source.kind()) => {
+                "free some space on the disk; the last checkpoint is intact, and the same command goes on from it".into()
+            }
+            Self::Io { source, .. } if is_read_only(source.kind()) => {
+                "choose a folder that you may write to with --out".into()
             }
             Self::Io { .. } | Self::Candle(_) => return None,
             Self::TooLong { .. } => "shorten the task's prompt or use a model with a longer context".into(),
@@ -225,19 +290,42 @@ impl Error {
             Self::Ledger(e) => return e.hint(),
         })
     }
-
-    fn hint_of_state(&self) -> Option<String> {
-        Some(match self {
-            Self::MissingGradient { .. } | Self::GradientAfterStep { .. } => {
-                "this is a defect of medtune: please report it with the recipe".into()
-            }
-            _ => "remove this checkpoint folder; the run goes on from the one before it".into(),
-        })
-    }
 }
 
 fn gib(bytes: u64) -> String {
     format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64)
+}
+
+fn hint_of_damage(path: &Path, older: Option<u64>) -> String {
+    let name = path.file_name().unwrap_or_default().display();
+    let then = match older {
+        Some(step) => format!("goes on from step {step}, whose checkpoint is whole"),
+        None => "starts anew: no other checkpoint is whole".into(),
+    };
+    format!("move the folder {name} out of checkpoints/; the same command then {then}")
+}
+
+fn hint_of_write(kind: ErrorKind, newest: Option<u64>) -> String {
+    let first = if is_full(kind) {
+        "free some space on the disk (or raise the limit on file sizes)"
+    } else if is_read_only(kind) {
+        "make the folder writable"
+    } else {
+        "set right what the system says"
+    };
+    match newest {
+        Some(step) => format!(
+            "{first}; the same command then goes on from step {step}, whose checkpoint is intact"
+        ),
+        None => format!("{first}; no checkpoint was written yet, so the same command starts anew"),
+    }
+}
+
+fn is_read_only(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory
+    )
 }
 
 fn list(ids: &[String]) -> String {

@@ -98,9 +98,9 @@ fn read(file: &Path) -> Result<Option<Resolved>> {
             });
         }
     };
-    let resolved = serde_json::from_slice(&text).map_err(|e| Error::Checkpoint {
+    let resolved = serde_json::from_slice(&text).map_err(|e| Error::Io {
         path: file.to_owned(),
-        problem: e.to_string(),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidData, e),
     })?;
     Ok(Some(resolved))
 }

@@ -11,8 +11,10 @@
 //! - [`Model`]: implements [`eval::LanguageModel`].
 
 mod checkpoint;
+mod checkpoint_folder;
 mod config;
 mod decoder;
+mod disk;
 mod error;
 mod fit;
 mod generate;
@@ -32,8 +34,10 @@ mod steps;
 mod tensorboard;
 mod train;
 
+pub use checkpoint::{Best, snapshot_bytes};
 pub use config::{ConfigJson, DecoderConfig, RopeScaling};
 pub use decoder::{BatchLoss, Decoder, DropoutState, SequenceCache};
+pub use disk::{DiskInput, disk_need_bytes, free_disk_bytes};
 pub use error::{Error, Result};
 pub use fit::{FitSamples, Fitted, fit, fit_packs};
 pub use generate::{Ending, argmax, sample};

@@ -57,8 +57,12 @@ pub struct TrainSection {
     pub eval_steps: u64,
     /// Steps between checkpoints; 0 writes none before the end.
     pub save_steps: u64,
-    /// Checkpoints kept; older ones are removed.
+    /// Checkpoints kept; older ones are removed, but not the best by held-out loss.
     pub save_total_limit: usize,
+    /// Ends with the weights of the lowest held-out loss rather than the last; every evaluation that lowers it writes a checkpoint.
+    pub load_best_model_at_end: bool,
+    /// What a NaN or infinite loss or gradient does: `"stop"` ends with the samples named, `"skip"` leaves the step out and counts it.
+    pub on_nonfinite: OnNonfinite,
 }
 
 impl Default for TrainSection {
@@ -88,6 +92,8 @@ impl Default for TrainSection {
             eval_steps: 0,
             save_steps: 0,
             save_total_limit: 2,
+            load_best_model_at_end: false,
+            on_nonfinite: OnNonfinite::Stop,
         }
     }
 }
@@ -224,6 +230,16 @@ impl JsonSchema for MicroBatchSize {
     }
 }
 
+/// What a NaN or infinite loss or gradient does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnNonfinite {
+    /// Ends the training, with the step and its samples named.
+    Stop,
+    /// Changes no parameter in that step, counts it, and goes on; ten in a row end the training.
+    Skip,
+}
+
 impl TrainSection {
     /// Packs an optimizer step reads.
     pub fn packs_a_step(&self) -> usize {
@@ -261,6 +277,11 @@ impl TrainSection {
         );
         hold(self.max_steps != Some(0), "max_steps", at_least_one.clone());
         hold(self.save_total_limit > 0, "save_total_limit", at_least_one);
+        hold(
+            !self.load_best_model_at_end || self.eval_steps > 0,
+            "load_best_model_at_end",
+            "needs eval_steps above 0: it chooses among the steps that are evaluated".to_owned(),
+        );
         let positive = |x: f64| x > 0.0 && x.is_finite();
         let share = |x: f64| (0.0..=1.0).contains(&x);
         hold(

@@ -1,11 +1,12 @@
 //! One JSON line a step, and the same scalars for TensorBoard.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use ledger::files::write_atomic;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::tensorboard::EventWriter;
 use crate::{Error, Result};
@@ -17,11 +18,14 @@ pub struct StepReport {
     pub step: u64,
     /// Passes over the training set so far, this step included.
     pub epoch: f64,
-    /// Mean negative log-likelihood a target token, in nats, before this step's update.
+    /// Mean negative log-likelihood a target token, in nats, before this step's update. What is not finite is `null` in
+    /// the file, as it has no digits.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// Learning rate of this step.
     pub learning_rate: f64,
-    /// Global gradient norm before clipping.
+    /// Global gradient norm before clipping; NaN where the step was left out.
+    #[serde(deserialize_with = "null_is_nan")]
     pub grad_norm: f64,
     /// Tokens the model read (there is no padding).
     pub tokens: usize,
@@ -32,39 +36,35 @@ pub struct StepReport {
     /// Held-out loss a target token after this step, where it was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub eval_loss: Option<f64>,
+    /// The samples of a step that was left out because its loss or gradient was not finite.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub skipped_samples: Vec<String>,
+}
+
+fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// Writer of `steps.jsonl` and `tensorboard/`.
 pub struct StepLog {
     path: PathBuf,
-    lines: BufWriter<File>,
+    lines: File,
     events: EventWriter,
 }
 
 impl StepLog {
-    /// Opens the logs of `folder`. Lines beyond `step`, written after the checkpoint a run resumes from, are dropped.
+    /// Opens the logs of `folder`, to go on after `step`: lines beyond it, of steps that no checkpoint holds and that
+    /// come again, are dropped, and so is the line that a kill cut short.
     pub fn open(folder: &Path, step: u64) -> Result<Self> {
         let path = folder.join("steps.jsonl");
         let io = |source| Error::Io {
             path: path.clone(),
             source,
         };
-        let kept = match File::open(&path) {
-            Err(_) => Vec::new(),
-            Ok(file) => BufReader::new(file)
-                .lines()
-                .map_while(std::result::Result::ok)
-                .filter(|line| {
-                    serde_json::from_str::<StepReport>(line).is_ok_and(|r| r.step <= step)
-                })
-                .collect(),
-        };
-        let mut lines = BufWriter::new(File::create(&path).map_err(io)?);
-        for line in kept {
-            writeln!(lines, "{line}").map_err(io)?;
-        }
-        lines.flush().map_err(io)?;
-        let events = EventWriter::create(&folder.join("tensorboard"), step, now_secs())?;
+        let kept = kept_lines(&path, step).map_err(io)?;
+        write_atomic(&path, kept.as_bytes())?;
+        let lines = File::options().append(true).open(&path).map_err(io)?;
+        let events = EventWriter::open(&folder.join("tensorboard"), step, now_secs())?;
         Ok(Self {
             path,
             lines,
@@ -79,8 +79,8 @@ impl StepLog {
             source,
         };
         let line = serde_json::to_string(report).expect("numbers are JSON");
-        writeln!(self.lines, "{line}")
-            .and_then(|()| self.lines.flush())
+        self.lines
+            .write_all(format!("{line}\n").as_bytes())
             .map_err(io)?;
         let mut scalars = vec![
             ("train/loss", report.loss),
@@ -92,6 +92,38 @@ impl StepLog {
         scalars.extend(report.eval_loss.map(|loss| ("eval/loss", loss)));
         self.events.scalars(report.step, now_secs(), &scalars)
     }
+
+    /// Forces the lines to the disk: before a checkpoint, so that the log of a run that goes on from it has no gap.
+    pub fn sync(&mut self) -> Result<()> {
+        self.lines.sync_data().map_err(|source| Error::Io {
+            path: self.path.clone(),
+            source,
+        })?;
+        self.events.sync()
+    }
+}
+
+/// The whole lines of steps up to `step`, each once.
+fn kept_lines(path: &Path, step: u64) -> std::io::Result<String> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        file => BufReader::new(file?),
+    };
+    let (mut kept, mut last) = (String::new(), 0);
+    for line in file.split(b'\n') {
+        let Ok(line) = String::from_utf8(line?) else {
+            continue;
+        };
+        let Ok(report) = serde_json::from_str::<StepReport>(&line) else {
+            continue;
+        };
+        if report.step > last && report.step <= step {
+            last = report.step;
+            kept.push_str(&line);
+            kept.push('\n');
+        }
+    }
+    Ok(kept)
 }
 
 fn now_secs() -> f64 {

@@ -6,7 +6,7 @@
 //! payload a `tensorflow.Event` protobuf.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -18,14 +18,16 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Makes `dir/events.out.tfevents.<first_step>.medtune`; a resumed run starts a file of its own, as TensorBoard expects.
-    pub fn create(dir: &Path, first_step: u64, wall_secs: f64) -> Result<Self> {
-        let path = dir.join(format!("events.out.tfevents.{first_step:010}.medtune"));
+    /// Makes `dir/events.out.tfevents.<step>.medtune` for what comes after `step`: a resumed run starts a file of its
+    /// own, as TensorBoard expects. What earlier files say of later steps is cut off, since these steps come again.
+    pub fn open(dir: &Path, step: u64, wall_secs: f64) -> Result<Self> {
+        let path = dir.join(file_name(step));
         let io = |source| Error::Io {
             path: path.clone(),
             source,
         };
         std::fs::create_dir_all(dir).map_err(io)?;
+        forget_after(dir, step).map_err(io)?;
         let file = BufWriter::new(File::create(&path).map_err(io)?);
         let mut writer = Self {
             path: path.clone(),
@@ -58,6 +60,14 @@ impl EventWriter {
         })
     }
 
+    /// Forces what was written to the disk.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.get_ref().sync_data().map_err(|source| Error::Io {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
     fn record(&mut self, payload: &[u8]) -> Result<()> {
         let length = (payload.len() as u64).to_le_bytes();
         let mut out = Vec::with_capacity(payload.len() + 16);
@@ -70,6 +80,75 @@ impl EventWriter {
             source,
         })
     }
+}
+
+fn file_name(step: u64) -> String {
+    format!("events.out.tfevents.{step:010}.medtune")
+}
+
+/// Removes files that begin at or after `step`, and cuts the others off where a later step begins, or half a record.
+fn forget_after(dir: &Path, step: u64) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let begins = path.file_name().and_then(|name| {
+            let name = name.to_str()?.strip_prefix("events.out.tfevents.")?;
+            name.strip_suffix(".medtune")?.parse::<u64>().ok()
+        });
+        match begins {
+            Some(begins) if begins >= step => std::fs::remove_file(&path)?,
+            Some(_) => {
+                let length = length_until(&path, step)?;
+                File::options().write(true).open(&path)?.set_len(length)?;
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of the whole records up to `step`.
+fn length_until(path: &Path, step: u64) -> io::Result<u64> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut file = BufReader::new(file);
+    let mut at = 0;
+    let mut payload = Vec::new();
+    // A record is its payload and 16 bytes.
+    while size - at > 16 {
+        let (mut length, mut crc) = ([0; 8], [0; 4]);
+        file.read_exact(&mut length)?;
+        file.read_exact(&mut crc)?;
+        let bytes = u64::from_le_bytes(length);
+        if bytes > size - at - 16 || u32::from_le_bytes(crc) != masked_crc(&length) {
+            break;
+        }
+        payload.resize(bytes as usize, 0);
+        file.read_exact(&mut payload)?;
+        file.read_exact(&mut crc)?;
+        if u32::from_le_bytes(crc) != masked_crc(&payload) || step_of(&payload) > step {
+            break;
+        }
+        at += bytes + 16;
+    }
+    Ok(at)
+}
+
+/// The step of an event as we write it: after the nine bytes of its time; 0 where it has none.
+fn step_of(event: &[u8]) -> u64 {
+    let Some((&tag, varint)) = event.get(9..).and_then(<[u8]>::split_first) else {
+        return 0;
+    };
+    if tag != 2 << 3 {
+        return 0;
+    }
+    let mut step = 0;
+    for (i, byte) in varint.iter().take(9).enumerate() {
+        step |= u64::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    step
 }
 
 fn varint(mut n: u64) -> Vec<u8> {
@@ -123,7 +202,7 @@ mod tests {
     #[test]
     fn records_follow_one_another() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = EventWriter::create(dir.path(), 3, 12.5).unwrap();
+        let mut writer = EventWriter::open(dir.path(), 3, 12.5).unwrap();
         writer
             .scalars(300, 13.0, &[("train/loss", 0.5), ("train/lr", 1e-4)])
             .unwrap();

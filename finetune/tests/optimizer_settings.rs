@@ -9,7 +9,8 @@ use candle_core::{DType, Device, Tensor};
 use datasets::Tokenized;
 use finetune::models::decoder_config;
 use finetune::recipe::{
-    Clipping, GradientMode, OptimizerKind, Recompute, TrainMethod, TrainSection, TrainedWeights,
+    Clipping, GradientMode, MicroBatchSize, OptimizerKind, Recompute, TrainMethod, TrainSection,
+    TrainedWeights,
 };
 use finetune::{
     Decoder, Gradients, Optimizer, TrainJob, TrainOutcome, TrainedBytes, tensor_specs, train,
@@ -22,7 +23,7 @@ fn settings() -> TrainSection {
         method: TrainMethod::Full,
         max_steps: Some(12),
         learning_rate: 1e-2,
-        micro_batch_size: 2,
+        micro_batch_size: MicroBatchSize::Packs(2),
         weight_decay: 0.1,
         save_steps: 3,
         // Gradients of this model have a norm of 2 to 5: clipping is at work.
@@ -88,6 +89,7 @@ impl Run<'_> {
             folder: self.folder,
             run: BTreeMap::new(),
             stop: &stop,
+            plan: None,
         };
         train(job, &mut |report, _| {
             stop.store(report.step == self.stop_after, Ordering::Relaxed);
@@ -102,6 +104,8 @@ fn lora() -> Method {
         dropout: 0.0,
         target_modules: adapters::TargetModules::AllLinear,
         use_rslora: false,
+        use_dora: false,
+        modules_to_save: Vec::new(),
     })
 }
 
@@ -393,7 +397,7 @@ fn poisoned(settings: &TrainSection) -> (finetune::Error, Vec<(String, Vec<f32>)
         name: name.into(),
         value: Tensor::ones(n, DType::F32, &Device::Cpu).unwrap(),
         master: None,
-        decay: true,
+        kind: adapters::ParameterKind::Weight,
     };
     let mut parameters = Parameters(vec![
         parameter("model.norm.weight", 5),
@@ -454,7 +458,7 @@ fn gradients_too_few_or_too_many_are_defects() {
             name: "lm_head.weight".into(),
             value: Tensor::ones(5, DType::F32, &Device::Cpu).unwrap(),
             master: None,
-            decay: true,
+            kind: adapters::ParameterKind::Weight,
         }]);
         let settings = TrainSection {
             gradients: GradientMode::PerLayer,

@@ -57,10 +57,10 @@ impl Error {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("check the path; a relative one starts from the current folder".into())
             }
-            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            Self::Write { source, .. } if crate::files::is_full(source.kind()) => {
                 Some("free some space on the disk, or choose another folder with --out".into())
             }
-            Self::Write { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Write { source, .. } if is_closed(source.kind()) => {
                 Some("choose a folder that you may write to with --out".into())
             }
             Self::Manifest { path, .. } => Some(format!(
@@ -70,6 +70,12 @@ impl Error {
             Self::Read { .. } | Self::Write { .. } | Self::Recipe(_) | Self::Json { .. } => None,
         }
     }
+}
+
+/// Whether a write failed because nothing may be written there.
+fn is_closed(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+    matches!(kind, NotADirectory | PermissionDenied | ReadOnlyFilesystem)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Files and folders that are there whole, or not at all.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -32,6 +32,42 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     written.map_err(failed)
 }
 
+/// Whether a write failed for want of room: on the disk, in a quota, or under the process's limit on file sizes.
+#[must_use]
+pub fn is_full(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    )
+}
+
+/// Makes a folder and those above it, so that their names outlast a power failure.
+///
+/// # Errors
+/// [`Error::Write`].
+pub fn create_dir_all(folder: &Path) -> Result<()> {
+    create_missing(folder).map_err(|source| Error::Write {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+fn create_missing(folder: &Path) -> std::io::Result<()> {
+    match fs::create_dir(folder) {
+        Ok(()) => sync_parent(folder),
+        Err(_) if folder.is_dir() => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let above = folder
+                .parent()
+                .filter(|above| !above.as_os_str().is_empty());
+            create_missing(above.ok_or(error)?)?;
+            fs::create_dir(folder)?;
+            sync_parent(folder)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// A folder being made: it is `DIR.partial` until [`StagedDir::commit`] gives it its name, and is removed when it
 /// is dropped before that.
 #[derive(Debug)]
@@ -57,7 +93,7 @@ impl StagedDir {
         if fs::symlink_metadata(&partial).is_ok() {
             remove_any(&partial).map_err(failed)?;
         }
-        fs::create_dir_all(&partial).map_err(failed)?;
+        create_missing(&partial).map_err(failed)?;
         Ok(Self {
             partial,
             target: target.to_owned(),
@@ -219,6 +255,20 @@ mod tests {
             assert_eq!(names(&target.join("sub")), [round]);
         }
         assert_eq!(names(&folder.path().join("deep")), ["merged"]);
+    }
+
+    #[test]
+    fn folders_are_made_under_those_that_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        for deep in ["a/b/c", "a/b/c", "a/b/", "./a/../d"] {
+            create_dir_all(&folder.path().join(deep)).unwrap();
+        }
+        assert!(folder.path().join("a/b/c").is_dir() && folder.path().join("d").is_dir());
+        fs::write(folder.path().join("file"), "x").unwrap();
+        for wrong in ["file", "file/a", "file/a/b"] {
+            let made = create_dir_all(&folder.path().join(wrong));
+            assert!(matches!(made, Err(Error::Write { .. })), "{wrong}");
+        }
     }
 
     #[test]

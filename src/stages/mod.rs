@@ -44,6 +44,8 @@ pub struct Outcome {
 struct Work<'a> {
     plan: &'a Plan,
     run: &'a RunFolder,
+    /// Stopping was asked for when a training was at its end: no later stage starts.
+    stop_asked: bool,
     /// [`Weights::fingerprint`] of the base, asked for once: it reads every weight.
     base: Option<FileHash>,
 }
@@ -54,11 +56,18 @@ pub fn run(plan: &Plan, until: Option<Stage>, fresh: bool) -> Result<Outcome> {
     let mut work = Work {
         plan,
         run: &run,
+        stop_asked: false,
         base: None,
     };
     let mut outcome = Outcome::default();
     for stage in &plan.stages {
         if until.is_some_and(|until| *stage > until) {
+            break;
+        }
+        if work.stop_asked {
+            let command = stop::command_line();
+            note(&format!("stopped before {stage}; to go on: {command}"));
+            outcome.stopped = true;
             break;
         }
         let (name, manifest) = match stage {

@@ -1,5 +1,5 @@
 //! Ctrl-C and SIGTERM during training: the step is finished, a checkpoint written, and the program ends with code 4.
-//! A second one ends it at once.
+//! A second one ends it at once; what is being written then is left aside, and cleared away by the next run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,11 +31,44 @@ impl Stop {
     pub fn flag(&self) -> &AtomicBool {
         &self.asked
     }
+
+    /// Whether stopping was asked for.
+    pub fn asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// The command line of this process, as a shell reads it.
+pub fn command_line() -> String {
+    let words = std::env::args_os().map(|word| quoted(&word.to_string_lossy()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 impl Drop for Stop {
     /// After training nothing looks at the flag: the next signal ends the program.
     fn drop(&mut self) {
         self.asked.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_shell_reads_a_word_as_it_was() {
+        assert_eq!(quoted("train.max_steps=4"), "train.max_steps=4");
+        assert_eq!(quoted("my recipe.toml"), "'my recipe.toml'");
+        assert_eq!(quoted("model.path=\"it's\""), r#"'model.path="it'\''s"'"#);
+        assert_eq!(quoted(""), "''");
+        assert_eq!(quoted("~/x"), "'~/x'");
     }
 }

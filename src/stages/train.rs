@@ -10,11 +10,11 @@ use anyhow::{Context, Result};
 use datasets::BuiltSamples;
 use finetune::recipe::{TrainMethod, TrainSection};
 use finetune::{BatchShape, Checkpoint, DeviceSpec, FitSamples, PlanInput, TrainJob, TrainOutcome};
-use ledger::files::{StagedDir, write_atomic};
+use ledger::files::{StagedDir, create_dir_all, write_atomic};
 use ledger::{FileHash, Manifest};
 use serde_json::{Value, json};
 
-use super::stop::Stop;
+use super::stop::{Stop, command_line};
 use super::{Tokens, Work, done, template_of, tokens};
 use crate::failure::Failure;
 use crate::plan::Plan;
@@ -48,8 +48,7 @@ impl Work<'_> {
         let prepared = self.prepare()?;
         let folder = self.run.folder("train");
         let method = self.method();
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make `{}`", folder.display()))?;
+        create_dir_all(&folder)?;
         self.clear_finished(&folder, &input)?;
         write_too_long(&folder, &prepared)?;
         let outcome = self.steps(&prepared, &method, &input, &folder)?;
@@ -67,7 +66,8 @@ impl Work<'_> {
             done(
                 "train",
                 &format!(
-                    "stopped after step {steps} of {total}; the same command goes on from there"
+                    "stopped after step {steps} of {total}, with a checkpoint; to go on: {}",
+                    command_line()
                 ),
             );
             return Ok(None);
@@ -77,6 +77,7 @@ impl Work<'_> {
             "steps": outcome.total_steps,
             "loss": outcome.final_loss,
             "eval_loss": outcome.eval_loss,
+            "best_step": outcome.best.map(|best| best.step),
             "trained_parameters": elements(&outcome.parameters),
             "cpu_level": cpu_level(),
         });
@@ -84,7 +85,7 @@ impl Work<'_> {
         let target = self.run.folder(product);
         let write = |folder: &Path| -> Result<Manifest> {
             let mut manifest = input.manifest(folder, access, details)?;
-            manifest.counts = counts(&prepared);
+            manifest.counts = counts(&prepared, &outcome);
             manifest.write(folder)?;
             clock.write(folder, facts)?;
             Ok(manifest)
@@ -235,7 +236,7 @@ impl Work<'_> {
     }
 
     fn steps(
-        &self,
+        &mut self,
         prepared: &Prepared,
         method: &Method,
         input: &StageInput,
@@ -309,6 +310,7 @@ impl Work<'_> {
             ));
         });
         bar.finish_and_clear();
+        self.stop_asked = stop.asked();
         Ok(outcome?)
     }
 
@@ -363,12 +365,17 @@ fn write_too_long(folder: &Path, prepared: &Prepared) -> Result<()> {
     Ok(write_atomic(&folder.join(TOO_LONG_FILE), text.as_bytes())?)
 }
 
-/// The settings that the trained weights depend on: not how often the way there is looked at or saved.
+/// The settings that the trained weights depend on: not how often the way there is looked at or saved, unless the best
+/// of what was looked at is chosen. `on_nonfinite` decides whether a training that meets a NaN has an end, and may
+/// be changed when it does; the manifest counts the steps left out.
 fn what_trains(section: Option<&TrainSection>) -> Result<Value> {
     let mut settings = serde_json::to_value(section)?;
     if let Some(settings) = settings.as_object_mut() {
-        for key in ["eval_steps", "save_steps", "save_total_limit"] {
+        for key in ["save_steps", "save_total_limit", "on_nonfinite"] {
             settings.remove(key);
+        }
+        if !section.is_some_and(|section| section.load_best_model_at_end) {
+            settings.remove("eval_steps");
         }
     }
     Ok(settings)
@@ -407,8 +414,8 @@ fn identity(input: &StageInput) -> BTreeMap<String, String> {
     all
 }
 
-fn counts(prepared: &Prepared) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
+fn counts(prepared: &Prepared, outcome: &TrainOutcome) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::from([("skipped_steps".to_owned(), outcome.skipped_steps)]);
     for (name, set) in [
         ("train", &prepared.train),
         ("validation", &prepared.validation),
@@ -435,6 +442,13 @@ fn summary(outcome: &TrainOutcome, clock: &Clock) {
     let mut what = format!("{} steps", count(outcome.total_steps));
     if outcome.resumed_from > 0 {
         what.push_str(&format!(" (from step {} on)", count(outcome.resumed_from)));
+    }
+    if outcome.skipped_steps > 0 {
+        let skipped = count(outcome.skipped_steps);
+        what.push_str(&format!(", {skipped} of them left out as not finite"));
+    }
+    if let Some(best) = outcome.best {
+        what.push_str(&format!(", the weights of step {}", count(best.step)));
     }
     if let Some(loss) = outcome.final_loss {
         what.push_str(&format!(", loss {loss:.3}"));

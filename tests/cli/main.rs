@@ -2,6 +2,8 @@
 
 mod data;
 mod errors;
+#[cfg(unix)]
+mod recovery;
 mod run;
 mod texts;
 

@@ -25,7 +25,12 @@ fn parameters(dtype: DType) -> Parameters {
 }
 
 fn parameter(name: String, value: Tensor, kind: ParameterKind) -> Parameter {
-    Parameter { name, value, kind }
+    Parameter {
+        name,
+        value,
+        master: None,
+        kind,
+    }
 }
 
 #[test]
