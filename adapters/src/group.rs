@@ -128,7 +128,7 @@ impl LinearGroup {
         let mut dx: Option<Tensor> = None;
         for ((member, dy), h) in self.members.iter().zip(dy).zip(saved.h) {
             if need_dx {
-                let through_weight = kernels::linear_dx(dy, &member.matrix)?;
+                let through_weight = kernels::linear_dx_in(dy, &member.matrix, self.dtype)?;
                 match &mut dx {
                     None => dx = Some(through_weight),
                     Some(sum) => kernels::add_assign(sum, &through_weight)?,

@@ -22,7 +22,7 @@ pub(super) fn pack_rows(panel: &mut [u32], rows: &[bf16], k: usize) {
     }
     for (v, rows) in rows.chunks(LANES * k).enumerate() {
         if rows.len() == LANES * k {
-            wide!(pack_lanes(panel, rows, k, v * LANES));
+            pack_lanes(panel, rows, k, v * LANES);
         } else {
             for (i, row) in rows.chunks_exact(k).enumerate() {
                 for (at, numbers) in row.chunks(2).enumerate() {
@@ -34,24 +34,68 @@ pub(super) fn pack_rows(panel: &mut [u32], rows: &[bf16], k: usize) {
     }
 }
 
-/// Packs 16 rows as 16 columns from `first`: 64 bytes, a line of the cache, are written at a time.
-#[inline(always)]
+/// Packs 16 rows as 16 columns from `first`.
 fn pack_lanes(panel: &mut [u32], rows: &[bf16], k: usize, first: usize) {
-    let lists: [&[[bf16; 2]]; LANES] =
-        std::array::from_fn(|i| &rows[i * k..][..k].as_chunks::<2>().0[..k / 2]);
-    for (at, line) in panel.chunks_exact_mut(WIDTH).take(k / 2).enumerate() {
-        let line = &mut line[first..][..LANES];
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        done = unsafe { pack_squares(panel, rows, k, first) };
+    }
+    for (at, line) in panel.chunks_exact_mut(WIDTH).enumerate().skip(done) {
         for i in 0..LANES {
-            let [a, b] = lists[i][at];
-            line[i] = pair(a, b);
+            let row = &rows[i * k..][..k];
+            let second = row.get(2 * at + 1).copied().unwrap_or(bf16::ZERO);
+            line[first + i] = pair(row[2 * at], second);
         }
     }
-    if k % 2 == 1 {
-        let line = &mut panel[k / 2 * WIDTH + first..][..LANES];
-        for i in 0..LANES {
-            line[i] = pair(rows[i * k + k - 1], bf16::ZERO);
+}
+
+/// [`pack_lanes`] for as many pairs as make squares of 8, which are counted: 8 rows' 8 pairs are
+/// turned in registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn pack_squares(panel: &mut [u32], rows: &[bf16], k: usize, first: usize) -> usize {
+    use std::arch::x86_64::*;
+    const SIDE: usize = 8;
+    let squares = k / (2 * SIDE);
+    for (at, lines) in panel
+        .chunks_exact_mut(SIDE * WIDTH)
+        .take(squares)
+        .enumerate()
+    {
+        for side in (0..LANES).step_by(SIDE) {
+            let row = |i: usize| -> __m256i {
+                let numbers = &rows[(side + i) * k + at * 2 * SIDE..][..2 * SIDE];
+                // SAFETY: 16 numbers, 32 bytes.
+                unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) }
+            };
+            // Pairs of rows, then of pairs, then of halves.
+            let mut two = [_mm256_setzero_si256(); SIDE];
+            let mut four = two;
+            for i in 0..SIDE / 2 {
+                let (a, b) = (row(2 * i), row(2 * i + 1));
+                two[2 * i] = _mm256_unpacklo_epi32(a, b);
+                two[2 * i + 1] = _mm256_unpackhi_epi32(a, b);
+            }
+            for i in [0, 4] {
+                four[i] = _mm256_unpacklo_epi64(two[i], two[i + 2]);
+                four[i + 1] = _mm256_unpackhi_epi64(two[i], two[i + 2]);
+                four[i + 2] = _mm256_unpacklo_epi64(two[i + 1], two[i + 3]);
+                four[i + 3] = _mm256_unpackhi_epi64(two[i + 1], two[i + 3]);
+            }
+            for i in 0..SIDE / 2 {
+                let low = _mm256_permute2x128_si256::<0x20>(four[i], four[i + 4]);
+                let high = _mm256_permute2x128_si256::<0x31>(four[i], four[i + 4]);
+                for (line, turned) in [(i, low), (i + 4, high)] {
+                    let to = &mut lines[line * WIDTH + first + side..][..SIDE];
+                    // SAFETY: 8 pairs, 32 bytes.
+                    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), turned) };
+                }
+            }
         }
     }
+    squares * SIDE
 }
 
 /// Packs the columns from `first` of rows of `k` numbers, which are the inner dimension.
