@@ -87,6 +87,15 @@ pub(crate) struct Incoming<'a> {
     pub dy: &'a Tensor,
     pub wide_dy: &'a Tensor,
     pub pass: &'a Pass<'a>,
+    /// The compute dtype.
+    pub dtype: DType,
+}
+
+impl Incoming<'_> {
+    /// What a gradient of the output gives the input through the weight.
+    pub(crate) fn through(&self, dy: &Tensor, matrix: &Matrix) -> Result<Tensor> {
+        Ok(kernels::linear_dx_in(dy, matrix, self.dtype)?)
+    }
 }
 
 /// The gradient of a group's input, added up over its members.
@@ -176,6 +185,7 @@ impl LinearGroup {
                 dy,
                 wide_dy: &widen(dy)?,
                 pass,
+                dtype: self.dtype,
             };
             member.backward(saved, &incoming, &mut dx, sink)?;
         }
@@ -218,7 +228,7 @@ impl Member {
         if let (Some(lora), Some(saved)) = (&self.lora, saved) {
             lora.backward(saved, incoming, &self.matrix, dx, sink)?;
         } else if dx.needed {
-            dx.add(kernels::linear_dx(incoming.dy, &self.matrix)?)?;
+            dx.add(incoming.through(incoming.dy, &self.matrix)?)?;
         }
         let dy = incoming.wide_dy;
         if let (Some(param), Some(x)) = (self.weight_param, incoming.x) {

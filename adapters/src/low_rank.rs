@@ -136,16 +136,16 @@ impl Lora {
         let mut g = zeros((dy.dim(0)?, self.b.dim(1)?), dy.dtype())?;
         gemm(&mut g, 0.0, self.scaling, du, Op::Plain, &self.b, Op::Plain)?;
         if dx.needed && self.drops(pass) {
-            dx.add(kernels::linear_dx(incoming.dy, matrix)?)?;
+            dx.add(incoming.through(incoming.dy, matrix)?)?;
             let mut through = product(&g, Op::Plain, &self.a, Op::Plain)?;
             if let Some(factor) = factor {
                 let beyond = kernels::scale_columns(dy, &(factor - 1.0)?)?;
-                kernels::add_assign(&mut through, &kernels::linear_dx(&beyond, matrix)?)?;
+                kernels::add_assign(&mut through, &incoming.through(&beyond, matrix)?)?;
             }
             dx.add(self.drop(&through, pass)?)?;
         } else if dx.needed {
             let through_weight = scaled.as_ref().unwrap_or(incoming.dy);
-            let sum = dx.add(kernels::linear_dx(through_weight, matrix)?)?;
+            let sum = dx.add(incoming.through(through_weight, matrix)?)?;
             gemm(sum, 1.0, 1.0, &g, Op::Plain, &self.a, Op::Plain)?;
         }
         let params = self.a_param.zip(self.b_param);

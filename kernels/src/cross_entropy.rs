@@ -3,15 +3,19 @@
 //! Rows are taken a chunk at a time, so that the logits (rows, V) exist for one chunk only; their
 //! gradient, softmax(z) - onehot(target), takes their place, and goes into dx and dW at once
 //! (the scheme of Liger's fused linear cross-entropy, arXiv 2410.10989).
+//!
+//! With x in bf16 and a processor that multiplies bf16, the logits' gradient is rounded to bf16 for
+//! dx = dz W, as x is for z; the logits, the loss and dW stay in f32.
 
-use crate::access::{self, dense_as, dims2, read};
+use crate::access::{self, Slice, dense_as, dims2, read};
 use crate::gemm::{ALL, Mat, MatMut, matmul};
 use crate::linear::{product, product_dx};
 use crate::matrix::Rows;
 use crate::real::{Real, accumulate_dtype, with_real};
 use crate::simd::wide;
-use crate::{Error, Matrix, OpCase, Result, simd};
-use candle_core::Tensor;
+use crate::{Bf16Dot, Error, Matrix, OpCase, Result, simd};
+use candle_core::{DType, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
 /// Bytes of logits that exist at a time.
@@ -48,17 +52,49 @@ pub fn linear_cross_entropy(
     want_dx: bool,
     want_dweight: bool,
 ) -> Result<HeadLoss> {
+    let dot = Bf16Dot::pays(x.dtype(), targets.len());
+    head_loss(dot, x, w, targets, grad_scale, want_dx, want_dweight)
+}
+
+impl Bf16Dot {
+    /// [`linear_cross_entropy()`] with z = x Wᵀ and dx = dz W computed from x and dz in bf16.
+    pub fn linear_cross_entropy(
+        self,
+        x: &Tensor,
+        w: &Matrix,
+        targets: &[u32],
+        grad_scale: f64,
+        want_dx: bool,
+        want_dweight: bool,
+    ) -> Result<HeadLoss> {
+        head_loss(Some(self), x, w, targets, grad_scale, want_dx, want_dweight)
+    }
+}
+
+fn head_loss(
+    dot: Option<Bf16Dot>,
+    x: &Tensor,
+    w: &Matrix,
+    targets: &[u32],
+    grad_scale: f64,
+    want_dx: bool,
+    want_dweight: bool,
+) -> Result<HeadLoss> {
     const OP: &str = "linear_cross_entropy";
     let (n, d) = check(OP, x, w, targets)?;
     let v = w.rows();
+    let dot = dot.filter(|_| x.dtype() != DType::F64);
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
+        let narrow = Narrow::new(OP, dot, x)?;
+        let narrow = narrow.as_ref().map(Narrow::read).transpose()?;
         let x = dense_as::<T>(OP, x)?;
         let x = read::<T>(OP, &x)?;
         let hold = w.hold(OP)?;
+        let head = Head { x: &x, w: hold.rows(), narrow, d, v };
         let mut dx = want_dx.then(|| vec![T::ZERO; n * d]);
         let mut dweight = want_dweight.then(|| vec![T::ZERO; v * d]);
         let mut loss_sum = 0.0;
-        for_chunks(&x, hold.rows(), targets, (d, v), |first, x, targets, logits| {
+        head.for_chunks(targets, |first, targets, logits| {
             let scale = (want_dx || want_dweight).then(|| T::of(grad_scale));
             let losses: Vec<f64> = logits
                 .par_chunks_mut(v)
@@ -67,12 +103,13 @@ pub fn linear_cross_entropy(
                 .collect();
             loss_sum += losses.iter().sum::<f64>();
             let rows = targets.len();
-            if let Some(dx) = &mut dx {
-                product_dx(&mut dx[first * d..][..rows * d], logits, hold.rows(), (rows, v, d));
-            }
             if let Some(dweight) = &mut dweight {
+                let x = &x[first * d..][..rows * d];
                 let (dz, x) = (Mat::new(logits, rows, v).t(), Mat::new(x, rows, d));
                 matmul(MatMut::new(dweight, v, d), T::ONE, T::ONE, dz, x, ALL);
+            }
+            if let Some(dx) = &mut dx {
+                head.backward(&mut dx[first * d..][..rows * d], logits);
             }
         });
         Ok(HeadLoss {
@@ -88,12 +125,16 @@ pub fn linear_token_scores(x: &Tensor, w: &Matrix, targets: &[u32]) -> Result<Ve
     const OP: &str = "linear_token_scores";
     let (_, d) = check(OP, x, w, targets)?;
     let v = w.rows();
+    let dot = Bf16Dot::pays(x.dtype(), targets.len());
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
+        let narrow = Narrow::new(OP, dot, x)?;
+        let narrow = narrow.as_ref().map(Narrow::read).transpose()?;
         let x = dense_as::<T>(OP, x)?;
         let x = read::<T>(OP, &x)?;
         let hold = w.hold(OP)?;
+        let head = Head { x: &x, w: hold.rows(), narrow, d, v };
         let mut scores = Vec::with_capacity(targets.len());
-        for_chunks(&x, hold.rows(), targets, (d, v), |_, _, targets, logits| {
+        head.for_chunks(targets, |_, targets, logits| {
             let rows = logits.par_chunks_mut(v).zip(targets);
             scores.par_extend(rows.map(|(z, target)| wide!(score_row(z, *target as usize))));
         });
@@ -130,24 +171,69 @@ fn check(op: &'static str, x: &Tensor, w: &Matrix, targets: &[u32]) -> Result<(u
     }
 }
 
-/// Calls `each` with the first row, x, targets and logits of one chunk of rows after another.
-fn for_chunks<T: Real>(
-    x: &[T],
-    w: Rows,
-    targets: &[u32],
-    (d, v): (usize, usize),
-    mut each: impl FnMut(usize, &[T], &[u32], &mut [T]),
-) {
-    let chunk = (LOGITS_BYTES / (v.max(1) * size_of::<T>()))
-        .max(1)
-        .min(targets.len());
-    let mut buffer = vec![T::ZERO; chunk * v];
-    for (i, targets) in targets.chunks(chunk.max(1)).enumerate() {
-        let first = i * chunk;
-        let x = &x[first * d..][..targets.len() * d];
-        let logits = &mut buffer[..targets.len() * v];
-        product(logits, x, w, (targets.len(), v, d));
-        each(first, x, targets, logits);
+/// x in bf16, for the processor's dot products.
+struct Narrow {
+    op: &'static str,
+    dot: Bf16Dot,
+    x: Tensor,
+}
+
+impl Narrow {
+    fn new(op: &'static str, dot: Option<Bf16Dot>, x: &Tensor) -> Result<Option<Self>> {
+        dot.map(|dot| {
+            let x = access::dense(op, &crate::narrow(x, DType::BF16)?)?;
+            Ok(Self { op, dot, x })
+        })
+        .transpose()
+    }
+
+    fn read(&self) -> Result<(Bf16Dot, Slice<'_, bf16>)> {
+        Ok((self.dot, read(self.op, &self.x)?))
+    }
+}
+
+/// The head's two products, over x (N, D) and W (V, D).
+struct Head<'a, T> {
+    x: &'a [T],
+    w: Rows<'a>,
+    narrow: Option<(Bf16Dot, Slice<'a, bf16>)>,
+    d: usize,
+    v: usize,
+}
+
+impl<T: Real> Head<'_, T> {
+    /// Calls `each` with the first row, targets and logits of one chunk of rows after another.
+    fn for_chunks(&self, targets: &[u32], mut each: impl FnMut(usize, &[u32], &mut [T])) {
+        let chunk = (LOGITS_BYTES / (self.v.max(1) * size_of::<T>()))
+            .max(1)
+            .min(targets.len());
+        let mut buffer = vec![T::ZERO; chunk * self.v];
+        for (i, targets) in targets.chunks(chunk.max(1)).enumerate() {
+            let logits = &mut buffer[..targets.len() * self.v];
+            self.forward(logits, i * chunk, targets.len());
+            each(i * chunk, targets, logits);
+        }
+    }
+
+    /// z = x Wᵀ of some rows.
+    fn forward(&self, z: &mut [T], first: usize, rows: usize) {
+        let range = first * self.d..(first + rows) * self.d;
+        let shape = (rows, self.v, self.d);
+        if let (Some((dot, x)), Some(z)) = (&self.narrow, T::as_f32_mut(z)) {
+            return dot.product(z, &x[range], self.w, shape);
+        }
+        product(z, &self.x[range], self.w, shape);
+    }
+
+    /// dx = dz W.
+    fn backward(&self, dx: &mut [T], dz: &mut [T]) {
+        let shape = (dz.len() / self.v.max(1), self.v, self.d);
+        if let Some((dot, _)) = &self.narrow
+            && let (Some(dx), Some(dz)) = (T::as_f32_mut(dx), T::as_f32_mut(dz))
+        {
+            return dot.product_dx(dx, &access::narrowed::<bf16>(dz), self.w, shape);
+        }
+        product_dx(dx, dz, self.w, shape);
     }
 }
 
@@ -215,7 +301,7 @@ pub(crate) const CASE: OpCase = OpCase {
         let (x, w) = (&inputs[0], Matrix::dense(inputs[1].contiguous()?));
         let targets = case_targets(x.dim(0)?, w.rows());
         let scale = match dy {
-            Some(dy) => dy.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?[0],
+            Some(dy) => dy.to_dtype(DType::F64)?.to_vec1::<f64>()?[0],
             None => 0.0,
         };
         let want = dy.is_some();

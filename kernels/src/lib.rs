@@ -22,6 +22,7 @@ mod elementwise;
 mod embedding;
 mod error;
 mod gemm;
+mod gemm_bf16;
 mod ggml;
 mod linear;
 mod matrix;
@@ -53,6 +54,7 @@ pub use elementwise::{
 pub use embedding::{embedding, embedding_backward};
 pub use error::{Error, Result};
 pub use gemm::{Op, gemm};
+pub use gemm_bf16::{Bf16Dot, linear_dx_in};
 pub use ggml::GgmlType;
 pub use linear::{linear, linear_dx};
 pub use matrix::Matrix;

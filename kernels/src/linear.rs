@@ -3,20 +3,24 @@
 //! A weight stored in the arithmetic's type goes to the matrix product as it is. Any other is
 //! widened a panel of rows at a time, into a buffer that stays in the cache, and each panel is
 //! multiplied before the next is read.
+//!
+//! The products are the gemm crate's, which chooses its code at run time: AVX-512 where the processor
+//! has it (the crate's feature `x86-v4`), AVX2 with fused multiply-adds, NEON, or plain code. bf16
+//! inputs of more than a few rows go to [`crate::Bf16Dot`] where the processor has AVX-512 BF16.
 
 use crate::access::{self, dense_as, dims2, read};
 use crate::gemm::{ALL, Mat, MatMut, matmul};
 use crate::matrix::Rows;
 use crate::real::{Real, accumulate_dtype, with_real};
 use crate::simd::wide;
-use crate::{Matrix, Op, OpCase, Result, gemm, simd, widen};
+use crate::{Bf16Dot, Matrix, Op, OpCase, Result, gemm, simd, widen};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 /// Bytes of a panel of widened rows.
 const PANEL_BYTES: usize = 1 << 20;
 /// Up to here the weight is read once, row by row: a product this thin waits for memory.
-const FEW_TOKENS: usize = 4;
+pub(crate) const FEW_TOKENS: usize = 4;
 /// Rows of the weight that a task of the thin product takes.
 const FEW_ROWS: usize = 32;
 
@@ -32,6 +36,9 @@ pub fn linear(x: &Tensor, w: &Matrix) -> Result<Tensor> {
             "the weight",
             &[w.rows(), w.cols()],
         ));
+    }
+    if let Some(dot) = Bf16Dot::pays(x.dtype(), t) {
+        return dot.linear(x, w);
     }
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
         let x = dense_as::<T>(OP, x)?;
@@ -55,6 +62,9 @@ pub fn linear_dx(dy: &Tensor, w: &Matrix) -> Result<Tensor> {
             "the weight",
             &[w.rows(), w.cols()],
         ));
+    }
+    if let Some(dot) = Bf16Dot::pays(dy.dtype(), t) {
+        return dot.linear_dx(dy, w);
     }
     with_real!(OP, accumulate_dtype(dy.dtype()), T => {
         let dy = dense_as::<T>(OP, dy)?;

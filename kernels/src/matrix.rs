@@ -321,6 +321,19 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// The whole matrix without a copy, if it is stored in bf16.
+    pub(crate) fn as_bf16(&self) -> Option<&'a [bf16]> {
+        match self.numbers {
+            Numbers::Bf16(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// K, the inputs.
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// Widens rows into `out`, one after another.
     pub(crate) fn read<T: Real>(&self, rows: Range<usize>, out: &mut [T]) {
         let all = rows.start * self.cols..rows.end * self.cols;

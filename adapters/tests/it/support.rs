@@ -73,13 +73,18 @@ pub fn tensor(shape: (usize, usize), dtype: DType, seed: u64) -> Tensor {
 
 /// Weights from a seed, all of them random, biases too.
 pub fn random_weights(shapes: &[(&str, &[usize])]) -> Weights {
+    random_weights_in("float32", shapes)
+}
+
+/// The same, stored in a dtype.
+pub fn random_weights_in(dtype: &str, shapes: &[(&str, &[usize])]) -> Weights {
     let init = adapters::Init::Normal { std: 0.7 };
     let specs = shapes.iter().map(|(n, s)| TensorSpec {
         name: (*n).into(),
         shape: s.to_vec(),
         init,
     });
-    Weights::random(json!({}), specs.collect(), 5)
+    Weights::random(json!({"dtype": dtype}), specs.collect(), 5)
 }
 
 /// A LoRA whose alpha is not its rank.

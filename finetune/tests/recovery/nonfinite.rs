@@ -5,7 +5,7 @@ use std::path::Path;
 
 use adapters::{ExportOptions, Method, Weights};
 use candle_core::{Device, Tensor};
-use finetune::recipe::{OnNonfinite, TrainSection};
+use finetune::recipe::{MicroBatchSize, OnNonfinite, TrainSection};
 
 use super::{
     Process, VOCABULARY, assert_same_end, log, lora, said, samples, settings, values, weights,
