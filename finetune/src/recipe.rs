@@ -13,6 +13,8 @@ pub struct TrainSection {
     pub epochs: f64,
     /// Optimizer steps, whatever the number of samples.
     pub max_steps: Option<u64>,
+    /// Draws the order of the samples anew for every pass; `false` reads them in the order of the data.
+    pub shuffle: bool,
     /// Highest learning rate, reached after warm-up.
     pub learning_rate: f64,
     /// Shape of the learning rate after warm-up.
@@ -51,6 +53,7 @@ impl Default for TrainSection {
             method: TrainMethod::Adapter,
             epochs: 3.0,
             max_steps: None,
+            shuffle: true,
             learning_rate: 1e-4,
             schedule: Schedule::Cosine,
             warmup_ratio: 0.03,

@@ -19,6 +19,7 @@ pub struct Steps<'a> {
     samples: &'a [Tokenized],
     max_seq_len: usize,
     packing: bool,
+    shuffle: bool,
     seed: u64,
     micro_batch_size: usize,
     packs_a_step: usize,
@@ -38,6 +39,7 @@ impl<'a> Steps<'a> {
             samples,
             max_seq_len,
             packing,
+            shuffle: settings.shuffle,
             seed,
             micro_batch_size: settings.micro_batch_size,
             packs_a_step: settings.micro_batch_size * settings.gradient_accumulation_steps,
@@ -119,9 +121,10 @@ impl<'a> Steps<'a> {
     }
 
     /// Packs of one epoch. Which samples share a pack changes from epoch to epoch; a pack's place is shuffled too,
-    /// since packing sorts by length.
+    /// since packing sorts by length. Without shuffling every epoch has the same packs, filled from samples in the
+    /// order of the data.
     fn packs(&self, epoch: u64) -> Vec<Pack> {
-        let order = shuffled(self.samples.len(), self.seed, 2 * epoch);
+        let order = self.order(self.samples.len(), 2 * epoch);
         if !self.packing {
             return order
                 .iter()
@@ -137,9 +140,18 @@ impl<'a> Steps<'a> {
             })
             .collect();
         let mut slots: Vec<Option<Pack>> = packs.into_iter().map(Some).collect();
-        shuffled(slots.len(), self.seed, 2 * epoch + 1)
+        self.order(slots.len(), 2 * epoch + 1)
             .into_iter()
-            .map(|i| slots[i].take().expect("a shuffle names each pack once"))
+            .map(|i| slots[i].take().expect("an order names each pack once"))
             .collect()
+    }
+
+    /// 0..n as they are read: drawn from the seed and a stream of it, or as they are.
+    fn order(&self, n: usize, stream: u64) -> Vec<usize> {
+        if self.shuffle {
+            shuffled(n, self.seed, stream)
+        } else {
+            (0..n).collect()
+        }
     }
 }

@@ -226,12 +226,13 @@ impl Work<'_> {
             .given_adapter()
             .map(|path| PeftAdapter::load(&path))
             .transpose()?;
-        let (decoder, parameters) = prepared.checkpoint.decoder(
+        let (mut decoder, parameters) = prepared.checkpoint.decoder(
             recipe.model.dtype.into(),
             method.clone(),
             start,
             recipe.seed,
         )?;
+        decoder.set_recompute(settings.recompute);
         done(
             "train",
             &format!(
