@@ -54,7 +54,13 @@ fn without_shuffling_every_epoch_has_the_same_packs() {
     let steps = order(false, true, 1);
     let (first, second) = steps.split_at(steps.len() / 2);
     assert_eq!(first, second);
-    let read: BTreeSet<u64> = first.iter().flatten().flatten().flatten().copied().collect();
+    let read: BTreeSet<u64> = first
+        .iter()
+        .flatten()
+        .flatten()
+        .flatten()
+        .copied()
+        .collect();
     assert_eq!(read, (0..7).collect());
 }
 
