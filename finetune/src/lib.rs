@@ -34,7 +34,7 @@ mod train;
 pub use config::{ConfigJson, DecoderConfig, RopeScaling};
 pub use decoder::{BatchLoss, Decoder, DropoutState, SequenceCache};
 pub use error::{Error, Result};
-pub use generate::{Ending, argmax, sample};
+pub use generate::{Answer, Ending, argmax, sample};
 pub use load::{Base, Checkpoint, Model, tensor_specs};
 pub use memory::{keep_freed_memory, peak_memory_bytes};
 pub use optimizer::{Gradients, Optimizer};
