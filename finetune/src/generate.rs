@@ -26,16 +26,25 @@ pub struct Ending<'a> {
     pub stop: &'a [String],
 }
 
+/// How a prompt goes on.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    /// What was generated, without stop strings and special tokens.
+    pub text: String,
+    /// Every token that was generated, those of a stop string too, but not the end of the sequence.
+    pub tokens: Vec<u32>,
+}
+
 impl Model {
-    /// Continues each prompt greedily until its ending; answers texts without stop strings and special tokens.
+    /// Continues each prompt greedily until its ending.
     ///
     /// `endings` has one entry a prompt.
     pub fn continue_greedily(
         &self,
         prompts: Vec<Vec<u32>>,
         endings: &[Ending],
-    ) -> Result<Vec<String>> {
-        let mut answers = vec![String::new(); prompts.len()];
+    ) -> Result<Vec<Answer>> {
+        let mut answers = vec![Answer::default(); prompts.len()];
         let mut waiting: Vec<Sequence> = prompts
             .into_iter()
             .enumerate()
@@ -58,20 +67,28 @@ impl Model {
             let mut still = Vec::with_capacity(active.len());
             for (mut sequence, token) in active.into_iter().zip(next) {
                 let ending = &endings[sequence.index];
-                let ended = self.tokenizer.ends().contains(&token) || ending.max_new_tokens == 0;
+                let mut ended =
+                    self.tokenizer.ends().contains(&token) || ending.max_new_tokens == 0;
                 if !ended {
                     sequence.generated.push(token);
                 }
-                let text = self.tokenizer.decode(&sequence.generated, true)?;
-                let cut = ending
-                    .stop
-                    .iter()
-                    .filter_map(|s| text.find(s.as_str()))
-                    .min();
-                if let Some(at) = cut {
-                    answers[sequence.index] = text[..at].to_owned();
-                } else if ended || sequence.generated.len() >= ending.max_new_tokens {
-                    answers[sequence.index] = text;
+                ended |= sequence.generated.len() >= ending.max_new_tokens;
+                // Until then the text only matters where a stop string may be in it.
+                if !ended && ending.stop.is_empty() {
+                    still.push(sequence);
+                    continue;
+                }
+                let mut text = self.tokenizer.decode(&sequence.generated, true)?;
+                let found = ending.stop.iter().filter_map(|s| text.find(s.as_str()));
+                if let Some(at) = found.min() {
+                    text.truncate(at);
+                    ended = true;
+                }
+                if ended {
+                    answers[sequence.index] = Answer {
+                        text,
+                        tokens: sequence.generated,
+                    };
                 } else {
                     still.push(sequence);
                 }

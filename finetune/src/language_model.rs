@@ -153,8 +153,10 @@ impl LanguageModel for Model {
                 stop: &r.stop,
             })
             .collect();
-        self.continue_greedily(prompts, &endings)
-            .map_err(ModelError::new)
+        let answers = self
+            .continue_greedily(prompts, &endings)
+            .map_err(ModelError::new)?;
+        Ok(answers.into_iter().map(|answer| answer.text).collect())
     }
 
     fn perplexity(&mut self, samples: &[Tokenized]) -> std::result::Result<Perplexity, ModelError> {

@@ -40,7 +40,7 @@ pub use decoder::{BatchLoss, Decoder, DropoutState, SequenceCache};
 pub use disk::{DiskInput, disk_need_bytes, free_disk_bytes};
 pub use error::{Error, Result};
 pub use fit::{FitSamples, Fitted, fit, fit_packs};
-pub use generate::{Ending, argmax, sample};
+pub use generate::{Answer, Ending, argmax, sample};
 pub use load::{Base, Checkpoint, Model, read_config, tensor_specs};
 pub use memory::{MemoryUse, ResidentMemory, keep_freed_memory, peak_memory_bytes};
 pub use optimizer::{Gradients, MIN_8BIT_SIZE, Optimizer, TrainedBytes, trained_bytes};

@@ -17,6 +17,8 @@ pub struct TrainSection {
     pub epochs: f64,
     /// Optimizer steps, whatever the number of samples.
     pub max_steps: Option<u64>,
+    /// Draws the order of the samples anew for every pass; `false` reads them in the order of the data.
+    pub shuffle: bool,
     /// Highest learning rate, reached after warm-up.
     pub learning_rate: f64,
     /// LoRA+: B matrices (and, as in PEFT, vectors) learn at this many times `learning_rate`; 1 turns it off.
@@ -71,6 +73,7 @@ impl Default for TrainSection {
             method: TrainMethod::Adapter,
             epochs: 3.0,
             max_steps: None,
+            shuffle: true,
             learning_rate: 1e-4,
             loraplus_lr_ratio: 1.0,
             schedule: Schedule::Cosine,

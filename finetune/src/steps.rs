@@ -21,6 +21,7 @@ pub struct Steps<'a> {
     max_seq_len: usize,
     packing: bool,
     share_prefixes: bool,
+    shuffle: bool,
     seed: u64,
     micro_batch_size: usize,
     packs_a_step: usize,
@@ -54,6 +55,7 @@ impl<'a> Steps<'a> {
             max_seq_len,
             packing,
             share_prefixes: settings.share_prefixes,
+            shuffle: settings.shuffle,
             seed,
             micro_batch_size: settings.micro_batch_size.packs(),
             packs_a_step: settings.packs_a_step(),
@@ -171,9 +173,10 @@ impl<'a> Steps<'a> {
     }
 
     /// Packs of one epoch. Which samples share a pack changes from epoch to epoch; a pack's place is shuffled too,
-    /// since packing sorts by length.
+    /// since packing sorts by length. Without shuffling every epoch has the same packs, filled from samples in the
+    /// order of the data.
     fn packs(&self, epoch: u64) -> Vec<Pack> {
-        let order = shuffled(self.samples.len(), self.seed, 2 * epoch);
+        let order = self.order(self.samples.len(), 2 * epoch);
         if !self.packing {
             return order
                 .iter()
@@ -193,9 +196,18 @@ impl<'a> Steps<'a> {
             })
             .collect();
         let mut slots: Vec<Option<Pack>> = packs.into_iter().map(Some).collect();
-        shuffled(slots.len(), self.seed, 2 * epoch + 1)
+        self.order(slots.len(), 2 * epoch + 1)
             .into_iter()
-            .map(|i| slots[i].take().expect("a shuffle names each pack once"))
+            .map(|i| slots[i].take().expect("an order names each pack once"))
             .collect()
+    }
+
+    /// 0..n as they are read: drawn from the seed and a stream of it, or as they are.
+    fn order(&self, n: usize, stream: u64) -> Vec<usize> {
+        if self.shuffle {
+            shuffled(n, self.seed, stream)
+        } else {
+            (0..n).collect()
+        }
     }
 }
