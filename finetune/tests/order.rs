@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use datasets::Tokenized;
 use finetune::Steps;
-use finetune::recipe::TrainSection;
+use finetune::recipe::{MicroBatchSize, TrainSection};
 
 /// Seven samples of unequal lengths.
 fn samples() -> Vec<Tokenized> {
@@ -25,7 +25,7 @@ fn order(shuffle: bool, packing: bool, seed: u64) -> Vec<Vec<Vec<Vec<u64>>>> {
     let settings = TrainSection {
         epochs: 2.0,
         shuffle,
-        micro_batch_size: 2,
+        micro_batch_size: MicroBatchSize::Packs(2),
         gradient_accumulation_steps: 2,
         ..Default::default()
     };
