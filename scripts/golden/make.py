@@ -1,6 +1,6 @@
 """Writes the golden fixtures under tests/golden. README.md names every file.
 
-usage: make.py [models] [tokenizers] [gguf] [smollm2]      (default: all four)
+usage: make.py [models] [tokenizers] [gguf] [smollm2] [nf4]      (default: all five)
 """
 import os
 import sys
@@ -16,6 +16,7 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 def main():
     import gguf_files
     import models
+    import nf4
     import smollm2
     import tokenizer_files
 
@@ -24,6 +25,7 @@ def main():
         "tokenizers": tokenizer_files.make,
         "gguf": gguf_files.make,
         "smollm2": smollm2.make,
+        "nf4": nf4.make,
     }
     asked = sys.argv[1:] or list(makers)
     unknown = [name for name in asked if name not in makers]

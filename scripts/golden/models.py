@@ -217,6 +217,11 @@ def write_base(folder, kind, settings, seed, extras):
 
 def write_adapter(folder, adapter, settings):
     adapt(load(folder), settings).save_pretrained(adapter)
+    tidy_adapter(adapter)
+
+
+def tidy_adapter(adapter):
+    """What changes from run to run, or names a folder of this machine."""
     (adapter / "README.md").unlink(missing_ok=True)
     config = json.loads((adapter / "adapter_config.json").read_text())
     config["target_modules"].sort()  # a Python set: its order changes from run to run
