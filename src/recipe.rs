@@ -226,6 +226,13 @@ impl Finder<'_> {
             };
             self.add("adapter", message.into(), Some(hint));
         }
+        if recipe.model.quantization.is_some() && recipe.train.is_some() && !adapts {
+            self.add(
+                "model.quantization",
+                "quantized weights are not trained, and train.method is \"full\"".into(),
+                Some("train an adapter on the quantized base (QLoRA), or remove `quantization`"),
+            );
+        }
         if recipe.merge.is_some() && !adapts && recipe.model.adapter.is_none() {
             let message = "[merge] has no adapter to merge";
             self.add(

@@ -209,6 +209,7 @@ impl<'w> Builder<'w> {
         if !matches!(self.method, Method::Full) {
             return Ok((view.matrix()?, None));
         }
+        view.check_trainable()?;
         let value = view.tensor(accumulate_dtype(self.dtype))?;
         let param = self.register(name.into(), &value, true)?;
         Ok((Matrix::dense(value), Some(param)))

@@ -7,6 +7,7 @@
 //! A model is built by asking a [`Builder`] for its layers by name. Only the builder knows what is frozen,
 //! quantized, adapted or trained; a decoder sees [`LinearGroup`], [`Norm`] and [`Embedding`].
 
+mod bitsandbytes;
 mod builder;
 mod encode;
 mod error;
@@ -22,6 +23,7 @@ mod merge;
 mod parameters;
 pub mod peft;
 mod proof;
+mod quantize;
 mod random;
 pub mod recipe;
 mod safetensors_file;

@@ -6,9 +6,9 @@
 use crate::error::nearest;
 use crate::gguf::{self, GgufMetadata};
 use crate::random::Stream;
-use crate::{Error, Result, encode, folder};
+use crate::{Error, Result, bitsandbytes, encode, folder};
 use candle_core::{DType, Tensor};
-use kernels::{Bytes, GgmlType, Matrix};
+use kernels::{Bytes, GgmlType, Matrix, Nf4};
 use safetensors::tensor::Dtype;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -54,11 +54,11 @@ pub struct WeightView {
     pub name: String,
     /// Outermost dimension first: (out, in) for a linear layer.
     pub shape: Vec<usize>,
-    source: Source,
+    pub(crate) source: Source,
 }
 
 #[derive(Clone)]
-enum Source {
+pub(crate) enum Source {
     Plain {
         bytes: Bytes,
         dtype: Dtype,
@@ -73,6 +73,13 @@ enum Source {
         seed: u64,
         dtype: DType,
     },
+    Nf4 {
+        nf4: Nf4,
+        /// What it was quantized from.
+        dtype: DType,
+    },
+    /// To be quantized when it is read.
+    ToNf4(Box<WeightView>),
 }
 
 impl Weights {
@@ -98,14 +105,15 @@ impl Weights {
     }
 
     fn open_folder(path: &Path) -> Result<Self> {
-        let stored = folder::open(path)?;
-        let config = folder::read_json(&path.join("config.json"))?;
+        let mut stored = folder::open(path)?;
+        let mut config = folder::read_json(&path.join("config.json"))?;
         if !config.is_object() {
             return Err(Error::NotAModel {
                 path: path.into(),
                 why: "its config.json is not an object".into(),
             });
         }
+        let quantized = bitsandbytes::take_quantized(path, &mut config, &mut stored)?;
         let view = |(name, t): (String, crate::safetensors_file::Stored)| {
             let source = Source::Plain {
                 bytes: t.bytes,
@@ -120,7 +128,8 @@ impl Weights {
                 },
             )
         };
-        let tensors = stored.into_iter().map(view).collect();
+        let quantized = quantized.into_iter().map(|view| (view.name.clone(), view));
+        let tensors = stored.into_iter().map(view).chain(quantized).collect();
         Ok(Self {
             config,
             tensors,
@@ -220,6 +229,20 @@ impl Weights {
         self.tensors.values()
     }
 
+    /// The same weights with each tensor changed.
+    pub(crate) fn map_views(
+        mut self,
+        change: impl Fn(WeightView) -> Result<WeightView>,
+    ) -> Result<Self> {
+        let changed = |(name, view)| Ok((name, change(view)?));
+        self.tensors = self
+            .tensors
+            .into_iter()
+            .map(changed)
+            .collect::<Result<_>>()?;
+        Ok(self)
+    }
+
     /// The metadata, for a GGUF file.
     pub fn gguf(&self) -> Option<&GgufMetadata> {
         self.metadata.as_ref()
@@ -261,6 +284,7 @@ impl WeightView {
             Source::Plain { dtype, .. } => format!("{dtype:?}"),
             Source::Ggml { kind, .. } => kind.name().into(),
             Source::Random { dtype, .. } => format!("{dtype:?}"),
+            Source::Nf4 { .. } | Source::ToNf4(_) => "NF4".into(),
         }
     }
 
@@ -280,9 +304,30 @@ impl WeightView {
                 kind: GgmlType::BF16,
                 ..
             } => Some(DType::BF16),
-            Source::Ggml { .. } => None,
+            Source::Ggml { .. } | Source::Nf4 { .. } | Source::ToNf4(_) => None,
             Source::Random { dtype, .. } => Some(*dtype),
         }
+    }
+
+    /// The dtype that the tensor is written in where none is asked for: its own; for NF4, that of the numbers it was
+    /// quantized from; f32 for GGML's blocks.
+    pub fn written_dtype(&self) -> DType {
+        match &self.source {
+            Source::Nf4 { dtype, .. } => *dtype,
+            Source::ToNf4(view) => view.written_dtype(),
+            _ => self.float_dtype().unwrap_or(DType::F32),
+        }
+    }
+
+    /// Bytes that the weight takes when it is computed with where it lies.
+    pub fn size_bytes(&self) -> u64 {
+        let size = match &self.source {
+            Source::Plain { bytes, .. } | Source::Ggml { bytes, .. } => bytes.len(),
+            Source::Random { dtype, .. } => self.elements() * dtype.size_in_bytes(),
+            Source::Nf4 { nf4, .. } => nf4.size_bytes(),
+            Source::ToNf4(_) => Nf4::size_of(self.elements(), true),
+        };
+        size as u64
     }
 
     /// Whether its numbers can be computed with at all.
@@ -308,6 +353,8 @@ impl WeightView {
         match &self.source {
             Source::Plain { bytes, .. } | Source::Ggml { bytes, .. } => Ok(f(bytes.as_slice())),
             Source::Random { init, seed, dtype } => Ok(f(&self.generate(*init, *seed, *dtype)?)),
+            Source::Nf4 { nf4, .. } => Ok(f(&nf4.all_bytes())),
+            Source::ToNf4(view) => view.with_bytes(f),
         }
     }
 
@@ -350,6 +397,8 @@ impl WeightView {
                 rows,
                 columns,
             )?,
+            Source::Nf4 { nf4, .. } => Matrix::nf4(nf4.clone(), rows, columns)?,
+            Source::ToNf4(view) => view.to_nf4(rows, columns)?,
         })
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use adapters::peft::PeftAdapter;
+use adapters::recipe::Quantization;
 use adapters::{Builder, Init, Method, Parameters, TensorSpec, Weights};
 use candle_core::DType;
 use datasets::{Template, Tokenizer};
@@ -28,6 +29,23 @@ pub enum Base {
         /// Seed of the weights.
         seed: u64,
     },
+    /// Another base whose frozen linear layers are quantized as they are loaded.
+    Quantized {
+        /// The base as it is stored.
+        base: Box<Base>,
+        /// What its linear layers become.
+        quantization: Quantization,
+    },
+}
+
+impl Base {
+    /// The base as it is stored.
+    pub fn stored(&self) -> &Base {
+        match self {
+            Base::Quantized { base, .. } => base.stored(),
+            base => base,
+        }
+    }
 }
 
 /// A model that has been found and checked, its weights still where they are.
@@ -44,6 +62,11 @@ impl Checkpoint {
     /// Opens a base model. Nothing is read but headers, `config.json` and the tokenizer.
     pub fn open(base: &Base) -> Result<Self> {
         let (weights, tokenizer) = match base {
+            Base::Quantized { base, quantization } => {
+                let stored = Self::open(base)?;
+                let weights = stored.weights.quantized(*quantization)?;
+                return Ok(Self { weights, ..stored });
+            }
             Base::Path(path) => {
                 let weights = Weights::open(path)?;
                 let tokenizer = match weights.gguf() {

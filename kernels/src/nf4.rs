@@ -124,6 +124,25 @@ impl Nf4 {
         self.elements
     }
 
+    /// Everything that makes up its numbers, one part after another.
+    pub fn all_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.codes.as_slice().to_vec();
+        match &self.absmax {
+            Absmax::Plain(absmax) => bytes.extend(absmax.as_slice()),
+            Absmax::Nested {
+                codes,
+                map,
+                absmax,
+                offset,
+            } => {
+                bytes.extend(codes.as_slice());
+                let floats = absmax.iter().chain(map.iter()).chain([offset]);
+                bytes.extend(floats.flat_map(|x| x.to_le_bytes()));
+            }
+        }
+        bytes
+    }
+
     /// Two codes a byte.
     pub fn codes(&self) -> &Bytes {
         &self.codes

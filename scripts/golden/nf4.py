@@ -111,7 +111,7 @@ def model(folder):
             out[f"dequantized.{name}.weight"] = dequantize_4bit(module.weight.data, module.weight.quant_state)
     with torch.no_grad():
         out["base.logits"] = batch.rows(quantized(**batch.padded()).logits)
-    adapter = folder / "adapter"
+    adapter = folder / "lora"  # not the adapter of an architecture, which a folder of that name is
     models.adapt(quantized, dict(r=3, lora_alpha=7)).save_pretrained(adapter)
     models.tidy_adapter(adapter)
     adapted = PeftModel.from_pretrained(load(base), adapter, is_trainable=True).eval()

@@ -121,10 +121,10 @@ fn shown(plan: &Plan, needed: &[Needed], sizes: Option<&TrainPlan>) -> String {
 /// What the stages read from outside the run.
 fn needed(plan: &Plan) -> Vec<Needed> {
     let mut paths = Vec::new();
-    match &plan.base {
-        Base::Path(_) if !plan.has_model() => {}
-        Base::Path(path) => paths.push(path.clone()),
+    match plan.base.stored() {
+        Base::Path(path) if plan.has_model() => paths.push(path.clone()),
         Base::Random { config, .. } => paths.push(config.clone()),
+        _ => {}
     }
     let section = plan.recipe().data.as_ref();
     let sources = section.into_iter().flat_map(|data| data.sources());
@@ -150,7 +150,8 @@ fn sizes(plan: &Plan) -> Result<Option<TrainPlan>> {
     if !plan.stages.contains(&Stage::Train) {
         return Ok(None);
     }
-    let checkpoint = Checkpoint::open(&plan.base)?;
+    // Layers are counted before anything is quantized, which takes time.
+    let mut checkpoint = Checkpoint::open(plan.base.stored())?;
     let method = match (&recipe.adapter, settings.method) {
         (Some(AdapterSection::Lora(lora)), TrainMethod::Adapter) => {
             Method::Lora(LoraConfig::from(lora))
@@ -169,10 +170,13 @@ fn sizes(plan: &Plan) -> Result<Option<TrainPlan>> {
                 .sum()
         }
     };
+    if let Base::Quantized { quantization, .. } = plan.base {
+        checkpoint.weights = checkpoint.weights.quantized(quantization)?;
+    }
     Ok(Some(finetune::plan(&PlanInput {
         config: &checkpoint.config,
         settings,
-        weight_bytes: weight_bytes(&checkpoint)?,
+        weight_bytes: weight_bytes(&checkpoint),
         trained,
         max_seq_len: data.max_seq_len,
         activation_bytes: match recipe.model.dtype {
@@ -183,14 +187,14 @@ fn sizes(plan: &Plan) -> Result<Option<TrainPlan>> {
     })))
 }
 
-/// The size of the base weights as they are stored. Vectors (norms, biases) are counted as f32.
-fn weight_bytes(checkpoint: &Checkpoint) -> Result<u64> {
+/// The size of the base weights as they are kept. Vectors (norms, biases) are counted as f32.
+fn weight_bytes(checkpoint: &Checkpoint) -> u64 {
     let sizes = checkpoint
         .weights
         .views()
         .map(|view| match view.shape.len() {
-            2 => Ok(view.matrix()?.size_bytes() as u64),
-            _ => Ok(4 * view.elements() as u64),
+            2 => view.size_bytes(),
+            _ => 4 * view.elements() as u64,
         });
     sizes.sum()
 }
