@@ -3,6 +3,7 @@
 use crate::recipe::Quantization;
 use crate::weights::Source;
 use crate::{Error, Result, WeightView, Weights};
+use candle_core::DType;
 use kernels::{Matrix, Nf4};
 
 impl Weights {
@@ -36,6 +37,27 @@ fn is_linear_of_a_block(view: &WeightView) -> bool {
 }
 
 impl WeightView {
+    /// The dtype that the tensor is written in where none is asked for: its own; for NF4, that of the numbers it was
+    /// quantized from; f32 for GGML's blocks.
+    pub fn written_dtype(&self) -> DType {
+        match &self.source {
+            Source::Nf4 { dtype, .. } => *dtype,
+            Source::ToNf4(view) => view.written_dtype(),
+            _ => self.float_dtype().unwrap_or(DType::F32),
+        }
+    }
+
+    /// Bytes that the weight takes when it is computed with where it lies.
+    pub fn size_bytes(&self) -> u64 {
+        let size = match &self.source {
+            Source::Plain { bytes, .. } | Source::Ggml { bytes, .. } => bytes.len(),
+            Source::Random { dtype, .. } => self.elements() * dtype.size_in_bytes(),
+            Source::Nf4 { nf4, .. } => nf4.size_bytes(),
+            Source::ToNf4(_) => Nf4::size_of(self.elements(), true),
+        };
+        size as u64
+    }
+
     /// Refuses to train what is to be quantized.
     pub(crate) fn check_trainable(&self) -> Result<()> {
         match self.source {

@@ -309,27 +309,6 @@ impl WeightView {
         }
     }
 
-    /// The dtype that the tensor is written in where none is asked for: its own; for NF4, that of the numbers it was
-    /// quantized from; f32 for GGML's blocks.
-    pub fn written_dtype(&self) -> DType {
-        match &self.source {
-            Source::Nf4 { dtype, .. } => *dtype,
-            Source::ToNf4(view) => view.written_dtype(),
-            _ => self.float_dtype().unwrap_or(DType::F32),
-        }
-    }
-
-    /// Bytes that the weight takes when it is computed with where it lies.
-    pub fn size_bytes(&self) -> u64 {
-        let size = match &self.source {
-            Source::Plain { bytes, .. } | Source::Ggml { bytes, .. } => bytes.len(),
-            Source::Random { dtype, .. } => self.elements() * dtype.size_in_bytes(),
-            Source::Nf4 { nf4, .. } => nf4.size_bytes(),
-            Source::ToNf4(_) => Nf4::size_of(self.elements(), true),
-        };
-        size as u64
-    }
-
     /// Whether its numbers can be computed with at all.
     pub fn is_float(&self) -> bool {
         !matches!(self.source, Source::Plain { .. }) || self.float_dtype().is_some()

@@ -2,6 +2,7 @@
 
 mod data;
 mod errors;
+mod qlora;
 mod run;
 mod texts;
 
