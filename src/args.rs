@@ -325,7 +325,7 @@ pub struct ConvertArgs {
     /// The folder to write
     #[arg(value_hint = ValueHint::DirPath)]
     pub folder: PathBuf,
-    /// What the weights are stored as [default: as in the file; quantized ones as f32, which is exact]
+    /// What the weights are stored as [default: as in the file; GGML's blocks as f32, which is exact]
     #[arg(long, value_enum)]
     pub dtype: Option<WeightType>,
 }

@@ -183,7 +183,7 @@ impl Plan {
 fn base(document: &Document<Recipe>) -> Base {
     let model = &document.value.model;
     let resolve = |key: &str, path: &str| document.folder_of(key).join(path);
-    match (&model.path, &model.config) {
+    let base = match (&model.path, &model.config) {
         (None, Some(config)) => Base::Random {
             config: resolve("model.config", config),
             tokenizer: model
@@ -193,6 +193,13 @@ fn base(document: &Document<Recipe>) -> Base {
             seed: document.value.seed,
         },
         (path, _) => Base::Path(resolve("model.path", path.as_deref().unwrap_or_default())),
+    };
+    match model.quantization {
+        Some(quantization) => Base::Quantized {
+            base: Box::new(base),
+            quantization,
+        },
+        None => base,
     }
 }
 

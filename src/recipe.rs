@@ -240,6 +240,13 @@ impl Finder<'_> {
             let hint = "set adapter.lora.dropout = 0.0, or train.share_prefixes = false";
             self.add("train.share_prefixes", message.into(), Some(hint));
         }
+        if recipe.model.quantization.is_some() && recipe.train.is_some() && !adapts {
+            self.add(
+                "model.quantization",
+                "quantized weights are not trained, and train.method is \"full\"".into(),
+                Some("train an adapter on the quantized base (QLoRA), or remove `quantization`"),
+            );
+        }
         if recipe.merge.is_some() && !adapts && recipe.model.adapter.is_none() {
             let message = "[merge] has no adapter to merge";
             self.add(

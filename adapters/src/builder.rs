@@ -175,6 +175,7 @@ impl<'w> Builder<'w> {
                 None,
             ));
         }
+        view.check_trainable()?;
         let (value, master) = match (saved, &self.method) {
             (Some(value), _) => (value, None),
             (None, Method::FullBf16 { master: false }) => (view.tensor(DType::BF16)?, None),

@@ -122,6 +122,30 @@ pub enum Error {
         /// The format's name.
         dtype: String,
     },
+    /// A tensor that bitsandbytes has quantized in a way that is not read, or whose parts contradict each other.
+    #[error("{}: tensor `{tensor}` {problem}", path.display())]
+    Bitsandbytes {
+        /// The folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A base that is to be quantized and is quantized.
+    #[error("the base is quantized already: tensor `{name}` is stored as {dtype}")]
+    AlreadyQuantized {
+        /// The first such tensor.
+        name: String,
+        /// How it is stored.
+        dtype: String,
+    },
+    /// A full fine-tune of weights that are to be quantized.
+    #[error("tensor `{name}` is to be quantized, and quantized weights are not trained")]
+    QuantizedUnderFull {
+        /// The tensor.
+        name: String,
+    },
     /// A dtype that a model cannot be computed or written in.
     #[error("dtype {dtype} is not one of {choices}")]
     Dtype {

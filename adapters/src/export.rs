@@ -19,7 +19,8 @@ const PANEL: usize = 1 << 22;
 /// How a model folder is written.
 #[derive(Clone, Debug, Default)]
 pub struct ExportOptions {
-    /// Dtype of all float tensors; if unset each keeps its own, and a quantized one becomes f32, which is exact.
+    /// Dtype of all float tensors. If unset each keeps its own; NF4 becomes what it was quantized from, and GGML's blocks
+    /// become f32, which is exact.
     pub dtype: Option<DType>,
     /// JSON files to be written beside the weights, such as the `tokenizer.json` of a GGUF base. They come before
     /// files of the same name in the base's folder.
@@ -172,7 +173,7 @@ fn unsupported(view: &WeightView) -> Error {
 /// The dtype a tensor is written in; nothing for integers and other buffers, which stay as they are.
 pub(crate) fn output_dtype(view: &WeightView, chosen: Option<DType>) -> Option<DType> {
     view.is_float()
-        .then(|| chosen.or(view.float_dtype()).unwrap_or(DType::F32))
+        .then(|| chosen.unwrap_or_else(|| view.written_dtype()))
 }
 
 /// The base's configuration, naming the dtype that was written.

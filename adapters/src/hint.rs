@@ -43,6 +43,16 @@ impl Error {
             Error::UnsupportedDtype { .. } => {
                 "use a version of the model in F64, F32, F16 or BF16, or a GGUF file in one of the types that are read".into()
             }
+            Error::Bitsandbytes { .. } => {
+                "NF4 in blocks of 64 is read, with double quantization or without: load_in_4bit with bnb_4bit_quant_type \
+                 \"nf4\"; or use the model before it was quantized".into()
+            }
+            Error::AlreadyQuantized { .. } => {
+                "leave `quantization` out: the weights are computed with as they are stored".into()
+            }
+            Error::QuantizedUnderFull { .. } => {
+                "train an adapter on the quantized base (QLoRA), or leave `quantization` out".into()
+            }
             Error::GgufVersion { .. } => "write the file anew with a current llama.cpp".into(),
             Error::GgufArchitecture { .. } => "llama (also Mistral), qwen2 and qwen3 are read".into(),
             Error::GgufType { .. } => {

@@ -7,6 +7,7 @@
 //! A model is built by asking a [`Builder`] for its layers by name. Only the builder knows what is frozen,
 //! quantized, adapted or trained; a decoder sees [`LinearGroup`], [`Norm`] and [`Embedding`].
 
+mod bitsandbytes;
 mod builder;
 mod dora;
 mod encode;
@@ -24,6 +25,7 @@ mod merge;
 mod parameters;
 pub mod peft;
 mod proof;
+mod quantize;
 mod random;
 pub mod recipe;
 mod safetensors_file;

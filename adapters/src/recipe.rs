@@ -19,6 +19,8 @@ pub struct ModelSection {
     pub tokenizer: Option<String>,
     /// The numbers to compute in
     pub dtype: ComputeDtype,
+    /// Keep the frozen linear layers in 4 bits (QLoRA); embeddings, norms and the output head stay as they are stored
+    pub quantization: Option<Quantization>,
     /// An adapter folder to start from
     pub adapter: Option<String>,
 }
@@ -42,6 +44,14 @@ pub enum ComputeDtype {
     Bf16,
     /// 64-bit, to check gradients with
     F64,
+}
+
+/// What frozen linear layers are quantized to as they are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantization {
+    /// 4-bit NormalFloat with double quantization, bit for bit as bitsandbytes makes it
+    Nf4,
 }
 
 impl From<ComputeDtype> for DType {

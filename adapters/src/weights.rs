@@ -7,9 +7,9 @@ use crate::error::nearest;
 use crate::gguf::{self, GgufMetadata};
 use crate::mapped::MappedFile;
 use crate::random::Stream;
-use crate::{Error, Result, encode, folder};
+use crate::{Error, Result, bitsandbytes, encode, folder};
 use candle_core::{DType, Tensor};
-use kernels::{Bytes, GgmlType, Matrix};
+use kernels::{Bytes, GgmlType, Matrix, Nf4};
 use safetensors::tensor::Dtype;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -55,11 +55,11 @@ pub struct WeightView {
     pub name: String,
     /// Outermost dimension first: (out, in) for a linear layer.
     pub shape: Vec<usize>,
-    source: Source,
+    pub(crate) source: Source,
 }
 
 #[derive(Clone)]
-enum Source {
+pub(crate) enum Source {
     Plain {
         bytes: Bytes,
         dtype: Dtype,
@@ -75,6 +75,13 @@ enum Source {
         seed: u64,
         dtype: DType,
     },
+    Nf4 {
+        nf4: Nf4,
+        /// What it was quantized from.
+        dtype: DType,
+    },
+    /// To be quantized when it is read.
+    ToNf4(Box<WeightView>),
 }
 
 impl Weights {
@@ -100,14 +107,15 @@ impl Weights {
     }
 
     fn open_folder(path: &Path) -> Result<Self> {
-        let stored = folder::open(path)?;
-        let config = folder::read_json(&path.join("config.json"))?;
+        let mut stored = folder::open(path)?;
+        let mut config = folder::read_json(&path.join("config.json"))?;
         if !config.is_object() {
             return Err(Error::NotAModel {
                 path: path.into(),
                 why: "its config.json is not an object".into(),
             });
         }
+        let quantized = bitsandbytes::take_quantized(path, &mut config, &mut stored)?;
         let view = |(name, t): (String, crate::safetensors_file::Stored)| {
             let source = Source::Plain {
                 bytes: t.bytes,
@@ -123,7 +131,8 @@ impl Weights {
                 },
             )
         };
-        let tensors = stored.into_iter().map(view).collect();
+        let quantized = quantized.into_iter().map(|view| (view.name.clone(), view));
+        let tensors = stored.into_iter().map(view).chain(quantized).collect();
         Ok(Self {
             config,
             tensors,
@@ -223,6 +232,20 @@ impl Weights {
         self.tensors.values()
     }
 
+    /// The same weights with each tensor changed.
+    pub(crate) fn map_views(
+        mut self,
+        change: impl Fn(WeightView) -> Result<WeightView>,
+    ) -> Result<Self> {
+        let changed = |(name, view)| Ok((name, change(view)?));
+        self.tensors = self
+            .tensors
+            .into_iter()
+            .map(changed)
+            .collect::<Result<_>>()?;
+        Ok(self)
+    }
+
     /// The metadata, for a GGUF file.
     pub fn gguf(&self) -> Option<&GgufMetadata> {
         self.metadata.as_ref()
@@ -264,6 +287,7 @@ impl WeightView {
             Source::Plain { dtype, .. } => format!("{dtype:?}"),
             Source::Ggml { kind, .. } => kind.name().into(),
             Source::Random { dtype, .. } => format!("{dtype:?}"),
+            Source::Nf4 { .. } | Source::ToNf4(_) => "NF4".into(),
         }
     }
 
@@ -283,7 +307,7 @@ impl WeightView {
                 kind: GgmlType::BF16,
                 ..
             } => Some(DType::BF16),
-            Source::Ggml { .. } => None,
+            Source::Ggml { .. } | Source::Nf4 { .. } | Source::ToNf4(_) => None,
             Source::Random { dtype, .. } => Some(*dtype),
         }
     }
@@ -296,14 +320,6 @@ impl WeightView {
     /// Number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
-    }
-
-    /// Bytes it takes where it is, or that fresh weights will take.
-    pub fn stored_bytes(&self) -> u64 {
-        match &self.source {
-            Source::Plain { bytes, .. } | Source::Ggml { bytes, .. } => bytes.len() as u64,
-            Source::Random { dtype, .. } => (self.elements() * dtype.size_in_bytes()) as u64,
-        }
     }
 
     /// A safetensors tensor's stored bytes.
@@ -319,6 +335,8 @@ impl WeightView {
         match &self.source {
             Source::Plain { bytes, .. } | Source::Ggml { bytes, .. } => Ok(f(bytes.as_slice())),
             Source::Random { init, seed, dtype } => Ok(f(&self.generate(*init, *seed, *dtype)?)),
+            Source::Nf4 { nf4, .. } => Ok(f(&nf4.all_bytes())),
+            Source::ToNf4(view) => view.with_bytes(f),
         }
     }
 
@@ -361,6 +379,8 @@ impl WeightView {
                 rows,
                 columns,
             )?,
+            Source::Nf4 { nf4, .. } => Matrix::nf4(nf4.clone(), rows, columns)?,
+            Source::ToNf4(view) => view.to_nf4(rows, columns)?,
         })
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use adapters::peft::PeftAdapter;
+use adapters::recipe::Quantization;
 use adapters::{Builder, Init, Method, Parameters, TensorSpec, Weights};
 use candle_core::DType;
 use datasets::{Template, Tokenizer};
@@ -29,6 +30,23 @@ pub enum Base {
         /// Seed of the weights.
         seed: u64,
     },
+    /// Another base whose frozen linear layers are quantized as they are loaded.
+    Quantized {
+        /// The base as it is stored.
+        base: Box<Base>,
+        /// What its linear layers become.
+        quantization: Quantization,
+    },
+}
+
+impl Base {
+    /// The base as it is stored.
+    pub fn stored(&self) -> &Base {
+        match self {
+            Base::Quantized { base, .. } => base.stored(),
+            base => base,
+        }
+    }
 }
 
 /// A model that has been found and checked, its weights still where they are.
@@ -45,6 +63,11 @@ impl Checkpoint {
     /// Opens a base model. Nothing is read but headers, `config.json` and the tokenizer.
     pub fn open(base: &Base) -> Result<Self> {
         let (weights, tokenizer) = match base {
+            Base::Quantized { base, quantization } => {
+                let stored = Self::open(base)?;
+                let weights = stored.weights.quantized(*quantization)?;
+                return Ok(Self { weights, ..stored });
+            }
             Base::Path(path) => {
                 let weights = Weights::open(path)?;
                 let tokenizer = match weights.gguf() {
@@ -110,7 +133,7 @@ impl Checkpoint {
         let (mut bytes, mut computed_in_place) = (0, true);
         for view in self.weights.views() {
             if view.shape.len() == 2 {
-                bytes += view.stored_bytes();
+                bytes += view.size_bytes();
                 computed_in_place &= view.float_dtype() == Some(compute);
             } else {
                 bytes += 4 * view.elements() as u64;

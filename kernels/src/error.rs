@@ -179,6 +179,26 @@ pub enum Error {
         /// The number in the file.
         id: u32,
     },
+    /// Fewer or more parts than an NF4 tensor of that size has.
+    #[error("NF4 of {elements} numbers takes {expected} {what}, but {found} are given")]
+    Nf4 {
+        /// Numbers of the tensor.
+        elements: usize,
+        /// The part.
+        what: &'static str,
+        /// How many of it there must be.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// A number that is to be quantized and is not finite.
+    #[error("{op}: number {element} of the weight is not finite")]
+    NotFinite {
+        /// The operation.
+        op: &'static str,
+        /// Index of the first such number, counted row by row.
+        element: usize,
+    },
     /// A dropout probability outside [0, 1).
     #[error("dropout probability {p} is outside [0, 1)")]
     Probability {
@@ -199,13 +219,14 @@ impl Error {
                 "the tokenizer does not belong to this model, or its vocabulary was extended and the model's was not"
                     .into(),
             ),
-            Self::Bytes { .. } | Self::Range { .. } => {
+            Self::Bytes { .. } | Self::Range { .. } | Self::Nf4 { .. } => {
                 Some("the file is cut short or damaged: compare its hash with the source's".into())
             }
             Self::GgmlId { .. } => Some(
                 "supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K; quantize the model again to one of them"
                     .into(),
             ),
+            Self::NotFinite { .. } => Some("the run that wrote the weight diverged: use an earlier checkpoint".into()),
             Self::Strided { .. } => Some("call contiguous() on it first".into()),
             _ => None,
         }

@@ -1,9 +1,9 @@
-//! A weight (N, K), where it already is: in a tensor, or in a mapped file as it was written there.
+//! A weight (N, K), where it already is: in a tensor, in NF4, or in a mapped file as it was written there.
 
 use crate::access::{self, Slice, read};
 use crate::real::{Real, widen_bf16, widen_f16};
 use crate::simd::wide;
-use crate::{Bytes, Error, GgmlType, Result};
+use crate::{Bytes, Error, GgmlType, Nf4, Result};
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -29,6 +29,7 @@ enum Source {
         kind: GgmlType,
         head_rows: Option<usize>,
     },
+    Nf4(Nf4),
 }
 
 impl Matrix {
@@ -103,6 +104,24 @@ impl Matrix {
         })
     }
 
+    /// A weight in NF4, its rows one after another; a block may straddle two of them.
+    pub fn nf4(nf4: Nf4, rows: usize, cols: usize) -> Result<Self> {
+        let (expected, found) = (rows.saturating_mul(cols), nf4.elements());
+        if expected != found {
+            return Err(Error::Nf4 {
+                elements: expected,
+                what: "numbers",
+                expected,
+                found,
+            });
+        }
+        Ok(Self {
+            source: Source::Nf4(nf4),
+            rows,
+            cols,
+        })
+    }
+
     /// N, the outputs.
     pub fn rows(&self) -> usize {
         self.rows
@@ -118,6 +137,7 @@ impl Matrix {
         match &self.source {
             Source::Dense(t) => t.elem_count() * t.dtype().size_in_bytes(),
             Source::Mapped { bytes, .. } | Source::Ggml { bytes, .. } => bytes.len(),
+            Source::Nf4(nf4) => nf4.size_bytes(),
         }
     }
 
@@ -254,6 +274,7 @@ impl Hold<'_> {
                     },
                 }
             }
+            (None, Source::Nf4(nf4)) => Numbers::Nf4(nf4),
             // A dense source is always held.
             (None, Source::Dense(_)) => Numbers::F32(&[]),
         };
@@ -289,6 +310,7 @@ enum Numbers<'a> {
         kind: GgmlType,
         head_rows: Option<usize>,
     },
+    Nf4(&'a Nf4),
 }
 
 impl<'a> Numbers<'a> {
@@ -370,6 +392,18 @@ impl<'a> Rows<'a> {
                         kind.dequantize(blocks, &mut row);
                         convert(&row, out, T::from_f32);
                     }
+                }
+            }
+            Numbers::Nf4(nf4) => {
+                let out = &mut out[..all.len()];
+                if let Some(out) = T::as_f32_mut(out) {
+                    return nf4.read(all.start, out);
+                }
+                let mut some = [0f32; 1024];
+                for (i, out) in out.chunks_mut(some.len()).enumerate() {
+                    let values = &mut some[..out.len()];
+                    nf4.read(all.start + i * 1024, values);
+                    convert(values, out, T::from_f32);
                 }
             }
         }

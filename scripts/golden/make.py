@@ -1,7 +1,7 @@
 """Writes the golden fixtures under tests/golden. README.md names every file.
 
-usage: make.py [models] [methods] [tokenizers] [gguf] [smollm2]      (default: all)
-       make.py adamw_8bit                                           (needs bitsandbytes: see adamw_8bit.py)
+usage: make.py [models] [methods] [tokenizers] [gguf] [smollm2] [nf4]      (default: all)
+       make.py adamw_8bit                                                 (needs bitsandbytes: see adamw_8bit.py)
 """
 import os
 import sys
@@ -19,6 +19,7 @@ def main():
     import gguf_files
     import methods
     import models
+    import nf4
     import smollm2
     import tokenizer_files
 
@@ -28,6 +29,7 @@ def main():
         "tokenizers": tokenizer_files.make,
         "gguf": gguf_files.make,
         "smollm2": smollm2.make,
+        "nf4": nf4.make,
     }
     asked = sys.argv[1:] or list(makers)
     makers["adamw_8bit"] = adamw_8bit.make

@@ -230,6 +230,11 @@ def write_adapter(folder, adapter, settings):
 
 def save_adapter(adapted, adapter):
     adapted.save_pretrained(adapter)
+    tidy_adapter(adapter)
+
+
+def tidy_adapter(adapter):
+    """What changes from run to run, or names a folder of this machine."""
     (adapter / "README.md").unlink(missing_ok=True)
     config = json.loads((adapter / "adapter_config.json").read_text())
     for names in ("target_modules", "modules_to_save"):  # Python sets: their order changes from run to run

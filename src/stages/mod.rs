@@ -128,9 +128,9 @@ impl Work<'_> {
 
     /// The terms that the base comes under.
     fn base_access(&self) -> AccessClass {
-        match &self.plan.base {
+        match self.plan.base.stored() {
             Base::Path(path) => access_of(path),
-            Base::Random { .. } => AccessClass::Open,
+            _ => AccessClass::Open,
         }
     }
 

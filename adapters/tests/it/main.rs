@@ -8,5 +8,6 @@ mod gguf_writer; // the other side of the format, to make files with
 mod layers; // LinearGroup against candle's tape and finite differences
 mod merge; // against PEFT's merge; proofs that hold and that must not
 mod peft; // adapter files, whole and damaged
+mod quantize; // NF4: folders of bitsandbytes, and bases quantized as they are read
 mod recipe; // the sections of a recipe
 mod support;

@@ -3,7 +3,8 @@
 mod device;
 mod step;
 
-use adapters::LoraConfig;
+use adapters::recipe::Quantization;
+use adapters::{LoraConfig, TensorSpec};
 use candle_core::DType;
 use serde::Serialize;
 
@@ -181,12 +182,22 @@ fn adapter_parameters(c: &DecoderConfig, layers: &[LayerLinears]) -> u64 {
 }
 
 /// Bytes of a model's weights in a dtype, before any file of it is there.
-pub fn weight_bytes(config: &DecoderConfig, dtype: DType) -> u64 {
-    let elements = tensor_specs(config, 0.0)
-        .iter()
-        .map(|spec| spec.shape.iter().product::<usize>() as u64)
-        .sum::<u64>();
-    elements * dtype.size_in_bytes() as u64
+pub fn weight_bytes(
+    config: &DecoderConfig,
+    dtype: DType,
+    quantization: Option<Quantization>,
+) -> u64 {
+    let of = |spec: &TensorSpec| {
+        let elements = spec.shape.iter().product::<usize>() as u64;
+        // The linear layers of the blocks; the embedding and the head stay as they are.
+        match quantization {
+            Some(Quantization::Nf4) if spec.name.ends_with("_proj.weight") => {
+                kernels::Nf4::size_of(elements as usize, true) as u64
+            }
+            _ => elements * dtype.size_in_bytes() as u64,
+        }
+    };
+    tensor_specs(config, 0.0).iter().map(of).sum()
 }
 
 /// Model FLOPs a token of a full-length causal segment: `L h² (12 + 12 kv/heads + 18 f/h + 6 s/h) + 6 h V` forward
@@ -222,6 +233,6 @@ mod tests {
         assert_eq!(config.parameter_count(), 13_015_864_320);
         // 54.8 GFLOP a token at 4096, LoRA.
         assert!((flops_per_token(&config, 4096, false) as f64 / 1e9 - 54.8).abs() < 0.05);
-        assert_eq!(weight_bytes(&config, DType::BF16), 2 * 13_015_864_320);
+        assert_eq!(weight_bytes(&config, DType::BF16, None), 2 * 13_015_864_320);
     }
 }

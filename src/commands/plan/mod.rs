@@ -100,10 +100,10 @@ fn shown(plan: &Plan, needed: &[Needed], sizes: &[Sizes]) -> String {
 /// What the stages read from outside the run.
 fn needed(plan: &Plan) -> Vec<Needed> {
     let mut paths = Vec::new();
-    match &plan.base {
-        Base::Path(_) if !plan.has_model() => {}
-        Base::Path(path) => paths.push(path.clone()),
+    match plan.base.stored() {
         Base::Random { config, .. } => paths.push(config.clone()),
+        Base::Path(path) if plan.has_model() => paths.push(path.clone()),
+        _ => {}
     }
     let section = plan.recipe().data.as_ref();
     let sources = section.into_iter().flat_map(|data| data.sources());

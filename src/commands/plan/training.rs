@@ -110,9 +110,10 @@ fn machine(name: &Path) -> Result<DeviceSpec> {
 /// From the model, or, where its files are elsewhere, from the config.json that the recipe says it has.
 fn shape(plan: &Plan) -> Result<Option<Shape>> {
     let compute = plan.recipe().model.dtype.into();
-    let is_here = match &plan.base {
+    let is_here = match plan.base.stored() {
         Base::Path(path) => path.exists(),
         Base::Random { config, .. } => config.exists(),
+        Base::Quantized { .. } => false,
     };
     if is_here {
         let checkpoint = Checkpoint::open(&plan.base)?;
@@ -127,8 +128,8 @@ fn shape(plan: &Plan) -> Result<Option<Shape>> {
     let (config, stored) = finetune::read_config(&path)?;
     Ok(Some(Shape {
         weights: StoredWeights {
-            bytes: finetune::weight_bytes(&config, stored),
-            computed_in_place: stored == compute,
+            bytes: finetune::weight_bytes(&config, stored, plan.recipe().model.quantization),
+            computed_in_place: stored == compute && plan.recipe().model.quantization.is_none(),
         },
         config,
     }))
