@@ -45,7 +45,7 @@ fn lowest(all: &[Best]) -> Best {
 #[test]
 fn a_training_that_gets_worse_ends_with_its_best_weights() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let whole = overshooting(a.path()).to_the_end().unwrap();
+    let whole = overshooting(a.path()).run_through().unwrap();
     let best = lowest(&eval_losses(a.path()));
     assert!(
         best.step > 2 && best.step < 20,
@@ -57,7 +57,7 @@ fn a_training_that_gets_worse_ends_with_its_best_weights() {
     // The same weights as those of a training that ends there.
     let mut short = overshooting(b.path());
     short.settings.max_steps = Some(best.step);
-    let short: TrainOutcome = short.to_the_end().unwrap();
+    let short: TrainOutcome = short.run_through().unwrap();
     assert_eq!(values(&whole), values(&short));
 
     // It outlives the newer ones, which are as many as are kept.
@@ -72,21 +72,21 @@ fn a_training_that_gets_worse_ends_with_its_best_weights() {
 #[test]
 fn the_best_is_the_same_after_interruptions() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let whole = overshooting(a.path()).to_the_end().unwrap();
+    let whole = overshooting(a.path()).run_through().unwrap();
     for step in [1, 4, 9, 13, 14, 19] {
         overshooting(b.path()).stopped_after(step);
     }
-    let resumed = overshooting(b.path()).to_the_end().unwrap();
+    let resumed = overshooting(b.path()).run_through().unwrap();
     assert_same_end(&whole, &resumed);
     assert_eq!(log(a.path()), log(b.path()));
-    let again = overshooting(b.path()).to_the_end().unwrap();
+    let again = overshooting(b.path()).run_through().unwrap();
     assert_same_end(&whole, &again);
 }
 
 #[test]
 fn the_checkpoint_before_a_damaged_one_still_has_its_own_best() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = overshooting(folder.path()).to_the_end().unwrap();
+    let whole = overshooting(folder.path()).run_through().unwrap();
     let best = whole.best.unwrap().step;
     // The last checkpoint is lost, and then all after the best: each time the run finds the best again.
     for step in [20, best + 1] {
@@ -96,7 +96,7 @@ fn the_checkpoint_before_a_damaged_one_still_has_its_own_best() {
                 std::fs::remove_dir_all(checkpoint(folder.path(), of)).unwrap();
             }
         }
-        let resumed = overshooting(folder.path()).to_the_end().unwrap();
+        let resumed = overshooting(folder.path()).run_through().unwrap();
         assert!(resumed.resumed_from >= best && resumed.resumed_from < 20);
         assert_same_end(&whole, &resumed);
     }
@@ -109,7 +109,7 @@ fn without_being_asked_for_the_best_is_kept_and_the_last_is_used() {
     process.settings.load_best_model_at_end = false;
     process.settings.save_steps = 2;
     process.settings.save_total_limit = 1;
-    let outcome = process.to_the_end().unwrap();
+    let outcome = process.run_through().unwrap();
     let losses = eval_losses(folder.path());
     let best = lowest(&losses).step;
     assert_eq!(outcome.best, None);
@@ -126,7 +126,7 @@ fn there_is_no_best_without_held_out_samples() {
     let mut process = Process::new(folder.path(), lora());
     process.validation.clear();
     process.settings.load_best_model_at_end = true;
-    let error = process.to_the_end().err().unwrap();
+    let error = process.run_through().err().unwrap();
     insta::assert_snapshot!(said(&error, folder.path()), @"
     train.load_best_model_at_end needs held-out samples to choose by, and there are none
     hint: set data.validation_fraction, or leave train.load_best_model_at_end out

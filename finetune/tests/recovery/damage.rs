@@ -22,7 +22,7 @@ fn any_flipped_bit_is_noticed() {
             let mut bytes = whole.clone();
             bytes[place] ^= 4;
             fs::write(&file, bytes).unwrap();
-            let error = Process::new(folder.path(), lora()).to_the_end().err();
+            let error = Process::new(folder.path(), lora()).run_through().err();
             assert!(
                 matches!(error, Some(finetune::Error::Checkpoint { .. })),
                 "{name} at {place}: {error:?}"
@@ -30,13 +30,13 @@ fn any_flipped_bit_is_noticed() {
         }
         fs::write(&file, whole).unwrap();
     }
-    Process::new(folder.path(), lora()).to_the_end().unwrap();
+    Process::new(folder.path(), lora()).run_through().unwrap();
 }
 
 #[test]
 fn the_run_goes_on_from_the_checkpoint_before_a_damaged_one() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let whole = Process::new(a.path(), lora()).to_the_end().unwrap();
+    let whole = Process::new(a.path(), lora()).run_through().unwrap();
     Process::new(b.path(), lora()).stopped_after(5);
     assert_eq!(checkpoints(b.path()), ["step-00000003", "step-00000005"]);
     let file = checkpoint(b.path(), 5).join("optimizer.safetensors");
@@ -44,14 +44,14 @@ fn the_run_goes_on_from_the_checkpoint_before_a_damaged_one() {
     let last = bytes.len() - 5;
     bytes[last] ^= 1;
     fs::write(&file, bytes).unwrap();
-    let error = Process::new(b.path(), lora()).to_the_end().err().unwrap();
+    let error = Process::new(b.path(), lora()).run_through().err().unwrap();
     insta::assert_snapshot!(said(&error, b.path()), @"
     checkpoint RUN/checkpoints/step-00000005 cannot be used: optimizer.safetensors has changed since it was written (SHA-256 differs)
     hint: move the folder step-00000005 out of checkpoints/; the same command then goes on from step 3, whose checkpoint is whole
     ");
     // As the hint says.
     fs::rename(checkpoint(b.path(), 5), b.path().join("damaged")).unwrap();
-    let resumed = Process::new(b.path(), lora()).to_the_end().unwrap();
+    let resumed = Process::new(b.path(), lora()).run_through().unwrap();
     assert_eq!(resumed.resumed_from, 3);
     assert_same_end(&whole, &resumed);
     assert_eq!(log(a.path()), log(b.path()));
@@ -66,7 +66,7 @@ fn files_that_are_cut_or_gone_are_named() {
         let file = checkpoint(folder.path(), 2).join(name);
         let whole = fs::read(&file).unwrap();
         let mut refuse = || {
-            let error = Process::new(folder.path(), lora()).to_the_end().err();
+            let error = Process::new(folder.path(), lora()).run_through().err();
             let text = said(&error.unwrap(), folder.path());
             said_of.push_str(text.lines().next().unwrap());
             said_of.push('\n');
@@ -94,7 +94,7 @@ fn a_folder_of_another_step_is_named() {
     let folder = tempfile::tempdir().unwrap();
     Process::new(folder.path(), lora()).stopped_after(2);
     fs::rename(checkpoint(folder.path(), 2), checkpoint(folder.path(), 9)).unwrap();
-    let error = Process::new(folder.path(), lora()).to_the_end().err();
+    let error = Process::new(folder.path(), lora()).run_through().err();
     insta::assert_snapshot!(said(&error.unwrap(), folder.path()), @"
     checkpoint RUN/checkpoints/step-00000009 cannot be used: its folder says step 9, its state step 2
     hint: move the folder step-00000009 out of checkpoints/; the same command then starts anew: no other checkpoint is whole

@@ -56,7 +56,7 @@ fn a_training_that_the_disk_has_no_room_for_does_not_start() {
     process.settings.max_steps = Some(1 << 40);
     process.settings.save_steps = 1;
     process.settings.save_total_limit = 1 << 40;
-    let error = process.to_the_end().err().unwrap();
+    let error = process.run_through().err().unwrap();
     let finetune::Error::DiskSpace {
         need_bytes,
         free_bytes,
@@ -93,7 +93,7 @@ fn unwritable() -> bool {
 fn a_folder_that_becomes_read_only_costs_no_more_than_the_steps_since_the_last_checkpoint() {
     assert!(unwritable());
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let whole = Process::new(a.path(), lora()).to_the_end().unwrap();
+    let whole = Process::new(a.path(), lora()).run_through().unwrap();
     Process::new(b.path(), lora()).stopped_after(2);
     let (folder, aside) = (b.path().join("checkpoints"), b.path().join("aside"));
     let mut last_step = 0;
@@ -120,7 +120,7 @@ fn a_folder_that_becomes_read_only_costs_no_more_than_the_steps_since_the_last_c
 
     fs::remove_file(&folder).unwrap();
     fs::rename(&aside, &folder).unwrap();
-    let resumed = Process::new(b.path(), lora()).to_the_end().unwrap();
+    let resumed = Process::new(b.path(), lora()).run_through().unwrap();
     assert_eq!(resumed.resumed_from, 2);
     assert_same_end(&whole, &resumed);
     assert_eq!(log(a.path()), log(b.path()));
@@ -130,7 +130,7 @@ fn a_folder_that_becomes_read_only_costs_no_more_than_the_steps_since_the_last_c
 fn a_file_in_place_of_a_folder_is_named() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("checkpoints"), "mine").unwrap();
-    let error = Process::new(folder.path(), lora()).to_the_end().err();
+    let error = Process::new(folder.path(), lora()).run_through().err();
     insta::assert_snapshot!(said(&error.unwrap(), folder.path()), @"
     RUN/checkpoints: Not a directory (os error 20)
     hint: choose a folder that you may write to with --out
@@ -139,7 +139,7 @@ fn a_file_in_place_of_a_folder_is_named() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "mine").unwrap();
     let inside = folder.path().join("file/train");
-    let error = Process::new(&inside, lora()).to_the_end().err();
+    let error = Process::new(&inside, lora()).run_through().err();
     insta::assert_snapshot!(said(&error.unwrap(), folder.path()), @"
     cannot write `RUN/file/train`
       Not a directory (os error 20)

@@ -96,7 +96,7 @@ impl<'a> Process<'a> {
         }
     }
 
-    fn to_the_end(self) -> finetune::Result<TrainOutcome> {
+    fn run_through(self) -> finetune::Result<TrainOutcome> {
         self.run(|_, _| {})
     }
 
@@ -197,7 +197,7 @@ fn said(error: &finetune::Error, folder: &Path) -> String {
 fn a_stopped_run_ends_in_the_same_bytes() {
     for method in [lora, || Method::Full] {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let whole = Process::new(a.path(), method()).to_the_end().unwrap();
+        let whole = Process::new(a.path(), method()).run_through().unwrap();
         assert!(
             !whole.stopped && whole.steps == whole.total_steps && whole.steps > 12,
             "{}",
@@ -207,12 +207,12 @@ fn a_stopped_run_ends_in_the_same_bytes() {
         for step in [2, 7, 8] {
             Process::new(b.path(), method()).stopped_after(step);
         }
-        let resumed = Process::new(b.path(), method()).to_the_end().unwrap();
+        let resumed = Process::new(b.path(), method()).run_through().unwrap();
         assert_eq!(resumed.resumed_from, 8);
         assert_same_end(&whole, &resumed);
         assert_eq!(log(a.path()), log(b.path()));
         // A process that has nothing left to do says the same, though it saw no step.
-        let again = Process::new(b.path(), method()).to_the_end().unwrap();
+        let again = Process::new(b.path(), method()).run_through().unwrap();
         assert_eq!(again.resumed_from, again.total_steps);
         assert_same_end(&whole, &again);
         assert_eq!(log(a.path()), log(b.path()));
@@ -226,7 +226,7 @@ fn the_newest_checkpoints_are_kept() {
     process.settings.save_steps = 2;
     process.settings.eval_steps = 0;
     process.settings.save_total_limit = 3;
-    let total = process.to_the_end().unwrap().total_steps;
+    let total = process.run_through().unwrap().total_steps;
     let last_even = total / 2 * 2;
     let newest = match total - last_even {
         0 => [total - 4, total - 2, total],
@@ -242,7 +242,7 @@ fn the_newest_checkpoints_are_kept() {
 fn training_lowers_the_loss() {
     let folder = tempfile::tempdir().unwrap();
     let outcome = Process::new(folder.path(), Method::Full)
-        .to_the_end()
+        .run_through()
         .unwrap();
     let (before, after) = (
         outcome.eval_loss_before.unwrap(),
@@ -257,7 +257,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     Process::new(folder.path(), lora()).stopped_after(2);
     let mut other = Process::new(folder.path(), lora());
     other.learning_rate_in_run = "0.02";
-    let error = other.to_the_end().err().unwrap();
+    let error = other.run_through().err().unwrap();
     insta::assert_snapshot!(said(&error, folder.path()), @"
     checkpoint RUN/checkpoints/step-00000002 is of another run: train.learning_rate was 0.01 and is now 0.02
     hint: to start anew, give another --out or remove the folder train/checkpoints; to go on, restore the settings
@@ -292,7 +292,7 @@ fn scalars(folder: &Path) -> Vec<(u64, String)> {
 #[test]
 fn logs_that_a_kill_cut_short_are_whole_again() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    Process::new(a.path(), lora()).to_the_end().unwrap();
+    Process::new(a.path(), lora()).run_through().unwrap();
     for step in [5, 8] {
         let mut process = Process::new(b.path(), lora());
         process.settings.save_total_limit = 9;
@@ -315,7 +315,7 @@ fn logs_that_a_kill_cut_short_are_whole_again() {
     bytes.extend([9, 0, 0, 0]);
     fs::write(&first, bytes).unwrap();
 
-    let resumed = Process::new(b.path(), lora()).to_the_end().unwrap();
+    let resumed = Process::new(b.path(), lora()).run_through().unwrap();
     assert_eq!(resumed.resumed_from, 5);
     assert_eq!(log(a.path()), log(b.path()));
     assert_eq!(scalars(a.path()), scalars(b.path()));

@@ -11,8 +11,11 @@ use super::{
     Process, VOCABULARY, assert_same_end, log, lora, said, samples, settings, values, weights,
 };
 
+/// A tensor's name, and what is done to its values.
+type Change<'a> = (&'a str, &'a dyn Fn(&mut [f32]));
+
 /// The base model as files, with some tensors' values changed.
-fn changed(folder: &Path, changes: &[(&str, &dyn Fn(&mut [f32]))]) -> Weights {
+fn changed(folder: &Path, changes: &[Change]) -> Weights {
     let base = folder.join("base");
     if !base.exists() {
         adapters::convert(&weights(), &base, &ExportOptions::default()).unwrap();
@@ -47,7 +50,7 @@ fn poisoned(folder: &Path, policy: OnNonfinite) -> Process<'_> {
 fn a_loss_that_is_nan_stops_the_training_and_names_its_samples() {
     let folder = tempfile::tempdir().unwrap();
     let error = poisoned(folder.path(), OnNonfinite::Stop)
-        .to_the_end()
+        .run_through()
         .err()
         .unwrap();
     insta::assert_snapshot!(said(&error, folder.path()), @r#"
@@ -60,7 +63,7 @@ fn a_loss_that_is_nan_stops_the_training_and_names_its_samples() {
     assert!(samples.contains(&"s7".to_owned()));
     // As the hint says: the same run, now leaving such steps out, goes on from the last checkpoint before it.
     let outcome = poisoned(folder.path(), OnNonfinite::Skip)
-        .to_the_end()
+        .run_through()
         .unwrap();
     assert_eq!(outcome.resumed_from, (step - 1) / 3 * 3);
     assert!(outcome.skipped_steps > 0);
@@ -69,7 +72,7 @@ fn a_loss_that_is_nan_stops_the_training_and_names_its_samples() {
 #[test]
 fn steps_that_are_not_finite_are_left_out_and_counted() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let whole = poisoned(a.path(), OnNonfinite::Skip).to_the_end().unwrap();
+    let whole = poisoned(a.path(), OnNonfinite::Skip).run_through().unwrap();
     let skipped: Vec<_> = log(a.path())
         .into_iter()
         .filter(|line| line.get("skipped_samples").is_some())
@@ -91,7 +94,7 @@ fn steps_that_are_not_finite_are_left_out_and_counted() {
             poisoned(b.path(), OnNonfinite::Skip).stopped_after(step);
         }
     }
-    let resumed = poisoned(b.path(), OnNonfinite::Skip).to_the_end().unwrap();
+    let resumed = poisoned(b.path(), OnNonfinite::Skip).run_through().unwrap();
     assert_same_end(&whole, &resumed);
     assert_eq!(log(a.path()), log(b.path()));
 }
@@ -123,7 +126,7 @@ fn a_gradient_that_is_not_finite_is_named_as_such() {
     process.validation.clear();
     process.settings.micro_batch_size = MicroBatchSize::Packs(1);
     process.settings.gradient_accumulation_steps = 1;
-    let error = process.to_the_end().err().unwrap();
+    let error = process.run_through().err().unwrap();
     insta::assert_snapshot!(said(&error, folder.path()), @r#"
     the gradient norm of step 1 is NaN; samples in it: s16
     hint: look at these samples; train.on_nonfinite = "skip" goes on from the last checkpoint and leaves such steps out. Where it comes back, a lower train.learning_rate, a longer train.warmup_ratio or f32 compute usually helps
@@ -142,7 +145,7 @@ fn a_training_that_diverges_ends_though_steps_may_be_left_out() {
         on_nonfinite: OnNonfinite::Skip,
         ..settings()
     };
-    let error = process.to_the_end().err().unwrap();
+    let error = process.run_through().err().unwrap();
     // Which of the two is NaN first is the kernels' affair.
     let text = said(&error, folder.path()).replace("gradient norm", "loss");
     insta::assert_snapshot!(text, @"
