@@ -350,8 +350,7 @@ fn agree(what: &str, ours: &[Tensor], theirs: &[Tensor]) -> Result<(), Box<dyn s
             b.to_dtype(candle_core::DType::F32)?,
         );
         let (off, most) = (largest(&(&a - &b)?)?, largest(&b)?);
-        // Not `>`, which a NaN would pass.
-        if !(off <= 1e-3 * most) {
+        if off.is_nan() || off > 1e-3 * most {
             return Err(format!("{what}: result {i} is off by {off} of {most}").into());
         }
     }
