@@ -96,8 +96,18 @@ pub fn with_parents(name: &str) -> Result<Vec<(&'static str, &'static str)>> {
 fn parent_of((name, text): (&str, &str)) -> Option<String> {
     let table: toml::Table = text.parse().ok()?;
     let parent = table.get("extends")?.as_str()?;
-    let folder = Path::new(name).parent()?;
-    Some(folder.join(parent).to_string_lossy().replace('\\', "/"))
+    let mut path: Vec<&str> = name.split('/').collect();
+    path.pop();
+    for part in parent.split(['/', '\\']) {
+        match part {
+            ".." => {
+                path.pop()?;
+            }
+            "." => {}
+            part => path.push(part),
+        }
+    }
+    Some(path.join("/"))
 }
 
 /// What a recipe says about itself in one line, or else the one that it extends.

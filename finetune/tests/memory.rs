@@ -4,9 +4,11 @@ use adapters::{Builder, LoraConfig, Method, TargetModules, Weights};
 use candle_core::DType;
 use datasets::{Batch, Pack, Tokenized};
 use finetune::models::decoder_config;
-use finetune::recipe::{Recompute, TrainSection};
+use finetune::recipe::{
+    Clipping, GradientMode, OptimizerKind, Recompute, TrainSection, TrainedWeights,
+};
 use finetune::{
-    BatchShape, Decoder, DropoutState, Gradients, PlanInput, StoredWeights, plan, tensor_specs,
+    BatchShape, Decoder, DropoutState, Optimizer, PlanInput, StoredWeights, plan, tensor_specs,
 };
 use kernels::Arena;
 use serde_json::{Value, json};
@@ -24,6 +26,11 @@ struct Case {
     /// Tokens a sample, samples a batch, share of a sample that is a prompt.
     samples: (usize, usize, usize),
     config: fn() -> Value,
+    use_dora: bool,
+    modules_to_save: &'static [&'static str],
+    weights: TrainedWeights,
+    optimizer: OptimizerKind,
+    gradients: GradientMode,
 }
 
 /// GQA, tied.
@@ -61,10 +68,57 @@ const LORA: Case = Case {
     recompute: Recompute::None,
     samples: (255, 4, 85),
     config: small,
+    use_dora: false,
+    modules_to_save: &[],
+    weights: TrainedWeights::F32,
+    optimizer: OptimizerKind::Adamw,
+    gradients: GradientMode::Accumulate,
+};
+
+/// Gradients applied as they come, moments in 8 bits.
+const LEAN: Case = Case {
+    name: "full, per layer, 8-bit",
+    adapter: None,
+    optimizer: OptimizerKind::Adamw8bit,
+    gradients: GradientMode::PerLayer,
+    ..LORA
 };
 
 const CASES: &[Case] = &[
     LORA,
+    LEAN,
+    Case {
+        name: "full, per layer, 8-bit, bf16 stochastic",
+        compute: DType::BF16,
+        weights: TrainedWeights::Bf16Stochastic,
+        ..LEAN
+    },
+    Case {
+        name: "full, bf16 master, untied",
+        adapter: None,
+        compute: DType::BF16,
+        weights: TrainedWeights::Bf16Master,
+        config: qwen3,
+        ..LORA
+    },
+    Case {
+        name: "DoRA",
+        use_dora: true,
+        ..LORA
+    },
+    Case {
+        name: "DoRA, bf16, dropout",
+        adapter: Some((16, 0.1)),
+        compute: DType::BF16,
+        stored: "bfloat16",
+        use_dora: true,
+        ..LORA
+    },
+    Case {
+        name: "LoRA, embedding saved",
+        modules_to_save: &["embed_tokens"],
+        ..LORA
+    },
     Case {
         name: "LoRA, dropout, one long sample",
         adapter: Some((16, 0.1)),
@@ -173,18 +227,26 @@ fn measure(case: &Case) -> (u64, u64) {
         dropout,
         target_modules: TargetModules::AllLinear,
         use_rslora: false,
-        use_dora: false,
-        modules_to_save: Vec::new(),
+        use_dora: case.use_dora,
+        modules_to_save: case
+            .modules_to_save
+            .iter()
+            .map(|m| (*m).to_owned())
+            .collect(),
     });
     let weights = Weights::random(json, tensor_specs(&config, 0.05), 5);
-    let method = lora.clone().map_or(Method::Full, Method::Lora);
+    let method = lora.clone().map_or(case.weights.method(), Method::Lora);
     let mut builder = Builder::new(&weights, case.compute, method, 9);
     let mut decoder = Decoder::build(&mut builder, config.clone(), case.compute).unwrap();
     decoder.set_recompute(case.recompute);
-    let parameters = builder.finish().unwrap();
+    let mut parameters = builder.finish().unwrap();
     let batch = batch(case.samples);
     let settings = TrainSection {
         recompute: case.recompute,
+        weights: case.weights,
+        optimizer: case.optimizer,
+        gradients: case.gradients,
+        clipping: Clipping::PerParameter,
         ..Default::default()
     };
     let plan = plan(&PlanInput {
@@ -201,38 +263,45 @@ fn measure(case: &Case) -> (u64, u64) {
             targets: batch.target_tokens(),
         },
     });
-    let moments = plan
-        .memory
-        .iter()
-        .find(|part| part.part == "AdamW moments")
-        .unwrap();
-    let planned = plan.arena_bytes - moments.bytes;
-
-    let arena = Arena::reserve(1 << 30).expect("this program allocates through it");
-    let mut gradients = Gradients::new(&parameters);
     let dropout = DropoutState { seed: 1, step: 0 };
-    decoder
-        .loss_and_gradients(&batch, dropout, 1.0, &mut gradients)
-        .unwrap();
+    let tied = decoder.tied_parameter();
+    let mut step = || {
+        let mut optimizer = Optimizer::new(&parameters, &settings, 1).unwrap();
+        optimizer
+            .take_step(&mut parameters, tied, 1e-4, 1, |sink| {
+                decoder.loss_and_gradients(&batch, dropout, 1e-3, sink)
+            })
+            .unwrap();
+    };
+    // Tables that are made once and stay are not a step's.
+    step();
+    let arena = Arena::reserve(1 << 30).expect("this program allocates through it");
+    step();
     let used = Arena::used();
     assert_eq!(used.missed, 0);
-    drop(gradients);
     drop(arena);
     println!(
         "{:32} planned {:7.2} MiB, took {:7.2} ({:+.1} %), touched {:7.2}",
         case.name,
-        planned as f64 / 1048576.0,
+        plan.arena_bytes as f64 / 1048576.0,
         used.peak as f64 / 1048576.0,
-        100.0 * (planned as f64 / used.peak as f64 - 1.0),
+        100.0 * (plan.arena_bytes as f64 / used.peak as f64 - 1.0),
         used.touched as f64 / 1048576.0,
     );
-    (planned, used.peak as u64)
+    (plan.arena_bytes, used.peak as u64)
 }
 
 #[test]
 fn a_step_takes_what_was_planned() {
     let mut wrong = Vec::new();
     for case in CASES {
+        if case.compute == DType::BF16 && kernels::Bf16Dot::native().is_some() {
+            println!(
+                "{}: skipped: the plan is of f32 products, and this processor multiplies bf16",
+                case.name
+            );
+            continue;
+        }
         let (planned, actual) = measure(case);
         if planned.abs_diff(actual) * 20 > actual {
             wrong.push(case.name);

@@ -21,7 +21,7 @@ struct Way {
 const ADAPTER: &str = "adapter/adapter_model.safetensors";
 const MODEL: &str = "model/model.safetensors";
 
-const WAYS: [Way; 5] = [
+const WAYS: [Way; 7] = [
     Way {
         name: "lora",
         set_up: |place| {
@@ -52,8 +52,25 @@ const WAYS: [Way; 5] = [
         product: ADAPTER,
     },
     Way {
+        name: "DoRA on a base in NF4",
+        set_up: |place| {
+            place.edit("recipe.toml", "alpha = 8.0", "alpha = 8.0\nuse_dora = true");
+            place.edit("recipe.toml", "[model]", "[model]\nquantization = \"nf4\"");
+        },
+        product: ADAPTER,
+    },
+    Way {
         name: "full",
         set_up: full,
+        product: MODEL,
+    },
+    Way {
+        name: "full, in bf16 rounded at random, moments in 8 bits, gradients applied as they come",
+        set_up: |place| {
+            full(place);
+            let lean = "[train]\nweights = \"bf16-stochastic\"\noptimizer = \"adamw-8bit\"\ngradients = \"per-layer\"\nclipping = \"per-parameter\"";
+            place.edit("recipe.toml", "[train]", lean);
+        },
         product: MODEL,
     },
     Way {

@@ -8,9 +8,11 @@ use adapters::{LoraConfig, TensorSpec};
 use candle_core::DType;
 use serde::Serialize;
 
+use crate::checkpoint::snapshot_bytes;
 use crate::config::DecoderConfig;
 use crate::load::tensor_specs;
-use crate::recipe::{Recompute, TrainSection};
+use crate::optimizer::{TrainedBytes, trained_bytes};
+use crate::recipe::{GradientMode, Recompute, TrainSection, TrainedWeights};
 pub use device::{DeviceKind, DeviceSpec, available_bytes, measured_gflops};
 use step::{GradientsKept, LayerLinears, Linear, Part, StepShape};
 
@@ -66,6 +68,10 @@ pub struct TrainPlan {
     pub peak_bytes: u64,
     /// The part of it that a step takes and gives back, and what the optimizer keeps: the arena's size.
     pub arena_bytes: u64,
+    /// Size of a checkpoint: trained parameters and what the optimizer keeps.
+    pub state_bytes: u64,
+    /// Forward and backward passes of a step.
+    pub backward_passes: u64,
     /// Training FLOPs a token at full length, forward and backward.
     pub flops_per_token: u64,
 }
@@ -87,11 +93,12 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         _ => 4,
     };
     let linears = linears(input.config, input.adapter);
-    let total = input.config.parameter_count();
-    let trained = match input.adapter {
-        None => total,
-        Some(_) => adapter_parameters(input.config, &linears),
-    };
+    let tensors = trained_tensors(input.config, input.adapter);
+    let trained: u64 = tensors.iter().map(|tensor| tensor.elements).sum();
+    let bytes = tensors
+        .iter()
+        .map(|t| trained_bytes(t.elements, t.matrix, input.settings, wide))
+        .fold(TrainedBytes::default(), std::ops::Add::add);
     let recompute = match input.settings.recompute {
         Recompute::Auto => Recompute::None,
         chosen => chosen,
@@ -103,38 +110,117 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         targets: input.batch.targets as u64,
         stored: input.compute.size_in_bytes() as u64,
         wide,
-        weights_are_wide: input.weights.computed_in_place,
+        frozen_are_wide: input.weights.computed_in_place,
+        trained_are_wide: input.settings.weights == TrainedWeights::F32,
         dropout: input.adapter.is_some_and(|lora| lora.dropout > 0.0),
         recompute,
         norms_trained: full,
-        tables_trained: full,
+        tables_trained: full || saves_tables(input.adapter),
         trained,
-        gradients: match input.settings.gradient_accumulation_steps {
-            1 => GradientsKept::FromFirst,
-            _ => GradientsKept::FromBefore,
+        gradients: match (
+            input.settings.gradients,
+            input.settings.gradient_accumulation_steps,
+        ) {
+            (GradientMode::PerLayer, _) => GradientsKept::PerLayer,
+            (GradientMode::Accumulate, 1) => GradientsKept::FromFirst,
+            (GradientMode::Accumulate, _) => GradientsKept::FromBefore,
         },
     }
     .memory();
+    let settings = input.settings;
+    let state_bytes = bytes.weights + bytes.master + bytes.moments;
+    let copies = settings.save_steps > 0 || settings.load_best_model_at_end;
+    let snapshot = if copies {
+        snapshot_bytes(state_bytes)
+    } else {
+        0
+    };
     let part = |part, bytes| MemoryPart { part, bytes };
-    let memory = vec![
-        part("base weights", input.weights.bytes),
-        part("trained parameters", wide * trained),
-        part("AdamW moments", 2 * wide * trained),
+    let mut memory = vec![
+        // Weights that are trained are copied, and their file is let go.
+        part("base weights", if full { 0 } else { input.weights.bytes }),
+        part("trained parameters", bytes.weights + bytes.master),
+        part("AdamW moments", bytes.moments),
         part("gradients", step.of(Part::Gradients)),
         part("saved activations", step.of(Part::Saved)),
         part("logits chunk", step.of(Part::Logits)),
         part("workspace", step.of(Part::Workspace)),
+        part("copy for a checkpoint", snapshot),
     ];
+    memory.retain(|part| part.bytes > 0);
     TrainPlan {
         trained_parameters: trained,
-        frozen_parameters: if full { 0 } else { total },
+        frozen_parameters: if full {
+            0
+        } else {
+            input.config.parameter_count()
+        },
         recompute,
         batch: input.batch,
         peak_bytes: memory.iter().map(|p| p.bytes).sum(),
-        arena_bytes: 2 * wide * trained + step.total(),
+        arena_bytes: bytes.moments + step.total() + snapshot,
+        state_bytes,
+        backward_passes: settings.backward_passes(),
         memory,
         flops_per_token: flops_per_token(input.config, input.batch.tokens as u64, full),
     }
+}
+
+/// A tensor that is trained.
+struct TrainedTensor {
+    elements: u64,
+    /// Of two dimensions.
+    matrix: bool,
+}
+
+fn trained_tensors(c: &DecoderConfig, adapter: Option<&LoraConfig>) -> Vec<TrainedTensor> {
+    let tensor = |elements: usize, matrix| TrainedTensor {
+        elements: elements as u64,
+        matrix,
+    };
+    let mut tensors = Vec::new();
+    for spec in tensor_specs(c, 0.0) {
+        let elements = spec.shape.iter().product();
+        let matrix = spec.shape.len() == 2;
+        let module = spec.name.rsplit_once('.').map_or("", |(module, _)| module);
+        let Some(lora) = adapter else {
+            tensors.push(tensor(elements, matrix));
+            continue;
+        };
+        if lora
+            .modules_to_save
+            .iter()
+            .any(|name| module.ends_with(name.as_str()))
+        {
+            tensors.push(tensor(elements, matrix));
+        } else if let (true, [outputs, inputs]) = (is_adapted(lora, module), &spec.shape[..]) {
+            tensors.push(tensor(lora.rank * inputs, true));
+            tensors.push(tensor(outputs * lora.rank, true));
+            if lora.use_dora {
+                tensors.push(tensor(*outputs, false));
+            }
+        }
+    }
+    tensors
+}
+
+/// Whether a module is a linear layer of a block that carries an adapter.
+fn is_adapted(lora: &LoraConfig, module: &str) -> bool {
+    module.ends_with("_proj")
+        && lora.target_modules.position(module).is_some()
+        && !lora
+            .modules_to_save
+            .iter()
+            .any(|name| module.ends_with(name.as_str()))
+}
+
+/// Whether the embedding or the head is trained as a whole.
+fn saves_tables(adapter: Option<&LoraConfig>) -> bool {
+    let tables = ["model.embed_tokens", "lm_head"];
+    let saved = adapter.map_or(&[][..], |lora| &lora.modules_to_save);
+    saved
+        .iter()
+        .any(|name| tables.iter().any(|table| table.ends_with(name.as_str())))
 }
 
 /// The linear layers of each layer, and what of them is trained.
@@ -145,11 +231,17 @@ fn linears(c: &DecoderConfig, adapter: Option<&LoraConfig>) -> Vec<LayerLinears>
         .map(|layer| {
             let linear = |name: &str, outputs: usize| {
                 let module = format!("model.layers.{layer}.{name}");
-                let adapted = adapter.filter(|a| a.target_modules.position(&module).is_some());
+                let adapted = adapter.filter(|lora| is_adapted(lora, &module));
+                let saved = |lora: &LoraConfig| {
+                    lora.modules_to_save
+                        .iter()
+                        .any(|name| module.ends_with(name.as_str()))
+                };
                 Linear {
                     outputs: outputs as u64,
                     rank: adapted.map_or(0, |lora| lora.rank as u64),
-                    trained: adapter.is_none(),
+                    dora: adapted.is_some_and(|lora| lora.use_dora),
+                    trained: adapter.is_none_or(saved),
                 }
             };
             LayerLinears {
@@ -164,21 +256,6 @@ fn linears(c: &DecoderConfig, adapter: Option<&LoraConfig>) -> Vec<LayerLinears>
             }
         })
         .collect()
-}
-
-/// Numbers of all A (r, in) and B (out, r).
-fn adapter_parameters(c: &DecoderConfig, layers: &[LayerLinears]) -> u64 {
-    let of = |members: &[Linear], inputs: usize| -> u64 {
-        let sizes = members.iter().map(|m| m.rank * (m.outputs + inputs as u64));
-        sizes.sum()
-    };
-    let layers = layers.iter().map(|layer| {
-        of(&layer.qkv, c.hidden_size)
-            + of(&layer.o, c.q_dim())
-            + of(&layer.gate_up, c.hidden_size)
-            + of(&layer.down, c.intermediate_size)
-    });
-    layers.sum()
 }
 
 /// Bytes of a model's weights in a dtype, before any file of it is there.

@@ -14,6 +14,8 @@ pub(super) struct Linear {
     pub outputs: u64,
     /// Rank of its adapter; 0 without one.
     pub rank: u64,
+    /// Whether the adapter is DoRA.
+    pub dora: bool,
     /// Whether the weight itself is trained.
     pub trained: bool,
 }
@@ -41,8 +43,9 @@ pub(super) struct StepShape<'a> {
     pub stored: u64,
     /// Bytes of a number that is computed with: 4, or 8.
     pub wide: u64,
-    /// Whether the frozen weights are of the computing type already.
-    pub weights_are_wide: bool,
+    /// Whether the frozen weights are of the computing type already, and the trained ones.
+    pub frozen_are_wide: bool,
+    pub trained_are_wide: bool,
     pub dropout: bool,
     pub recompute: Recompute,
     /// Whether norms and biases are trained.
@@ -60,6 +63,8 @@ pub(super) enum GradientsKept {
     FromFirst,
     /// Until the step, added up over micro-batches: all of them are there when the last one's come.
     FromBefore,
+    /// Only until it is whole, and applied: a tied table's from the head to the end.
+    PerLayer,
 }
 
 /// What a block holds.
@@ -225,15 +230,19 @@ impl StepShape<'_> {
             let need_dx = i > 0 || self.tables_trained;
             dx = self.backward(&mut walk, layer, kept, dx, rows, need_dx);
         }
-        if self.tables_trained
-            && (!c.tie_word_embeddings || self.gradients == GradientsKept::FromBefore)
-        {
-            self.gradient(&mut walk, c.vocab_size as u64 * d);
-        } else if self.tables_trained {
+        let table = c.vocab_size as u64 * d;
+        if self.tables_trained && self.tied_gradient_waits() {
             // The head's gradient is there, and this is added to it.
-            walk.touch(c.vocab_size as u64 * d * self.wide);
+            walk.touch(table * self.wide);
+        } else if self.tables_trained {
+            self.gradient(&mut walk, table);
         }
         walk.peak
+    }
+
+    /// Whether the head's gradient stays until the embedding's is added to it.
+    fn tied_gradient_waits(&self) -> bool {
+        self.config.tie_word_embeddings && self.gradients != GradientsKept::FromBefore
     }
 
     /// R: all rows, or those that predict a target.
@@ -256,7 +265,12 @@ impl StepShape<'_> {
 
     /// The buffer for a weight (rows, columns) of another type than is computed in.
     fn panel(&self, trained: bool, rows: u64, columns: u64) -> u64 {
-        if trained || self.weights_are_wide {
+        let wide = if trained {
+            self.trained_are_wide
+        } else {
+            self.frozen_are_wide
+        };
+        if wide {
             0
         } else {
             PANEL_BYTES.min(rows * columns * self.wide)
@@ -266,7 +280,7 @@ impl StepShape<'_> {
     /// A gradient of a trained tensor: it stays, or is added to one that is there.
     fn gradient(&self, walk: &mut Walk, elements: u64) {
         let bytes = walk.take_as(Part::Gradients, elements * self.wide);
-        if self.gradients == GradientsKept::FromBefore {
+        if self.gradients != GradientsKept::FromFirst {
             walk.give_as(Part::Gradients, bytes);
         }
     }
@@ -298,6 +312,9 @@ impl StepShape<'_> {
                 };
                 walk.take(dropped);
                 made.low += walk.take(rows * member.rank * self.wide);
+                if member.dora {
+                    made.low += self.dora_forward(walk, rows * member.outputs);
+                }
                 walk.give(dropped);
             }
             if self.is_wide() {
@@ -309,6 +326,21 @@ impl StepShape<'_> {
         }
         walk.give(wide);
         made
+    }
+
+    /// What DoRA keeps of an output of so many numbers: the output before its factors. The base's product is the other
+    /// one, whichever of the two that is.
+    fn dora_forward(&self, walk: &mut Walk, numbers: u64) -> u64 {
+        let second = walk.take(numbers * self.wide);
+        if self.dropout {
+            walk.touch(numbers * self.wide);
+        }
+        if self.is_wide() {
+            return second;
+        }
+        let kept = walk.take(numbers * self.stored);
+        walk.give(second);
+        kept
     }
 
     /// The gradients of a group; answers dx (rows, inputs), taken.
@@ -329,6 +361,8 @@ impl StepShape<'_> {
         let full = rows * inputs * self.wide;
         let mut dx = 0;
         for member in members {
+            let scaled = rows * member.outputs * self.wide;
+            let scaled = walk.take(if member.dora { scaled } else { 0 });
             if need_dx {
                 let through = walk.take(full);
                 walk.touch(self.panel(member.trained, member.outputs, inputs));
@@ -346,10 +380,11 @@ impl StepShape<'_> {
                 walk.touch(if self.dropout { full } else { 0 });
                 self.gradient(walk, member.rank * (inputs + member.outputs));
                 if need_dx && self.dropout {
-                    walk.touch(2 * full);
+                    walk.touch(2 * full + scaled);
                 }
                 walk.give(g);
             }
+            walk.give(scaled);
         }
         walk.give(x);
         dx
@@ -433,7 +468,9 @@ impl StepShape<'_> {
         walk.give(x);
         let wide = walk.take(self.widened(n, d));
         let dh = walk.take(n * d * self.wide);
-        if self.tables_trained {
+        if self.tables_trained && self.tied_gradient_waits() {
+            walk.take_as(Part::Gradients, v * d * self.wide);
+        } else if self.tables_trained {
             self.gradient(walk, v * d);
         }
         let rows = (kernels::LOGITS_BYTES as u64 / (v * self.wide))

@@ -7,8 +7,8 @@ use adapters::recipe::{AdapterSection, ComputeDtype};
 use anyhow::{Context, Result};
 use finetune::recipe::TrainMethod;
 use finetune::{
-    Base, BatchShape, Checkpoint, DecoderConfig, DeviceKind, DeviceSpec, PlanInput, StoredWeights,
-    TrainPlan,
+    Base, BatchShape, Checkpoint, DecoderConfig, DeviceKind, DeviceSpec, DiskInput, PlanInput,
+    StoredWeights, TrainPlan,
 };
 use ledger::Manifest;
 use serde::Serialize;
@@ -170,9 +170,9 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
         (finetune::recipe::Recompute::Full, false) => 4.0 / 3.0,
         _ => 1.0,
     };
-    let secs_a_token = plan_of.flops_per_token as f64 * again / flops;
+    let passes = plan_of.backward_passes as f64;
+    let secs_a_token = plan_of.flops_per_token as f64 * again * passes / flops;
     let tokens_a_step = (data.max_seq_len * settings.packs_a_step()) as f64;
-    let state = 3 * 4 * plan_of.trained_parameters;
     Ok(Sizes {
         fits: plan_of.peak_bytes <= usable_bytes,
         calibrated: here && device.kind == DeviceKind::Cpu,
@@ -181,8 +181,12 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
         tokens,
         secs: tokens.map(|tokens| tokens as f64 * secs_a_token),
         secs_a_step: tokens_a_step * secs_a_token,
-        disk_bytes: (settings.save_total_limit as u64 + 1) * state
-            + result_bytes(&plan_of, adapter.is_some(), shape),
+        disk_bytes: finetune::disk_need_bytes(&DiskInput {
+            settings: &settings,
+            total_steps: steps.unwrap_or(u64::MAX),
+            state_bytes: plan_of.state_bytes,
+            result_bytes: result_bytes(&plan_of, adapter.is_some(), shape),
+        }),
         device,
         plan: plan_of,
     })
@@ -246,6 +250,12 @@ pub fn shown(sizes: &Sizes) -> String {
         "GFLOP a token",
         format!("{:.3}", plan.flops_per_token as f64 / 1e9),
     ));
+    if plan.backward_passes > 1 {
+        rows.push(row(
+            "backward passes a step",
+            plan.backward_passes.to_string(),
+        ));
+    }
     if let Some(steps) = sizes.steps {
         rows.push(row("steps", count(steps)));
     }
