@@ -7,7 +7,8 @@ mod tied;
 use crate::group::Member;
 use crate::peft::{Key, PeftAdapter, module_of};
 use crate::{
-    Error, LinearGroup, LoraConfig, ParamId, Parameter, ParameterKind, Parameters, Result, Weights,
+    Error, LinearGroup, LoraConfig, ParamId, Parameter, ParameterKind, Parameters, Result,
+    WeightView, Weights,
 };
 use candle_core::{DType, Tensor};
 use kernels::{Matrix, accumulate_dtype};
@@ -175,6 +176,17 @@ impl<'w> Builder<'w> {
                 None,
             ));
         }
+        let (value, param) = self.trained_matrix(&view, saved, ParameterKind::Weight)?;
+        Ok((Matrix::dense(value), Some(param)))
+    }
+
+    /// A matrix of its own, held as the method says, from the adapter's copy where there is one.
+    fn trained_matrix(
+        &mut self,
+        view: &WeightView,
+        saved: Option<Tensor>,
+        kind: ParameterKind,
+    ) -> Result<(Tensor, ParamId)> {
         view.check_trainable()?;
         let (value, master) = match (saved, &self.method) {
             (Some(value), _) => (value, None),
@@ -186,9 +198,9 @@ impl<'w> Builder<'w> {
             (None, _) => (view.tensor(accumulate_dtype(self.dtype))?, None),
         };
         view.release();
-        let param = self.register(self.key(name), &value, ParameterKind::Weight)?;
+        let param = self.register(self.key(&view.name), &value, kind)?;
         self.parameters[param.0].master = master;
-        Ok((Matrix::dense(value), Some(param)))
+        Ok((value, param))
     }
 
     /// A norm's scale or a bias.

@@ -228,7 +228,7 @@ impl JsonSchema for MicroBatchSize {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "description": "a number of packs, or \"auto\"",
-            "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "enum": ["auto"]}],
+            "anyOf": [{"type": "integer"}, {"type": "string", "enum": ["auto"]}],
         })
     }
 }

@@ -126,9 +126,7 @@ fn sections_that_contradict_one_another() {
     "#);
     insta::assert_snapshot!(edited("recipe.toml", "init = \"random\"\n", "path = \"x\"\n"), @"
     exit 2
-    error: the recipe has 2 problems
-    recipe.toml:5:1: `model.config` is used with `model.init` only
-      hint: a stored model brings its own config.json
+    error: the recipe has a problem
     recipe.toml:6:1: `model.tokenizer` is used with `model.init` only
       hint: put the tokenizer's files into the model's folder
     ");

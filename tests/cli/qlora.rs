@@ -43,7 +43,7 @@ fn the_plan_counts_the_base_as_it_is_kept() {
             .medtune(&["plan", "recipe.toml", "--out", "out", "--json"])
             .ok()
             .json();
-        let parts = plan["train"]["memory"].as_array().unwrap();
+        let parts = plan["train"][0]["memory"].as_array().unwrap();
         let base = parts.iter().find(|part| part["part"] == "base weights");
         base.unwrap()["bytes"].as_u64().unwrap()
     };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Place, Said};
 
-const STEPS: usize = 120;
+const STEPS: usize = 600;
 
 /// A way of training.
 #[derive(Clone, Copy)]
@@ -169,7 +169,7 @@ fn kill_one(
         wait_for(&mut child, || steps_done(&log) >= target)
             && wait_for(&mut child, || writes_checkpoint(&train))
     } else {
-        sleep(Duration::from_millis(random.below(350)));
+        sleep(Duration::from_millis(random.below(200)));
         child.try_wait().unwrap().is_none()
     };
     // SIGKILL, which nothing can be done about.
@@ -260,13 +260,23 @@ fn qlora_survives_kills() {
 }
 
 #[test]
+fn dora_over_nf4_survives_kills() {
+    survives_kills(&WAYS[3], 0x2545_f491_4f6c_dd1d);
+}
+
+#[test]
 fn full_fine_tuning_survives_kills() {
-    survives_kills(&WAYS[3], 0xd6e8_feb8_6659_fd93);
+    survives_kills(&WAYS[4], 0xd6e8_feb8_6659_fd93);
+}
+
+#[test]
+fn lean_full_fine_tuning_survives_kills() {
+    survives_kills(&WAYS[5], 0xe703_7ed1_a0b4_28db);
 }
 
 #[test]
 fn choosing_the_best_survives_kills() {
-    survives_kills(&WAYS[4], 0xa076_1d64_78bd_642f);
+    survives_kills(&WAYS[6], 0xa076_1d64_78bd_642f);
 }
 
 fn signal(child: &Child, name: &str) {

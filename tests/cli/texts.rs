@@ -122,7 +122,7 @@ fn show_prints_samples_with_what_is_learned() {
 fn plan_says_what_is_needed_and_runs_nothing() {
     let place = Place::new();
     place.edit("recipe.toml", "\"questions.jsonl\"", "\"other.jsonl\"");
-    insta::assert_snapshot!(place.medtune(&["plan", "recipe.toml"]).ok().stdout, @"
+    insta::assert_snapshot!(place.medtune(&["plan", "recipe.toml", "--machine", "h200"]).ok().stdout, @"
     tiny
 
     Stages, into runs/tiny
@@ -138,6 +138,24 @@ fn plan_says_what_is_needed_and_runs_nothing() {
 
     Asks
       which (log-likelihood), all items
+
+    Training on h200 (memory is planned block by block; time is an estimate from the device's file, nothing was measured on it)
+      parameters trained     4 096
+      parameters frozen     84 128
+      tokens at once           128
+      recompute               none
+      base weights        336.5 kB
+      trained parameters   16.4 kB
+      AdamW moments        32.8 kB
+      saved activations   458.8 kB
+      logits chunk          1.0 MB
+      workspace            59.4 kB
+      peak memory           2.0 MB
+        of                148.5 GB
+      disk                 65.5 kB
+      GFLOP a token          0.000
+      steps                      4
+      time, at most          0.0 s
     ");
     assert!(!place.path("runs").exists());
 }

@@ -3,7 +3,7 @@
 use super::{Builder, Embedding};
 use crate::peft::module_of;
 use crate::{Error, ParamId, ParameterKind, Result};
-use kernels::{Matrix, accumulate_dtype};
+use kernels::Matrix;
 
 impl Builder<'_> {
     /// The embedding of this checkpoint name and the output head `head`, which share one table.
@@ -41,11 +41,7 @@ impl Builder<'_> {
         }
         let saved = of_embedding.or(of_head);
         let (matrix, param) = if trained {
-            let value = match saved {
-                Some(value) => value,
-                None => base.tensor(accumulate_dtype(self.dtype))?,
-            };
-            let param = self.register(self.key(name), &value, ParameterKind::TiedTable)?;
+            let (value, param) = self.trained_matrix(&base, saved, ParameterKind::TiedTable)?;
             (Matrix::dense(value), Some(param))
         } else {
             (part(saved)?, None)
