@@ -178,7 +178,7 @@ pub enum Error {
         problem: String,
     },
     /// The training's plan needs more memory than there is.
-    #[error("this training needs {} of memory, of which {} is {largest_part}; {} is free", gib(*needed), gib(*largest_bytes), gib(*free))]
+    #[error("this training needs {} of memory, of which {} is {largest_part}; {} is free", gigabytes(*needed), gigabytes(*largest_bytes), gigabytes(*free))]
     WontFit {
         /// Bytes of the plan.
         needed: u64,
@@ -292,8 +292,8 @@ impl Error {
     }
 }
 
-fn gib(bytes: u64) -> String {
-    format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64)
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.2} GB", bytes as f64 / 1e9)
 }
 
 fn hint_of_damage(path: &Path, older: Option<u64>) -> String {

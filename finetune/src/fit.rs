@@ -124,6 +124,7 @@ pub fn fit_packs(input: &PlanInput, pack: BatchShape, usable_bytes: u64) -> Trai
         batch: BatchShape {
             tokens: pack.tokens * size,
             targets: pack.targets * size,
+            longest: pack.longest,
         },
         ..input.clone()
     })

@@ -261,6 +261,7 @@ fn measure(case: &Case) -> (u64, u64) {
         batch: BatchShape {
             tokens: batch.len(),
             targets: batch.target_tokens(),
+            longest: case.samples.0,
         },
     });
     let dropout = DropoutState { seed: 1, step: 0 };

@@ -3,6 +3,7 @@
 mod data;
 mod evaluate;
 mod expect;
+mod identity;
 mod merge;
 mod samples;
 mod stop;

@@ -8,18 +8,19 @@ use adapters::recipe::{AdapterSection, ComputeDtype};
 use adapters::{ExportOptions, LoraConfig, Method, Parameters, PeftAdapter};
 use anyhow::{Context, Result};
 use datasets::BuiltSamples;
-use finetune::recipe::{TrainMethod, TrainSection};
+use finetune::recipe::TrainMethod;
 use finetune::{BatchShape, Checkpoint, DeviceSpec, FitSamples, PlanInput, TrainJob, TrainOutcome};
 use ledger::files::{StagedDir, create_dir_all, write_atomic};
 use ledger::{FileHash, Manifest};
 use serde_json::{Value, json};
 
+use super::identity::{identity, what_trains};
 use super::stop::{Stop, command_line};
 use super::{Tokens, Work, done, template_of, tokens};
 use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::run::{Clock, StageInput, cpu_level};
-use crate::terminal::{bar, count, note};
+use crate::terminal::{bar, bytes, count, note};
 
 /// The folder of what training makes.
 pub(super) fn product(plan: &Plan) -> &'static str {
@@ -279,9 +280,10 @@ impl Work<'_> {
         done(
             "train",
             &format!(
-                "{} parameters, {} samples",
+                "{} parameters, {} samples, {} of memory",
                 count(elements(&parameters)),
-                count(prepared.train.samples.len() as u64)
+                count(prepared.train.samples.len() as u64),
+                bytes(fitted.plan.peak_bytes)
             ),
         );
         decoder.set_recompute(settings.recompute);
@@ -363,55 +365,6 @@ fn write_too_long(folder: &Path, prepared: &Prepared) -> Result<()> {
         .chain(&prepared.validation.too_long);
     let text: String = all.map(|sample| format!("{sample}\n")).collect();
     Ok(write_atomic(&folder.join(TOO_LONG_FILE), text.as_bytes())?)
-}
-
-/// The settings that the trained weights depend on: not how often the way there is looked at or saved, unless the best
-/// of what was looked at is chosen. `on_nonfinite` decides whether a training that meets a NaN has an end, and may
-/// be changed when it does; the manifest counts the steps left out.
-fn what_trains(section: Option<&TrainSection>) -> Result<Value> {
-    let mut settings = serde_json::to_value(section)?;
-    if let Some(settings) = settings.as_object_mut() {
-        for key in ["save_steps", "save_total_limit", "on_nonfinite"] {
-            settings.remove(key);
-        }
-        if !section.is_some_and(|section| section.load_best_model_at_end) {
-            settings.remove("eval_steps");
-        }
-    }
-    Ok(settings)
-}
-
-/// What a checkpoint must have in common with the run that goes on from it, by dotted key.
-fn identity(input: &StageInput) -> BTreeMap<String, String> {
-    fn flatten(value: &Value, key: &str, all: &mut BTreeMap<String, String>) {
-        match value {
-            Value::Object(entries) => {
-                for (name, value) in entries {
-                    flatten(
-                        value,
-                        &if key.is_empty() {
-                            name.clone()
-                        } else {
-                            format!("{key}.{name}")
-                        },
-                        all,
-                    );
-                }
-            }
-            leaf => {
-                all.insert(key.to_owned(), leaf.to_string());
-            }
-        }
-    }
-    let mut all = BTreeMap::new();
-    flatten(&input.settings, "", &mut all);
-    all.extend(
-        input
-            .inputs
-            .iter()
-            .map(|file| (format!("input {}", file.path), file.sha256.clone())),
-    );
-    all
 }
 
 fn counts(prepared: &Prepared, outcome: &TrainOutcome) -> BTreeMap<String, u64> {

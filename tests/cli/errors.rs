@@ -280,3 +280,23 @@ fn flags_that_cannot_be() {
     hint: train it first with `medtune train RECIPE`, or name its folder with --out
     ");
 }
+
+#[test]
+fn a_training_that_cannot_be_planned_or_shared_is_refused() {
+    let place = Place::new();
+    insta::assert_snapshot!(place.medtune(&["plan", "recipe.toml", "--machine", "h300"]).failure(), @"
+    exit 2
+    error: there is no machine `h300`
+    hint: machines are: a100-80g, cpu, h100-80g, h200, or the file of one
+    ");
+    let shared = after(|place| {
+        place.edit("recipe.toml", "alpha = 8.0", "alpha = 8.0\ndropout = 0.1");
+        place.edit("recipe.toml", "[train]", "[train]\nshare_prefixes = true");
+    });
+    insta::assert_snapshot!(shared, @"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:23:1: samples cannot share prefixes under dropout, whose masks are a sample's own
+      hint: set adapter.lora.dropout = 0.0, or train.share_prefixes = false
+    ");
+}

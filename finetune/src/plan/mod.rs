@@ -1,20 +1,23 @@
 //! What a training will need, before anything is loaded: a pure function of shapes, settings and a [`DeviceSpec`].
 
 mod device;
+mod layout;
 mod step;
+mod walk;
 
-use adapters::recipe::Quantization;
-use adapters::{LoraConfig, TensorSpec};
+use adapters::LoraConfig;
 use candle_core::DType;
 use serde::Serialize;
 
 use crate::checkpoint::snapshot_bytes;
 use crate::config::DecoderConfig;
-use crate::load::tensor_specs;
 use crate::optimizer::{TrainedBytes, trained_bytes};
 use crate::recipe::{GradientMode, Recompute, TrainSection, TrainedWeights};
 pub use device::{DeviceKind, DeviceSpec, available_bytes, measured_gflops};
-use step::{GradientsKept, LayerLinears, Linear, Part, StepShape};
+pub use layout::weight_bytes;
+use layout::{linears, saves_tables, trained_tensors};
+use step::{GradientsKept, StepShape};
+use walk::Part;
 
 /// What the plan is made from.
 #[derive(Debug, Clone)]
@@ -49,6 +52,8 @@ pub struct BatchShape {
     pub tokens: usize,
     /// Tokens that teach.
     pub targets: usize,
+    /// Tokens of the longest sequence in it: attention's arithmetic grows with it.
+    pub longest: usize,
 }
 
 /// Sizes of a training.
@@ -162,119 +167,8 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         state_bytes,
         backward_passes: settings.backward_passes(),
         memory,
-        flops_per_token: flops_per_token(input.config, input.batch.tokens as u64, full),
+        flops_per_token: flops_per_token(input.config, input.batch.longest as u64, full),
     }
-}
-
-/// A tensor that is trained.
-struct TrainedTensor {
-    elements: u64,
-    /// Of two dimensions.
-    matrix: bool,
-}
-
-fn trained_tensors(c: &DecoderConfig, adapter: Option<&LoraConfig>) -> Vec<TrainedTensor> {
-    let tensor = |elements: usize, matrix| TrainedTensor {
-        elements: elements as u64,
-        matrix,
-    };
-    let mut tensors = Vec::new();
-    for spec in tensor_specs(c, 0.0) {
-        let elements = spec.shape.iter().product();
-        let matrix = spec.shape.len() == 2;
-        let module = spec.name.rsplit_once('.').map_or("", |(module, _)| module);
-        let Some(lora) = adapter else {
-            tensors.push(tensor(elements, matrix));
-            continue;
-        };
-        if lora
-            .modules_to_save
-            .iter()
-            .any(|name| module.ends_with(name.as_str()))
-        {
-            tensors.push(tensor(elements, matrix));
-        } else if let (true, [outputs, inputs]) = (is_adapted(lora, module), &spec.shape[..]) {
-            tensors.push(tensor(lora.rank * inputs, true));
-            tensors.push(tensor(outputs * lora.rank, true));
-            if lora.use_dora {
-                tensors.push(tensor(*outputs, false));
-            }
-        }
-    }
-    tensors
-}
-
-/// Whether a module is a linear layer of a block that carries an adapter.
-fn is_adapted(lora: &LoraConfig, module: &str) -> bool {
-    module.ends_with("_proj")
-        && lora.target_modules.position(module).is_some()
-        && !lora
-            .modules_to_save
-            .iter()
-            .any(|name| module.ends_with(name.as_str()))
-}
-
-/// Whether the embedding or the head is trained as a whole.
-fn saves_tables(adapter: Option<&LoraConfig>) -> bool {
-    let tables = ["model.embed_tokens", "lm_head"];
-    let saved = adapter.map_or(&[][..], |lora| &lora.modules_to_save);
-    saved
-        .iter()
-        .any(|name| tables.iter().any(|table| table.ends_with(name.as_str())))
-}
-
-/// The linear layers of each layer, and what of them is trained.
-fn linears(c: &DecoderConfig, adapter: Option<&LoraConfig>) -> Vec<LayerLinears> {
-    let (d, q, kv, f) = (c.hidden_size, c.q_dim(), c.kv_dim(), c.intermediate_size);
-    let layers = 0..c.num_hidden_layers;
-    layers
-        .map(|layer| {
-            let linear = |name: &str, outputs: usize| {
-                let module = format!("model.layers.{layer}.{name}");
-                let adapted = adapter.filter(|lora| is_adapted(lora, &module));
-                let saved = |lora: &LoraConfig| {
-                    lora.modules_to_save
-                        .iter()
-                        .any(|name| module.ends_with(name.as_str()))
-                };
-                Linear {
-                    outputs: outputs as u64,
-                    rank: adapted.map_or(0, |lora| lora.rank as u64),
-                    dora: adapted.is_some_and(|lora| lora.use_dora),
-                    trained: adapter.is_none_or(saved),
-                }
-            };
-            LayerLinears {
-                qkv: [
-                    linear("self_attn.q_proj", q),
-                    linear("self_attn.k_proj", kv),
-                    linear("self_attn.v_proj", kv),
-                ],
-                o: [linear("self_attn.o_proj", d)],
-                gate_up: [linear("mlp.gate_proj", f), linear("mlp.up_proj", f)],
-                down: [linear("mlp.down_proj", d)],
-            }
-        })
-        .collect()
-}
-
-/// Bytes of a model's weights in a dtype, before any file of it is there.
-pub fn weight_bytes(
-    config: &DecoderConfig,
-    dtype: DType,
-    quantization: Option<Quantization>,
-) -> u64 {
-    let of = |spec: &TensorSpec| {
-        let elements = spec.shape.iter().product::<usize>() as u64;
-        // The linear layers of the blocks; the embedding and the head stay as they are.
-        match quantization {
-            Some(Quantization::Nf4) if spec.name.ends_with("_proj.weight") => {
-                kernels::Nf4::size_of(elements as usize, true) as u64
-            }
-            _ => elements * dtype.size_in_bytes() as u64,
-        }
-    };
-    tensor_specs(config, 0.0).iter().map(of).sum()
 }
 
 /// Model FLOPs a token of a full-length causal segment: `L h² (12 + 12 kv/heads + 18 f/h + 6 s/h) + 6 h V` forward

@@ -4,30 +4,10 @@
 //! instead of computing: the largest sum is the peak. Shapes in comments: T tokens, R rows that the last layer needs,
 //! N targets, D model, F MLP.
 
+use super::layout::{LayerLinears, Linear};
+use super::walk::{Part, StepMemory, Walk};
 use crate::config::DecoderConfig;
 use crate::recipe::Recompute;
-
-/// How one linear layer is trained.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Linear {
-    /// N.
-    pub outputs: u64,
-    /// Rank of its adapter; 0 without one.
-    pub rank: u64,
-    /// Whether the adapter is DoRA.
-    pub dora: bool,
-    /// Whether the weight itself is trained.
-    pub trained: bool,
-}
-
-/// The groups of a layer, whose members read the same input.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct LayerLinears {
-    pub qkv: [Linear; 3],
-    pub o: [Linear; 1],
-    pub gate_up: [Linear; 2],
-    pub down: [Linear; 1],
-}
 
 /// What a walk needs to know.
 pub(super) struct StepShape<'a> {
@@ -65,80 +45,6 @@ pub(super) enum GradientsKept {
     FromBefore,
     /// Only until it is whole, and applied: a tied table's from the head to the end.
     PerLayer,
-}
-
-/// What a block holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Activations that the forward pass keeps for the backward pass.
-    Saved,
-    /// Gradients of what is trained.
-    Gradients,
-    /// Logits, whose gradient takes their place.
-    Logits,
-    /// What a pass needs for a moment.
-    Workspace,
-}
-
-/// The fullest moment of a step, in bytes by [`Part`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct StepMemory([u64; 4]);
-
-impl StepMemory {
-    pub(super) fn of(&self, part: Part) -> u64 {
-        self.0[part as usize]
-    }
-
-    pub(super) fn total(&self) -> u64 {
-        self.0.iter().sum()
-    }
-}
-
-/// What is in use, and was at the fullest moment.
-#[derive(Default)]
-struct Walk {
-    live: StepMemory,
-    peak: StepMemory,
-}
-
-impl Walk {
-    fn take_as(&mut self, part: Part, bytes: u64) -> u64 {
-        self.live.0[part as usize] += bytes;
-        if self.live.total() > self.peak.total() {
-            self.peak = self.live;
-        }
-        bytes
-    }
-
-    fn give_as(&mut self, part: Part, bytes: u64) {
-        self.live.0[part as usize] -= bytes;
-    }
-
-    fn take(&mut self, bytes: u64) -> u64 {
-        self.take_as(Part::Workspace, bytes)
-    }
-
-    fn give(&mut self, bytes: u64) {
-        self.give_as(Part::Workspace, bytes);
-    }
-
-    /// Something that is taken and given back at once.
-    fn touch(&mut self, bytes: u64) {
-        self.take(bytes);
-        self.give(bytes);
-    }
-
-    /// From now on these bytes are kept for the backward pass.
-    fn keep(&mut self, bytes: u64) {
-        self.give(bytes);
-        self.live.0[Part::Saved as usize] += bytes;
-    }
-
-    /// Kept bytes are about to be read, and given back.
-    fn release(&mut self, bytes: u64) {
-        self.give_as(Part::Saved, bytes);
-        self.live.0[Part::Workspace as usize] += bytes;
-    }
 }
 
 /// What a group's forward pass leaves behind.

@@ -146,6 +146,7 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
     let pack = BatchShape {
         tokens: data.max_seq_len,
         targets: data.max_seq_len,
+        longest: data.max_seq_len,
     };
     let input = PlanInput {
         config: &shape.config,
