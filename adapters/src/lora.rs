@@ -73,6 +73,11 @@ impl LoraConfig {
         Ok(())
     }
 
+    /// Whether a full copy of `module` is trained.
+    pub fn saves(&self, module: &str) -> bool {
+        self.saved_as(module).next().is_some()
+    }
+
     /// Indices of the modules to save that `module` answers to: as in PEFT, those it ends in, dot or no dot.
     pub(crate) fn saved_as(&self, module: &str) -> impl Iterator<Item = usize> {
         let names = self.modules_to_save.iter().enumerate();

@@ -117,7 +117,11 @@ fn apply(settings: &TrainSection, resolved: Resolved) -> TrainSection {
 
 /// As [`fit`], before there are samples: for packs of this shape. Keeps no choice and refuses nothing.
 pub fn fit_packs(input: &PlanInput, pack: BatchShape, usable_bytes: u64) -> TrainPlan {
-    let resolved = choose(input, pack, usable_bytes);
+    planned(input, pack, choose(input, pack, usable_bytes))
+}
+
+/// The plan of a choice, for packs of this shape.
+fn planned(input: &PlanInput, pack: BatchShape, resolved: Resolved) -> TrainPlan {
     let size = resolved.micro_batch_size.packs();
     plan(&PlanInput {
         settings: &apply(input.settings, resolved),
@@ -156,16 +160,7 @@ fn choose(input: &PlanInput, pack: BatchShape, usable_bytes: u64) -> Resolved {
                 recompute: *recompute,
                 micro_batch_size: MicroBatchSize::Packs(*size),
             };
-            let settings = apply(asked, least);
-            let mut batch = pack;
-            batch.tokens *= size;
-            batch.targets *= size;
-            let plan = plan(&PlanInput {
-                settings: &settings,
-                batch,
-                ..input.clone()
-            });
-            if plan.peak_bytes <= usable_bytes {
+            if planned(input, pack, least).peak_bytes <= usable_bytes {
                 return least;
             }
         }

@@ -44,7 +44,7 @@ impl Builder<'_> {
                 let target = config.target_modules.position(&spec.name);
                 self.matched.extend(target);
                 // As in PEFT: what is trained whole carries no adapter.
-                let target = target.filter(|_| config.saved_as(&spec.name).next().is_none());
+                let target = target.filter(|_| !config.saves(&spec.name));
                 if let Some(adapter) = adapter {
                     adapter.check_same_target(&spec.name, target.is_some())?;
                 }

@@ -53,11 +53,7 @@ pub(super) fn trained_tensors(
             tensors.push(tensor(elements, matrix));
             continue;
         };
-        if lora
-            .modules_to_save
-            .iter()
-            .any(|name| module.ends_with(name.as_str()))
-        {
+        if lora.saves(module) {
             tensors.push(tensor(elements, matrix));
         } else if let (true, [outputs, inputs]) = (is_adapted(lora, module), &spec.shape[..]) {
             tensors.push(tensor(lora.rank * inputs, true));
@@ -74,19 +70,13 @@ pub(super) fn trained_tensors(
 fn is_adapted(lora: &LoraConfig, module: &str) -> bool {
     module.ends_with("_proj")
         && lora.target_modules.position(module).is_some()
-        && !lora
-            .modules_to_save
-            .iter()
-            .any(|name| module.ends_with(name.as_str()))
+        && !lora.saves(module)
 }
 
 /// Whether the embedding or the head is trained as a whole.
 pub(super) fn saves_tables(adapter: Option<&LoraConfig>) -> bool {
     let tables = ["model.embed_tokens", "lm_head"];
-    let saved = adapter.map_or(&[][..], |lora| &lora.modules_to_save);
-    saved
-        .iter()
-        .any(|name| tables.iter().any(|table| table.ends_with(name.as_str())))
+    adapter.is_some_and(|lora| tables.iter().any(|table| lora.saves(table)))
 }
 
 /// The linear layers of each layer, and what of them is trained.
@@ -98,16 +88,11 @@ pub(super) fn linears(c: &DecoderConfig, adapter: Option<&LoraConfig>) -> Vec<La
             let linear = |name: &str, outputs: usize| {
                 let module = format!("model.layers.{layer}.{name}");
                 let adapted = adapter.filter(|lora| is_adapted(lora, &module));
-                let saved = |lora: &LoraConfig| {
-                    lora.modules_to_save
-                        .iter()
-                        .any(|name| module.ends_with(name.as_str()))
-                };
                 Linear {
                     outputs: outputs as u64,
                     rank: adapted.map_or(0, |lora| lora.rank as u64),
                     dora: adapted.is_some_and(|lora| lora.use_dora),
-                    trained: adapter.is_none_or(saved),
+                    trained: adapter.is_none_or(|lora| lora.saves(&module)),
                 }
             };
             LayerLinears {
