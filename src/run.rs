@@ -112,12 +112,23 @@ impl RunFolder {
 impl StageInput {
     /// The manifest of what the stage has written to `folder`.
     pub fn manifest(self, folder: &Path, access: AccessClass, details: Value) -> Result<Manifest> {
+        self.manifest_with(folder, &[], access, details)
+    }
+
+    /// As [`Self::manifest`], where the hashes of some files are known.
+    pub fn manifest_with(
+        self,
+        folder: &Path,
+        known: &[FileHash],
+        access: AccessClass,
+        details: Value,
+    ) -> Result<Manifest> {
         Ok(Manifest {
             stage: self.stage.to_owned(),
             program_version: PROGRAM_VERSION.to_owned(),
             inputs: self.inputs,
             settings: self.settings,
-            outputs: FileHash::tree(folder)?,
+            outputs: FileHash::tree_with(folder, known)?,
             counts: Default::default(),
             access,
             details,

@@ -17,7 +17,7 @@
 //! W Aᵀ costs as much as r tokens do, and the last is B (A Aᵀ) Bᵀ. The base is read through [`Matrix`], so it may be
 //! quantized.
 
-use crate::export::panels;
+use crate::change::panels;
 use crate::low_rank::product;
 use crate::{Error, ParamId, Result};
 use candle_core::{Device, Tensor};
@@ -158,23 +158,15 @@ impl Update<'_> {
 /// ‖W‖² of each row, in f64.
 fn squares_of_rows(matrix: &Matrix) -> Result<Vec<f64>> {
     let columns = matrix.cols();
-    let mut squares = Vec::with_capacity(matrix.rows());
-    for panel in panels(matrix.rows(), columns) {
-        let some = ((1 << 16) / columns.max(1)).max(1);
-        let parts: Vec<Vec<f64>> = panel
-            .clone()
-            .into_par_iter()
-            .step_by(some)
-            .map(|first| {
-                let rows = first..(first + some).min(panel.end);
-                let mut w = vec![0f32; rows.len() * columns];
-                matrix.read_rows_f32(rows, &mut w)?;
-                Ok(row_squares(&w, columns))
-            })
-            .collect::<Result<_>>()?;
-        squares.extend(parts.concat());
-    }
-    Ok(squares)
+    let parts: Vec<Vec<f64>> = panels(0..matrix.rows(), columns, 1 << 16)
+        .into_par_iter()
+        .map(|rows| {
+            let mut w = vec![0f32; rows.len() * columns];
+            matrix.read_rows_f32(rows, &mut w)?;
+            Ok(row_squares(&w, columns))
+        })
+        .collect::<Result<_>>()?;
+    Ok(parts.concat())
 }
 
 /// Σ w² of each row of `columns` numbers, in f64.

@@ -37,46 +37,20 @@ pub(crate) fn torch_name(dtype: DType) -> &'static str {
 /// Rounds `values` of the tensor `name` to `dtype`, little-endian. A finite value that the format has no room for is
 /// an error, not an infinity.
 pub(crate) fn encode(name: &str, values: &[f32], dtype: DType, out: &mut [u8]) -> Result<()> {
-    let overflow = |value| Error::Overflow {
-        name: name.into(),
-        value,
+    if let Some(at) = kernels::first_overflow(values, dtype) {
+        return Err(Error::Overflow {
+            name: name.into(),
+            value: values[at],
+            dtype: dtype.as_str().into(),
+        });
+    }
+    if kernels::round_to_bytes(values, dtype, out) {
+        return Ok(());
+    }
+    Err(Error::Dtype {
         dtype: dtype.as_str().into(),
-    };
-    match dtype {
-        DType::F64 => fill(values, out, |x| f64::from(x).to_le_bytes()),
-        DType::F32 => fill(values, out, |x| x.to_le_bytes()),
-        DType::BF16 => {
-            if let Some(x) = values
-                .iter()
-                .find(|x| x.is_finite() && bf16::from_f32(**x).is_infinite())
-            {
-                return Err(overflow(*x));
-            }
-            fill(values, out, |x| bf16::from_f32(x).to_le_bytes());
-        }
-        DType::F16 => {
-            if let Some(x) = values
-                .iter()
-                .find(|x| x.is_finite() && f16::from_f32(**x).is_infinite())
-            {
-                return Err(overflow(*x));
-            }
-            fill(values, out, |x| f16::from_f32(x).to_le_bytes());
-        }
-        _ => {
-            return Err(Error::Dtype {
-                dtype: dtype.as_str().into(),
-                choices: FLOATS,
-            });
-        }
-    }
-    Ok(())
-}
-
-fn fill<const N: usize>(values: &[f32], out: &mut [u8], bytes: impl Fn(f32) -> [u8; N]) {
-    for (value, slot) in values.iter().zip(out.chunks_exact_mut(N)) {
-        slot.copy_from_slice(&bytes(*value));
-    }
+        choices: FLOATS,
+    })
 }
 
 /// The dtype of a stored float, or nothing for what is no float that is computed with.

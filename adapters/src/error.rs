@@ -392,6 +392,12 @@ pub enum Error {
         /// The output format.
         dtype: String,
     },
+    /// An adapter that cannot be taken out of a merged model.
+    #[error("the adapter cannot be subtracted: {why}")]
+    NotSubtractable {
+        /// Why its merge cannot be undone.
+        why: &'static str,
+    },
     /// A merged model that is not what base and adapter say.
     #[error("the merged weights are not base + adapter: {}", .problems.join("; "))]
     ProofFailed {

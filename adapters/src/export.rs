@@ -1,59 +1,51 @@
-//! Writes a model as a Hugging Face folder, tensor by tensor and panel by panel: what is in memory is a few panels of
-//! rows, never the model. The folder appears under its name only when it is whole.
+//! Writes a model as a Hugging Face folder: what is in memory is some panels of rows, never the model. The folder appears
+//! under its name only when it is whole.
 
-use crate::dora::row_squares;
-use crate::low_rank::product;
-use crate::safetensors_file::{self, Entry};
+use crate::change::Change;
+use crate::safetensors_file::Entry;
+use crate::shards::{index, shards};
+use crate::stream::{Item, Watch, Written, write_files};
 use crate::{Error, Parameters, Result, WeightView, Weights, encode, folder};
-use candle_core::{DType, Device, Tensor};
-use kernels::{Matrix, Op, gemm};
-use rayon::prelude::*;
+use candle_core::{DType, Tensor};
+use ledger::FileHash;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 
-/// Elements of the panel of rows that is in work at a time: 16 MB of f32.
-const PANEL: usize = 1 << 22;
-
 /// How a model folder is written.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ExportOptions {
     /// Dtype of all float tensors. If unset each keeps its own; NF4 becomes what it was quantized from, and GGML's blocks
     /// become f32, which is exact.
     pub dtype: Option<DType>,
+    /// Bytes of tensors that one file may hold; more become shards with an index.
+    pub max_shard_bytes: u64,
     /// JSON files to be written beside the weights, such as the `tokenizer.json` of a GGUF base. They come before
     /// files of the same name in the base's folder.
     pub companions: Vec<(String, Value)>,
 }
 
-/// What becomes of one tensor.
-pub(crate) enum Change<'a> {
-    Keep,
-    /// W + scaling · B A, each row then brought to its magnitude if there are any.
-    Add(LowRank<'a>),
-    /// The tensor instead.
-    Replace(&'a Tensor),
-}
-
-/// A (r, in) and B (out, r), and DoRA's magnitudes (out), in f32.
-pub(crate) struct LowRank<'a> {
-    pub module: &'a str,
-    pub a: &'a Tensor,
-    pub b: &'a Tensor,
-    pub scaling: f64,
-    pub magnitude: Option<&'a Tensor>,
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self {
+            dtype: None,
+            max_shard_bytes: crate::recipe::MAX_SHARD_BYTES,
+            companions: Vec::new(),
+        }
+    }
 }
 
 /// Writes a GGUF file's tensors, unpacked, and a `config.json` made from its metadata as a Hugging Face folder; or
-/// a folder in another dtype. Returns the bytes of `model.safetensors`.
+/// a folder in another dtype. Returns the bytes of its tensor files.
 pub fn convert(weights: &Weights, out: &Path, options: &ExportOptions) -> Result<u64> {
     staged(weights, out, |dir| {
-        write_model(weights, dir, options, |_| Ok(Change::Keep))
+        let keep = |_: &WeightView| Change::Keep;
+        let (written, _) = write_model(weights, dir, options, Watch::default(), keep)?;
+        Ok(total(&written.files))
     })
 }
 
-/// Writes fully trained weights: those of `base` with `parameters` in their place.
+/// Writes fully trained weights: those of `base` with `parameters` in their place. Returns the bytes of its tensor files.
 pub fn save_full(
     base: &Weights,
     parameters: &Parameters,
@@ -80,11 +72,18 @@ pub fn save_full(
         }
     }
     let change = |view: &WeightView| {
-        Ok(trained
+        trained
             .get(view.name.as_str())
-            .map_or(Change::Keep, |t| Change::Replace(t)))
+            .map_or(Change::Keep, |t| Change::Replace(t))
     };
-    staged(base, out, |dir| write_model(base, dir, options, change))
+    staged(base, out, |dir| {
+        let (written, _) = write_model(base, dir, options, Watch::default(), change)?;
+        Ok(total(&written.files))
+    })
+}
+
+pub(crate) fn total(files: &[FileHash]) -> u64 {
+    files.iter().map(|file| file.bytes).sum()
 }
 
 /// Refuses to write over the base that is being read.
@@ -109,17 +108,20 @@ pub(crate) fn staged<R>(
     Ok(result)
 }
 
-/// Writes `model.safetensors`, `config.json` and what travels with them into an existing folder.
+/// Writes the tensors' files and their index, `config.json` and what travels with them into an existing folder. Returns
+/// what was written of which tensors.
 pub(crate) fn write_model<'a>(
-    base: &Weights,
+    base: &'a Weights,
     dir: &Path,
     options: &ExportOptions,
-    change: impl Fn(&WeightView) -> Result<Change<'a>>,
-) -> Result<u64> {
-    let views: Vec<&WeightView> = base.views().collect();
+    watch: Watch,
+    change: impl Fn(&WeightView) -> Change<'a>,
+) -> Result<(Written, Vec<Item<'a>>)> {
     let mut entries = Vec::new();
-    for view in &views {
-        let dtype = match output_dtype(view, options.dtype) {
+    let mut items = Vec::new();
+    for view in base.views_in_file_order() {
+        let dtype = output_dtype(view, options.dtype);
+        let stored = match dtype {
             Some(dtype) => encode::stored_dtype(dtype)?,
             None => view
                 .plain()
@@ -128,39 +130,35 @@ pub(crate) fn write_model<'a>(
         };
         entries.push(Entry {
             name: view.name.clone(),
-            dtype,
+            dtype: stored,
             shape: view.shape.clone(),
         });
-    }
-    let path = dir.join("model.safetensors");
-    let mut next = views.iter();
-    let bytes = safetensors_file::write(&path, &entries, |_, out| {
-        let Some(view) = next.next() else {
-            return Ok(());
-        };
-        let mut out = |bytes: &[u8]| out.write_all(bytes).map_err(Error::io(&path));
-        write_tensor(
+        items.push(Item {
             view,
-            output_dtype(view, options.dtype),
-            &change(view)?,
-            &mut out,
-        )
-    })?;
-    for (name, json) in &options.companions {
-        write_file(&dir.join(name), &crate::peft::pretty(json))?;
+            change: change(view),
+            dtype,
+        });
     }
-    write_file(
+    let shards = shards(&entries, options.max_shard_bytes);
+    let written = write_files(dir, &items, &entries, &shards, watch)?;
+    if let Some(index) = index(&entries, &shards) {
+        write_json(&dir.join(folder::INDEX), &index)?;
+    }
+    for (name, json) in &options.companions {
+        write_json(&dir.join(name), json)?;
+    }
+    write_json(
         &dir.join("config.json"),
-        &crate::peft::pretty(&output_config(base, options.dtype)),
+        &output_config(base, options.dtype),
     )?;
     if let Some(from) = base.folder() {
         folder::copy_companions(from, dir)?;
     }
-    Ok(bytes)
+    Ok((written, items))
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).map_err(Error::io(path))
+fn write_json(path: &Path, json: &Value) -> Result<()> {
+    std::fs::write(path, crate::peft::pretty(json)).map_err(Error::io(path))
 }
 
 fn unsupported(view: &WeightView) -> Error {
@@ -198,127 +196,4 @@ fn output_config(base: &Weights, chosen: Option<DType>) -> Value {
         map.insert(key.into(), json!(encode::torch_name(dtype)));
     }
     config
-}
-
-fn write_tensor(
-    view: &WeightView,
-    dtype: Option<DType>,
-    change: &Change,
-    out: &mut dyn FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    let Some(dtype) = dtype else {
-        return view.with_bytes(|bytes| out(bytes))?;
-    };
-    match change {
-        Change::Keep if view.bytes_are(dtype) => return view.with_bytes(|bytes| out(bytes))?,
-        Change::Replace(tensor) if tensor.dtype() == dtype => {
-            return out(&encode::tensor_bytes(tensor)?);
-        }
-        _ => {}
-    }
-    let (matrix, update) = changed(view, change)?;
-    for panel in panels(matrix.rows(), matrix.cols()) {
-        let values = read_panel(&matrix, update, panel)?;
-        out(&encode_parallel(&view.name, &values, dtype)?)?;
-    }
-    Ok(())
-}
-
-/// What [`read_panel`] reads a changed tensor from.
-pub(crate) fn changed<'a>(
-    view: &WeightView,
-    change: &'a Change,
-) -> Result<(Matrix, Option<&'a LowRank<'a>>)> {
-    let (rows, columns) = view.rows_and_columns();
-    Ok(match change {
-        Change::Replace(tensor) => (Matrix::dense(tensor.reshape((rows, columns))?), None),
-        Change::Keep => (view.matrix_of(rows, columns)?, None),
-        Change::Add(update) => (view.matrix_of(rows, columns)?, Some(update)),
-    })
-}
-
-/// Ranges of rows that are worked on together.
-pub(crate) fn panels(rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> {
-    let step = (PANEL / columns.max(1)).max(1);
-    (0..rows)
-        .step_by(step)
-        .map(move |first| first..(first + step).min(rows))
-}
-
-/// Rows of W, or of W + scaling · B A, in f32.
-pub(crate) fn read_panel(
-    matrix: &Matrix,
-    update: Option<&LowRank>,
-    rows: Range<usize>,
-) -> Result<Vec<f32>> {
-    let columns = matrix.cols();
-    let mut values = vec![0f32; rows.len() * columns];
-    let some = ((1 << 16) / columns.max(1)).max(1);
-    values
-        .par_chunks_mut((some * columns).max(1))
-        .enumerate()
-        .try_for_each(|(i, out)| {
-            let first = rows.start + i * some;
-            matrix.read_rows_f32(first..(first + some).min(rows.end), out)
-        })?;
-    let Some(update) = update else {
-        return Ok(values);
-    };
-    let b = update.b.narrow(0, rows.start, rows.len())?;
-    let Some(magnitude) = update.magnitude else {
-        let mut sum = Tensor::from_vec(values, (rows.len(), columns), &Device::Cpu)?;
-        gemm(
-            &mut sum,
-            1.0,
-            update.scaling,
-            &b,
-            Op::Plain,
-            update.a,
-            Op::Plain,
-        )?;
-        return Ok(sum.flatten_all()?.to_vec1::<f32>()?);
-    };
-    // Rounded where PEFT rounds: B A, its multiple, the sum, and then the row's factor.
-    let delta = product(&b, Op::Plain, update.a, Op::Plain)?.flatten_all()?;
-    let (delta, scaling) = (delta.to_vec1::<f32>()?, update.scaling as f32);
-    let pairs = values.par_iter_mut().zip(delta);
-    pairs.for_each(|(w, delta)| *w += delta * scaling);
-    let magnitudes = magnitude.narrow(0, rows.start, rows.len())?.to_vec1()?;
-    set_lengths(&mut values, columns, &magnitudes).map_err(|row| Error::ZeroRow {
-        module: update.module.into(),
-        row: rows.start + row,
-    })?;
-    Ok(values)
-}
-
-/// Brings each row to the length m: times m / ‖row‖, both in f32. Errors with the first row that is all zeros.
-fn set_lengths(
-    values: &mut [f32],
-    columns: usize,
-    magnitudes: &[f32],
-) -> std::result::Result<(), usize> {
-    let squares = row_squares(values, columns);
-    if let Some(row) = squares.iter().position(|s| *s == 0.0) {
-        return Err(row);
-    }
-    let rows = values.par_chunks_exact_mut(columns.max(1));
-    rows.zip(squares)
-        .zip(magnitudes)
-        .for_each(|((row, square), m)| {
-            let factor = m / square.sqrt() as f32;
-            row.iter_mut().for_each(|w| *w *= factor);
-        });
-    Ok(())
-}
-
-/// [`encode::encode`] with all threads.
-pub(crate) fn encode_parallel(name: &str, values: &[f32], dtype: DType) -> Result<Vec<u8>> {
-    const PIECE: usize = 1 << 16;
-    let width = dtype.size_in_bytes();
-    let mut bytes = vec![0u8; values.len() * width];
-    bytes
-        .par_chunks_mut(PIECE * width)
-        .zip(values.par_chunks(PIECE))
-        .try_for_each(|(out, values)| encode::encode(name, values, dtype, out))?;
-    Ok(bytes)
 }

@@ -1,6 +1,7 @@
 //! Which model some weights are: one hash over configuration and tensors, however they are spread over files.
 
-use crate::{Result, Weights};
+use crate::{Result, WeightView, Weights};
+use ledger::hash::{hex, sha256_bytes};
 use rayon::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -12,30 +13,40 @@ impl Weights {
     /// SHA-256 over the configuration and every tensor's name, dtype, shape and bytes. Reads all weights once, in
     /// parallel; the same for one file and for shards.
     pub fn fingerprint(&self) -> Result<String> {
-        let mut whole = Sha256::new();
-        whole.update(canonical(self.config()));
         let views: Vec<_> = self.views().collect();
-        let lines: Vec<String> = views
-            .into_par_iter()
+        let hashes: Vec<String> = views
+            .par_iter()
             .map(|view| {
-                let data = view.with_bytes(|bytes| hex(Sha256::digest(bytes).as_slice()))?;
-                Ok(format!(
-                    "\n{} {} {:?} {data}",
-                    view.name,
-                    view.dtype_name(),
-                    view.shape
-                ))
+                let hash = view.with_bytes(sha256_bytes);
+                view.release();
+                hash
             })
             .collect::<Result<_>>()?;
-        for line in lines {
-            whole.update(line);
-        }
-        Ok(hex(whole.finalize().as_slice()))
+        Ok(fingerprint_of(
+            self.config(),
+            views.into_iter().zip(&hashes),
+        ))
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+/// The fingerprint of tensors whose bytes have been hashed.
+pub(crate) fn fingerprint_of<'a>(
+    config: &Value,
+    hashes: impl Iterator<Item = (&'a WeightView, &'a String)>,
+) -> String {
+    let mut lines: Vec<(&str, String)> = hashes
+        .map(|(view, hash)| {
+            let (name, dtype, shape) = (&view.name, view.dtype_name(), &view.shape);
+            (name.as_str(), format!("\n{name} {dtype} {shape:?} {hash}"))
+        })
+        .collect();
+    lines.sort();
+    let mut whole = Sha256::new();
+    whole.update(canonical(config));
+    for (_, line) in lines {
+        whole.update(line);
+    }
+    hex(&whole.finalize())
 }
 
 /// JSON with sorted keys and nothing incidental.

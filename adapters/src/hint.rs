@@ -84,6 +84,7 @@ impl Error {
             Error::AdapterUnderFull => "merge the adapter into its base first, and tune the merged model".into(),
             Error::OutputIsBase { .. } => "choose another folder for the result".into(),
             Error::Overflow { .. } => "write bf16 or f32 instead".into(),
+            Error::NotSubtractable { .. } => "keep the base: it is what is left without the adapter".into(),
             Error::ProofFailed { .. } => "do not use this folder; merge again, and report it if it happens twice".into(),
             Error::Kernel(e) => return e.hint(),
             Error::Ledger(e) => return e.hint(),

@@ -9,6 +9,7 @@
 
 mod bitsandbytes;
 mod builder;
+mod change;
 mod dora;
 mod encode;
 mod error;
@@ -29,6 +30,9 @@ mod quantize;
 mod random;
 pub mod recipe;
 mod safetensors_file;
+mod shards;
+mod stored;
+mod stream;
 mod weights;
 
 pub use builder::{Builder, Embedding, LinearSpec, Method, Norm};
@@ -37,8 +41,9 @@ pub use export::{ExportOptions, convert, refuse_base_as_output, save_full};
 pub use gguf::{GgufMetadata, GgufValue};
 pub use group::{GroupSaved, LinearGroup, Pass};
 pub use lora::{LoraConfig, TargetModules};
-pub use merge::{MergeOptions, MergeReport, merge, merge_into};
+pub use merge::{MergeOptions, MergeReport, merge, merge_into, verify_tensors};
 pub use parameters::{GradSink, ParamId, Parameter, ParameterKind, Parameters};
 pub use peft::{Belonging, PeftAdapter, PeftConfig};
-pub use proof::{TensorProof, verify_tensors};
+pub use proof::TensorProof;
+pub use quantize::{QuantizationDifference, quantization_difference};
 pub use weights::{Init, TensorSpec, WeightView, Weights};

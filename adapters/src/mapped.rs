@@ -11,6 +11,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub(crate) struct MappedFile {
     data: Arc<Mapping>,
+    path: Arc<Path>,
 }
 
 /// An empty file cannot be mapped, and is a perfectly good thing to report about.
@@ -47,7 +48,19 @@ impl MappedFile {
         };
         Ok(Self {
             data: Arc::new(data),
+            path: path.into(),
         })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where these bytes of the file begin; nothing if they are not of this file.
+    pub(crate) fn offset_of(&self, bytes: &[u8]) -> Option<usize> {
+        let file = self.as_slice();
+        let start = bytes.as_ptr().addr().checked_sub(file.as_ptr().addr())?;
+        (start + bytes.len() <= file.len()).then_some(start)
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -59,8 +72,7 @@ impl MappedFile {
     pub(crate) fn release(&self, bytes: &[u8]) {
         #[cfg(unix)]
         if let Mapping::File(map) = &*self.data {
-            let start = bytes.as_ptr().addr().checked_sub(map.as_ptr().addr());
-            let Some(start) = start.filter(|start| start + bytes.len() <= map.len()) else {
+            let Some(start) = self.offset_of(bytes) else {
                 return;
             };
             // SAFETY: the mapping is of a file and never written, so that its pages come back as they were.

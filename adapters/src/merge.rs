@@ -1,32 +1,31 @@
 //! Adds an adapter into its base, in f32, rounded once: W + s B A, under DoRA m / ‖W + s B A‖ ∘ (W + s B A) by rows, and
-//! what the adapter saved whole in the place of the base's.
+//! what the adapter saved whole in the place of the base's. Or takes it out again: W - s B A.
 
+use crate::change::{Change, LowRank};
 use crate::error::nearest;
-use crate::export::{Change, ExportOptions, LowRank, staged, write_model};
+use crate::export::{ExportOptions, staged, total, write_model};
+use crate::fingerprint::fingerprint_of;
 use crate::peft::{EMBEDDING, HEAD, Key, module_of};
-use crate::{Error, PeftAdapter, Result, TensorProof, WeightView, Weights, verify_tensors};
+use crate::proof::{Findings, verify_updates};
+use crate::recipe::Verify;
+use crate::stream::Watch;
+use crate::{Error, PeftAdapter, Result, TensorProof, WeightView, Weights};
 use candle_core::{DType, Tensor};
+use ledger::FileHash;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How a merged model is written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct MergeOptions {
-    /// Dtype and companions of the folder.
+    /// Dtype, files and companions of the folder.
     pub export: ExportOptions,
-    /// Read the written tensors back and prove them before the folder gets its name.
-    pub verify: bool,
-}
-
-impl Default for MergeOptions {
-    fn default() -> Self {
-        Self {
-            export: ExportOptions::default(),
-            verify: true,
-        }
-    }
+    /// How the tensors are proven before the folder gets its name.
+    pub verify: Verify,
+    /// Take the adapter out of a merged model instead of adding it to a base.
+    pub subtract: bool,
 }
 
 /// What a merge did.
@@ -36,10 +35,17 @@ pub struct MergeReport {
     pub targeted: usize,
     /// All tensors written.
     pub tensors: usize,
-    /// Bytes of `model.safetensors`.
+    /// Bytes of the tensors' files.
     pub bytes: u64,
+    /// [`Weights::fingerprint`] of the base, as it was read.
+    pub base_fingerprint: String,
+    /// Whether the adapted tensors of the base were quantized ones, which were widened first.
+    pub dequantized: bool,
     /// The proof, if one was asked for.
     pub proof: Option<TensorProof>,
+    /// The tensors' files, by hash.
+    #[serde(skip)]
+    pub files: Vec<FileHash>,
 }
 
 /// Writes base + adapter as a Hugging Face folder at `out`, which appears only when it is whole and, unless that is
@@ -60,52 +66,88 @@ pub fn merge_into(
     dir: &Path,
     options: &MergeOptions,
 ) -> Result<MergeReport> {
-    let updates = Updates::new(base, adapter)?;
-    let bytes = write_model(base, dir, &options.export, |view| Ok(updates.change(view)))?;
+    let updates = Updates::new(base, adapter, options.subtract)?;
+    let watch = Watch {
+        prove: options.verify != Verify::None,
+        hash_base: true,
+    };
+    let change = |view: &WeightView| updates.change(view);
+    let (written, items) = write_model(base, dir, &options.export, watch, change)?;
     let mut proof = None;
-    if options.verify {
-        let found = verify_tensors(base, adapter, &Weights::open(dir)?)?;
-        let mut problems = found.problems.clone();
-        // What we rounded ourselves is the nearest number there is.
-        if found.max_steps > 0.5 {
-            problems.push(format!(
-                "a deviation of {} rounding steps where one half is the most",
-                found.max_steps
-            ));
+    if watch.prove {
+        let mut findings = Findings::default();
+        for (item, deviation) in items.iter().zip(&written.deviations) {
+            match item.change {
+                Change::Keep if deviation.max_steps <= 0.5 => findings.untouched(),
+                Change::Keep => findings.differs(&item.view.name),
+                // What we rounded ourselves is the nearest number there is.
+                _ => findings.targeted(&item.view.name, *deviation, 0.5),
+            }
         }
-        if !problems.is_empty() {
-            return Err(Error::ProofFailed { problems });
-        }
-        proof = Some(found);
+        proof = Some(findings.finish());
     }
+    if options.verify == Verify::Full {
+        let mut read_back = verify_updates(base, &updates, &Weights::open(dir)?)?;
+        read_back.read_back = true;
+        proof = Some(read_back);
+    }
+    if let Some(proof) = &proof
+        && !proof.holds()
+    {
+        return Err(Error::ProofFailed {
+            problems: proof.problems.clone(),
+        });
+    }
+    let hashes = items.iter().map(|item| item.view).zip(&written.base_hashes);
+    let is_dequantized = |name: &String| base.view(name).is_ok_and(|v| v.float_dtype().is_none());
     Ok(MergeReport {
-        targeted: updates.0.len(),
-        tensors: base.names().count(),
-        bytes,
+        targeted: updates.changes.len(),
+        tensors: items.len(),
+        bytes: total(&written.files),
+        base_fingerprint: fingerprint_of(base.config(), hashes),
+        dequantized: updates.changes.keys().any(is_dequantized),
         proof,
+        files: written.files,
     })
 }
 
+/// Compares `merged` with `base` + `adapter`, by what their files hold. Differences are in the proof; an error means it
+/// could not be made.
+pub fn verify_tensors(
+    base: &Weights,
+    adapter: &PeftAdapter,
+    merged: &Weights,
+) -> Result<TensorProof> {
+    verify_updates(base, &Updates::new(base, adapter, false)?, merged)
+}
+
 /// What becomes of each tensor that the adapter changes, by the tensor's name, checked against the base.
-pub(crate) struct Updates(BTreeMap<String, Update>);
+pub(crate) struct Updates {
+    changes: BTreeMap<String, Update>,
+}
 
 enum Update {
     LowRank {
-        a: Tensor,
-        b: Tensor,
+        a: Vec<f32>,
+        b: Vec<f32>,
+        rank: usize,
         scaling: f64,
-        magnitude: Option<Tensor>,
+        magnitude: Option<Vec<f32>>,
     },
     Whole(Tensor),
 }
 
 impl Updates {
-    pub(crate) fn new(base: &Weights, adapter: &PeftAdapter) -> Result<Self> {
-        let mut updates = BTreeMap::new();
+    pub(crate) fn new(base: &Weights, adapter: &PeftAdapter, subtract: bool) -> Result<Self> {
+        if subtract {
+            check_subtractable(adapter)?;
+        }
+        let sign = if subtract { -1.0 } else { 1.0 };
+        let mut changes = BTreeMap::new();
         for module in adapter.modules() {
             let name = format!("{module}.weight");
-            let update = low_rank(base, adapter, module)?;
-            updates.insert(name, update);
+            let update = low_rank(base, adapter, module, sign)?;
+            changes.insert(name, update);
         }
         // The table of a base that ties them is stored under one name.
         let tied = base.has(EMBEDDING)
@@ -134,14 +176,14 @@ impl Updates {
                     found: tensor.dims().into(),
                 });
             }
-            updates.insert(name.into(), Update::Whole(tensor.to_dtype(DType::F32)?));
+            changes.insert(name.into(), Update::Whole(tensor.to_dtype(DType::F32)?));
         }
-        Ok(Self(updates))
+        Ok(Self { changes })
     }
 
     /// What becomes of a tensor of the base.
     pub(crate) fn change(&self, view: &WeightView) -> Change<'_> {
-        match self.0.get_key_value(&view.name) {
+        match self.changes.get_key_value(&view.name) {
             None => Change::Keep,
             Some((_, Update::Whole(tensor))) => Change::Replace(tensor),
             Some((
@@ -149,6 +191,7 @@ impl Updates {
                 Update::LowRank {
                     a,
                     b,
+                    rank,
                     scaling,
                     magnitude,
                 },
@@ -156,15 +199,28 @@ impl Updates {
                 module: module_of(name),
                 a,
                 b,
+                rank: *rank,
                 scaling: *scaling,
-                magnitude: magnitude.as_ref(),
+                magnitude: magnitude.as_deref(),
             }),
         }
     }
 }
 
+/// Only a sum can be undone: DoRA has changed the length of each row, and what was saved whole has replaced the base's.
+fn check_subtractable(adapter: &PeftAdapter) -> Result<()> {
+    let why = if adapter.config.lora.use_dora {
+        "it is a DoRA, whose merge sets the length of each row: the base's is not in the merged model"
+    } else if adapter.saved().next().is_some() {
+        "it holds whole copies of modules, whose merge replaces the base's: they are not in the merged model"
+    } else {
+        return Ok(());
+    };
+    Err(Error::NotSubtractable { why })
+}
+
 /// The update of a module's weight, which must be a linear layer of the base, and of its shape.
-fn low_rank(base: &Weights, adapter: &PeftAdapter, module: &str) -> Result<Update> {
+fn low_rank(base: &Weights, adapter: &PeftAdapter, module: &str, sign: f64) -> Result<Update> {
     let view = changeable(base, &format!("{module}.weight"))?;
     let [out, inner] = view.shape[..] else {
         let why = "in this base it is not a linear layer";
@@ -186,7 +242,12 @@ fn low_rank(base: &Weights, adapter: &PeftAdapter, module: &str) -> Result<Updat
                 found: tensor.dims().into(),
             });
         }
-        Ok(Some(tensor.to_dtype(DType::F32)?))
+        Ok(Some(
+            tensor
+                .to_dtype(DType::F32)?
+                .flatten_all()?
+                .to_vec1::<f32>()?,
+        ))
     };
     let missing = |key: Key| Error::MissingTensor {
         name: key.to_string(),
@@ -196,7 +257,8 @@ fn low_rank(base: &Weights, adapter: &PeftAdapter, module: &str) -> Result<Updat
     Ok(Update::LowRank {
         a: read(a, &[rank, inner])?.ok_or_else(|| missing(a))?,
         b: read(b, &[out, rank])?.ok_or_else(|| missing(b))?,
-        scaling: adapter.config.lora.scaling(),
+        rank,
+        scaling: sign * adapter.config.lora.scaling(),
         magnitude: read(Key::Magnitude(module), &[out])?,
     })
 }

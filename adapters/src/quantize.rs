@@ -1,10 +1,14 @@
 //! A base that is quantized as it is read: QLoRA's frozen NF4 weights under adapters in full precision.
 
+use crate::change::{Change, Changed, Way, panels};
+use crate::merge::Updates;
 use crate::recipe::Quantization;
 use crate::weights::Source;
-use crate::{Error, Result, WeightView, Weights};
+use crate::{Error, PeftAdapter, Result, WeightView, Weights};
 use candle_core::DType;
 use kernels::{Matrix, Nf4};
+use rayon::prelude::*;
+use serde::Serialize;
 
 impl Weights {
     /// The same weights with the linear layers of the decoder's blocks quantized, as bitsandbytes does it: embeddings,
@@ -34,6 +38,57 @@ impl Weights {
 /// `model.layers.0.self_attn.q_proj.weight`: in the architectures that are read, every matrix of a block is a linear layer.
 fn is_linear_of_a_block(view: &WeightView) -> bool {
     view.shape.len() == 2 && view.name.contains(".layers.") && view.name.ends_with(".weight")
+}
+
+/// How far a quantized base is from the stored one, over the tensors that an adapter changes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct QuantizationDifference {
+    /// ‖Q − W‖ / ‖W‖.
+    pub relative_to_weights: f64,
+    /// ‖Q − W‖ / ‖Δ‖: how large it is beside what the adapter changes.
+    pub relative_to_change: f64,
+}
+
+/// Measures the difference between the base as it is stored and as training saw it.
+pub fn quantization_difference(
+    stored: &Weights,
+    trained: &Weights,
+    adapter: &PeftAdapter,
+) -> Result<QuantizationDifference> {
+    let updates = Updates::new(stored, adapter, false)?;
+    let (mut difference, mut weight, mut delta) = (0.0, 0.0, 0.0);
+    for module in adapter.modules() {
+        let view = stored.view(&format!("{module}.weight"))?;
+        let as_trained = trained.view(&view.name)?;
+        let changed = Changed::open(&view, updates.change(&view))?;
+        let quantized = Changed::open(&as_trained, Change::Keep)?;
+        let parts: Vec<[f64; 3]> = panels(0..changed.rows, changed.columns, 1 << 16)
+            .into_par_iter()
+            .map(|rows| {
+                let (mut w, mut q, mut e) = (Vec::new(), Vec::new(), Vec::new());
+                changed.read_base(rows.clone(), &mut w)?;
+                quantized.read_base(rows.clone(), &mut q)?;
+                changed.read(rows, &w, Way::Gemm, &mut e)?;
+                let squares = |a: &[f32]| -> f64 {
+                    let off = |(a, w): (&f32, &f32)| (f64::from(*a) - f64::from(*w)).powi(2);
+                    a.iter().zip(&w).map(off).sum()
+                };
+                let norm = w.iter().map(|w| f64::from(*w).powi(2)).sum();
+                Ok([squares(&q), norm, squares(&e)])
+            })
+            .collect::<Result<_>>()?;
+        for [d, w, e] in parts {
+            difference += d;
+            weight += w;
+            delta += e;
+        }
+        view.release();
+    }
+    let ratio = |a: f64, b: f64| if b == 0.0 { 0.0 } else { (a / b).sqrt() };
+    Ok(QuantizationDifference {
+        relative_to_weights: ratio(difference, weight),
+        relative_to_change: ratio(difference, delta),
+    })
 }
 
 impl WeightView {

@@ -128,15 +128,49 @@ impl From<&LoraSection> for LoraConfig {
 pub struct MergeSection {
     /// The numbers to store; each tensor keeps its own if this is not given
     pub dtype: Option<StoredDtype>,
-    /// Prove the written weights against base and adapter
-    pub verify: bool,
+    /// Prove the merged weights against base and adapter before the folder gets its name
+    pub verify: Verify,
+    /// Which base of a QLoRA the adapter is added to
+    pub onto: Onto,
+    /// Most bytes of tensors in one file; more become shards with an index
+    #[schemars(range(min = 1))]
+    pub max_shard_bytes: u64,
+}
+
+/// Most bytes of tensors in one file where nothing is said: 5 GB, as `save_pretrained` long had it.
+pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+
+/// How merged weights are proven.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verify {
+    /// Not at all
+    None,
+    /// Every tensor's bytes on their way to the file, and the model's answers
+    #[default]
+    InFlight,
+    /// As `in-flight`, and everything read back from the files
+    Full,
+}
+
+/// The numbers of a quantized base that an adapter is added to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Onto {
+    /// Those that training saw: quantized and widened again
+    #[default]
+    Trained,
+    /// Those that are stored, in full precision; the difference is measured and reported
+    Stored,
 }
 
 impl Default for MergeSection {
     fn default() -> Self {
         Self {
             dtype: None,
-            verify: true,
+            verify: Verify::default(),
+            onto: Onto::default(),
+            max_shard_bytes: MAX_SHARD_BYTES,
         }
     }
 }

@@ -11,7 +11,7 @@ use kernels::Bytes;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// Where one tensor lies.
@@ -152,25 +152,8 @@ pub(crate) struct Entry {
     pub shape: Vec<usize>,
 }
 
-/// Writes `entries` in the given order to a new file, asking `produce` for each tensor's bytes as it goes, so that
-/// no more than one tensor's work is in memory. Same entries and bytes, same file.
-pub(crate) fn write(
-    path: &Path,
-    entries: &[Entry],
-    produce: impl FnMut(&Entry, &mut dyn Write) -> Result<()>,
-) -> Result<u64> {
-    let file = std::fs::File::create(path).map_err(Error::io(path))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    let written = write_into(&mut out, path, entries, produce)?;
-    let file = out.into_inner().map_err(|e| Error::Io {
-        path: path.into(),
-        source: e.into_error(),
-    })?;
-    file.sync_all().map_err(Error::io(path))?;
-    Ok(written)
-}
-
-/// As [`write`], into anything; `path` is for messages.
+/// Writes `entries` in the given order, asking `produce` for each tensor's bytes as it goes; `path` is for messages. Same
+/// entries and bytes, same file.
 pub(crate) fn write_into(
     out: impl Write,
     path: &Path,
@@ -205,7 +188,7 @@ pub(crate) fn write_into(
 }
 
 /// The header's bytes, padded with spaces so that the data is aligned to 8.
-fn header(entries: &[Entry]) -> Vec<u8> {
+pub(crate) fn header(entries: &[Entry]) -> Vec<u8> {
     let mut map = serde_json::Map::new();
     // transformers refuses files without it.
     map.insert("__metadata__".into(), serde_json::json!({"format": "pt"}));

@@ -69,6 +69,7 @@ pub(crate) enum Source {
         bytes: Bytes,
         kind: GgmlType,
         heads: Option<usize>,
+        file: MappedFile,
     },
     Random {
         init: Init,
@@ -273,11 +274,18 @@ impl WeightView {
         bytes: Bytes,
         kind: GgmlType,
         heads: Option<usize>,
+        file: MappedFile,
     ) -> Self {
+        let source = Source::Ggml {
+            bytes,
+            kind,
+            heads,
+            file,
+        };
         Self {
             name,
             shape,
-            source: Source::Ggml { bytes, kind, heads },
+            source,
         }
     }
 
@@ -322,30 +330,6 @@ impl WeightView {
         self.shape.iter().product()
     }
 
-    /// A safetensors tensor's stored bytes.
-    pub(crate) fn plain(&self) -> Option<(&[u8], Dtype)> {
-        match &self.source {
-            Source::Plain { bytes, dtype, .. } => Some((bytes.as_slice(), *dtype)),
-            _ => None,
-        }
-    }
-
-    /// The bytes that identify the tensor: those of the file, or those that a file of it would hold.
-    pub(crate) fn with_bytes<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        match &self.source {
-            Source::Plain { bytes, .. } | Source::Ggml { bytes, .. } => Ok(f(bytes.as_slice())),
-            Source::Random { init, seed, dtype } => Ok(f(&self.generate(*init, *seed, *dtype)?)),
-            Source::Nf4 { nf4, .. } => Ok(f(&nf4.all_bytes())),
-            Source::ToNf4(view) => view.with_bytes(f),
-        }
-    }
-
-    /// Whether [`Self::with_bytes`] gives the numbers of a safetensors file in that dtype, in its row order.
-    pub(crate) fn bytes_are(&self, dtype: DType) -> bool {
-        self.float_dtype() == Some(dtype)
-            && !matches!(self.source, Source::Ggml { heads: Some(_), .. })
-    }
-
     /// A matrix that reads the stored bytes where they are. The tensor must have two dimensions.
     pub fn matrix(&self) -> Result<Matrix> {
         match self.shape[..] {
@@ -370,9 +354,9 @@ impl WeightView {
                     });
                 }
             },
-            Source::Ggml { bytes, kind, heads } => {
-                Matrix::ggml(bytes.clone(), *kind, rows, columns, *heads)?
-            }
+            Source::Ggml {
+                bytes, kind, heads, ..
+            } => Matrix::ggml(bytes.clone(), *kind, rows, columns, *heads)?,
             Source::Random { init, seed, dtype } => Matrix::mapped(
                 Bytes::from_vec(self.generate(*init, *seed, *dtype)?),
                 *dtype,
@@ -403,15 +387,8 @@ impl WeightView {
             .reshape(self.shape.as_slice())?)
     }
 
-    /// Lets go of the memory that reading this tensor has filled, once it has been copied.
-    pub(crate) fn release(&self) {
-        if let Source::Plain { bytes, file, .. } = &self.source {
-            file.release(bytes.as_slice());
-        }
-    }
-
     /// Makes a random tensor's bytes, in parallel, in pieces that do not depend on the number of threads.
-    fn generate(&self, init: Init, seed: u64, dtype: DType) -> Result<Vec<u8>> {
+    pub(crate) fn generate(&self, init: Init, seed: u64, dtype: DType) -> Result<Vec<u8>> {
         use rayon::prelude::*;
         const PIECE: usize = 1 << 16;
         let (count, width) = (self.elements(), dtype.size_in_bytes());

@@ -214,14 +214,20 @@ impl Decoder {
         }
         let run = Forward::prepare(self, batch)?;
         let (needed, rows) = NeededRows::of(&rows, &run.row_ids);
-        let x = self.hidden(batch, &run, needed.as_ref().map(NeededRows::rows))?;
+        let rows_needed = needed.as_ref().map(NeededRows::rows);
+        let x = self.hidden(batch, &run, rows_needed, &mut |_| {})?;
         let (h, _) = self.normed_rows(&x, &rows)?;
         Ok(kernels::linear_token_scores(&h, &self.head, &targets)?)
     }
 
     /// Logits (T, V) of every position of a batch, in the accumulate dtype. For tests and small inputs.
     pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
-        let x = self.hidden(batch, &Forward::prepare(self, batch)?, None)?;
+        self.logits_by_layer(batch, &mut |_| {})
+    }
+
+    /// As [`Self::logits`]; `after` is called with the number of each layer that is done and not needed again.
+    pub fn logits_by_layer(&self, batch: &Batch, after: &mut dyn FnMut(usize)) -> Result<Tensor> {
+        let x = self.hidden(batch, &Forward::prepare(self, batch)?, None, after)?;
         let (h, _) = kernels::rms_norm(&x, &self.norm.weight, self.config.rms_norm_eps)?;
         Ok(kernels::linear(&h, &self.head)?)
     }
@@ -263,11 +269,18 @@ impl Decoder {
     }
 
     /// The last layer's output (T, D), or its `needed` rows, before the final norm.
-    fn hidden(&self, batch: &Batch, run: &Forward, needed: Option<&[usize]>) -> Result<Tensor> {
+    fn hidden(
+        &self,
+        batch: &Batch,
+        run: &Forward,
+        needed: Option<&[usize]>,
+        after: &mut dyn FnMut(usize),
+    ) -> Result<Tensor> {
         let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let needed = needed.filter(|_| i + 1 == self.layers.len());
             x = layer.infer(&x, Keys::Segments(&run.segments), &run.rope, needed)?;
+            after(i);
         }
         Ok(x)
     }

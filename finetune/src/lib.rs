@@ -48,7 +48,7 @@ pub use plan::{
     BatchShape, DeviceKind, DeviceSpec, MemoryPart, PlanInput, StoredWeights, TrainPlan,
     available_bytes, flops_per_token, measured_gflops, plan, weight_bytes,
 };
-pub use proof::{LogitProof, compare_logits};
+pub use proof::{LogitProof, Probed, compare_logits};
 pub use schedule::{learning_rate, warmup_steps};
 pub use step_log::StepReport;
 pub use steps::{Step, Steps};

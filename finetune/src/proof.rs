@@ -4,6 +4,7 @@
 //! would notice what no comparison of tensors can, such as a config or a tied head that makes the same weights
 //! compute something else.
 
+use adapters::Weights;
 use candle_core::DType;
 use datasets::random::Draws;
 use datasets::{Batch, Pack, Tokenized};
@@ -52,9 +53,28 @@ impl LogitProof {
     }
 }
 
-/// Asks both decoders fixed pseudo-random token sequences. `stored` is the dtype of the merged weights: each was rounded
+/// A decoder, and the weights that it reads: each layer's are let go of when it is done, so that a model larger than
+/// memory can be asked.
+#[derive(Clone, Copy)]
+pub struct Probed<'a> {
+    /// The model.
+    pub decoder: &'a Decoder,
+    /// Where its weights lie.
+    pub weights: &'a Weights,
+}
+
+impl Probed<'_> {
+    /// Logits (T, V) of every position.
+    fn logits(&self, batch: &Batch) -> Result<Vec<Vec<f32>>> {
+        let mut done = |layer| self.weights.release(&format!("model.layers.{layer}."));
+        let logits = self.decoder.logits_by_layer(batch, &mut done)?;
+        Ok(logits.to_dtype(DType::F32)?.to_vec2()?)
+    }
+}
+
+/// Asks both models fixed pseudo-random token sequences. `stored` is the dtype of the merged weights: each was rounded
 /// once, by at most half its rounding step, and sixteen steps leave room for those errors to add up over the layers.
-pub fn compare_logits(base: &Decoder, merged: &Decoder, stored: DType) -> Result<LogitProof> {
+pub fn compare_logits(base: Probed, merged: Probed, stored: DType) -> Result<LogitProof> {
     let rounding_step = match stored {
         DType::BF16 => 2f64.powi(-7),
         DType::F16 => 2f64.powi(-10),
@@ -67,38 +87,42 @@ pub fn compare_logits(base: &Decoder, merged: &Decoder, stored: DType) -> Result
         top1_agreement: 0.0,
         tolerance: (16.0 * rounding_step).max(1e-3),
     };
-    let draws = Draws::new(0, "logit proof");
-    let vocab = base.config().vocab_size.min(merged.config().vocab_size) as u64;
+    let vocab = |of: Probed| of.decoder.config().vocab_size as u64;
+    let batch = probes(vocab(base).min(vocab(merged)));
     let mut agreeing = 0;
-    for probe in 0..PROBES {
-        let input_ids: Vec<u32> = (0..PROBE_TOKENS)
-            .map(|i| (draws.at(probe * PROBE_TOKENS + i) % vocab) as u32)
-            .collect();
-        let sample = Tokenized {
-            id: format!("probe {probe}"),
-            sample: probe,
-            loss_mask: vec![false; input_ids.len()],
-            input_ids,
-        };
-        let batch = Batch::from_packs([&Pack::single(&sample)]);
-        let rows = |decoder: &Decoder| -> Result<Vec<Vec<f32>>> {
-            Ok(decoder.logits(&batch)?.to_dtype(DType::F32)?.to_vec2()?)
-        };
-        for (a, b) in rows(base)?.iter().zip(&rows(merged)?) {
-            proof.positions += 1;
-            agreeing += usize::from(argmax(a) == argmax(b));
-            for (a, b) in a.iter().zip(b) {
-                // NaN must not pass as "no larger than".
-                let difference = if (a - b).is_nan() {
-                    f64::INFINITY
-                } else {
-                    (a - b).abs() as f64
-                };
-                proof.max_difference = proof.max_difference.max(difference);
-                proof.largest_logit = proof.largest_logit.max(a.abs() as f64);
-            }
+    for (a, b) in base.logits(&batch)?.iter().zip(&merged.logits(&batch)?) {
+        proof.positions += 1;
+        agreeing += usize::from(argmax(a) == argmax(b));
+        for (a, b) in a.iter().zip(b) {
+            // NaN must not pass as "no larger than".
+            let difference = if (a - b).is_nan() {
+                f64::INFINITY
+            } else {
+                (a - b).abs() as f64
+            };
+            proof.max_difference = proof.max_difference.max(difference);
+            proof.largest_logit = proof.largest_logit.max(a.abs() as f64);
         }
     }
     proof.top1_agreement = agreeing as f64 / proof.positions as f64;
     Ok(proof)
+}
+
+/// The probe sequences, together in one batch: each layer's weights are read once.
+fn probes(vocab: u64) -> Batch {
+    let draws = Draws::new(0, "logit proof");
+    let packs: Vec<Pack> = (0..PROBES)
+        .map(|probe| {
+            let input_ids: Vec<u32> = (0..PROBE_TOKENS)
+                .map(|i| (draws.at(probe * PROBE_TOKENS + i) % vocab) as u32)
+                .collect();
+            Pack::single(&Tokenized {
+                id: format!("probe {probe}"),
+                sample: probe,
+                loss_mask: vec![false; input_ids.len()],
+                input_ids,
+            })
+        })
+        .collect();
+    Batch::from_packs(&packs)
 }

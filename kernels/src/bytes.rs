@@ -43,6 +43,17 @@ impl Bytes {
             .unwrap_or(&[])
     }
 
+    /// The bytes `range` of these, as far as they go.
+    #[must_use]
+    pub fn part(&self, range: Range<usize>) -> Self {
+        let end = range.end.min(self.len());
+        let start = self.range.start + range.start.min(end);
+        Self {
+            owner: self.owner.clone(),
+            range: start..self.range.start + end,
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.range.len()

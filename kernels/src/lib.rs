@@ -17,6 +17,7 @@ mod attention;
 mod bytes;
 mod column_scale;
 mod cross_entropy;
+mod deviation;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -25,12 +26,14 @@ mod gemm;
 mod gemm_bf16;
 mod ggml;
 mod linear;
+mod low_rank;
 mod matrix;
 mod nf4;
 mod ops;
 mod real;
 mod rms_norm;
 mod rope;
+mod rounding;
 mod simd;
 mod stochastic_rounding;
 mod swiglu;
@@ -48,6 +51,7 @@ pub use column_scale::{column_products, scale_columns};
 pub use cross_entropy::{
     HeadLoss, LOGITS_BYTES, TokenScore, linear_cross_entropy, linear_token_scores,
 };
+pub use deviation::{Deviation, Tolerance};
 pub use dropout::{DropoutKey, RowIds, dropout};
 pub use elementwise::{
     add_assign, add_bias, gather_rows, scale_assign, scatter_rows, sum_of_squares, sum_rows,
@@ -58,11 +62,13 @@ pub use gemm::{Op, gemm};
 pub use gemm_bf16::{Bf16Dot, linear_dx_in};
 pub use ggml::GgmlType;
 pub use linear::{linear, linear_dx};
+pub use low_rank::LowRankRows;
 pub use matrix::Matrix;
 pub use nf4::{Absmax, NF4_CODE, Nf4, dynamic_map};
 pub use ops::{OPS, OpCase, Outcome};
 pub use real::accumulate_dtype;
 pub use rms_norm::{RmsNormSaved, rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeTable, rope};
+pub use rounding::{first_overflow, round_to_bytes, widen_bytes};
 pub use stochastic_rounding::RoundingKey;
 pub use swiglu::{SwigluSaved, swiglu, swiglu_backward};

@@ -444,7 +444,12 @@ fn convert<S: Copy, T: Real>(from: &[S], to: &mut [T], widen: impl Fn(S) -> T) {
     });
 }
 
-fn read_unaligned<T: Real>(bytes: &[u8], dtype: DType, elements: Range<usize>, out: &mut [T]) {
+pub(crate) fn read_unaligned<T: Real>(
+    bytes: &[u8],
+    dtype: DType,
+    elements: Range<usize>,
+    out: &mut [T],
+) {
     let size = dtype.size_in_bytes();
     let bytes = &bytes[elements.start * size..elements.end * size];
     let (two, four, eight) = (

@@ -63,14 +63,39 @@ impl FileHash {
     /// # Errors
     /// [`Error::Read`].
     pub fn tree(folder: &Path) -> Result<Vec<Self>> {
+        Self::tree_with(folder, &[])
+    }
+
+    /// As [`Self::tree`], each name behind `prefix`: a folder among the inputs of a stage.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn tree_as(folder: &Path, prefix: &str) -> Result<Vec<Self>> {
+        let named = |file: Self| Self {
+            path: format!("{prefix}{}", file.path),
+            ..file
+        };
+        Ok(Self::tree(folder)?.into_iter().map(named).collect())
+    }
+
+    /// As [`Self::tree`], without reading the files whose hashes are known: those that have just been written.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn tree_with(folder: &Path, known: &[Self]) -> Result<Vec<Self>> {
         let mut found = Vec::new();
-        collect(folder, "", &mut found)?;
+        collect(folder, "", known, &mut found)?;
         found.sort();
         Ok(found)
     }
 }
 
-fn collect(folder: &Path, prefix: &str, found: &mut Vec<FileHash>) -> Result<()> {
+fn collect(
+    folder: &Path,
+    prefix: &str,
+    known: &[FileHash],
+    found: &mut Vec<FileHash>,
+) -> Result<()> {
     let failed = |source| Error::Read {
         path: folder.to_owned(),
         source,
@@ -79,7 +104,9 @@ fn collect(folder: &Path, prefix: &str, found: &mut Vec<FileHash>) -> Result<()>
         let entry = entry.map_err(failed)?;
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         if entry.file_type().map_err(failed)?.is_dir() {
-            collect(&entry.path(), &format!("{name}/"), found)?;
+            collect(&entry.path(), &format!("{name}/"), known, found)?;
+        } else if let Some(hash) = known.iter().find(|file| file.path == name) {
+            found.push(hash.clone());
         } else if name != MANIFEST_FILE && name != MEASURED_FILE && entry.path().is_file() {
             found.push(FileHash::of(&entry.path(), name)?);
         }

@@ -23,6 +23,7 @@ pub fn convert(args: &ConvertArgs, json: bool) -> Result<Exit> {
     let options = ExportOptions {
         dtype,
         companions: companions(&checkpoint)?,
+        ..Default::default()
     };
     let size = adapters::convert(&checkpoint.weights, &args.folder, &options)?;
     if json {

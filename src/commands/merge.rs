@@ -1,18 +1,21 @@
 //! `medtune merge`: a recipe's adapter into its base, or any adapter into any base.
 
-use adapters::{ExportOptions, MergeOptions, PeftAdapter};
+use std::path::Path;
+
+use adapters::recipe::MergeSection;
 use anyhow::Result;
-use finetune::{Base, Checkpoint};
+use finetune::Base;
+use ledger::FileHash;
 use ledger::files::StagedDir;
 use serde_json::json;
 
 use super::run::run_plan;
-use crate::args::MergeArgs;
-use crate::failure::Exit;
+use crate::args::{MergeArgs, MergeFlags};
+use crate::failure::{Exit, Failure};
+use crate::merging::Merging;
 use crate::plan::{Plan, Stage};
-use crate::proof::require_logits;
-use crate::stages::companions;
-use crate::terminal::{bytes, note, print_json};
+use crate::run::{Clock, StageInput, access_of};
+use crate::terminal::{note, print_json};
 
 pub fn merge(args: MergeArgs, json: bool) -> Result<Exit> {
     if let Some(recipe) = &args.recipe {
@@ -26,34 +29,70 @@ pub fn merge(args: MergeArgs, json: bool) -> Result<Exit> {
         args.adapter.unwrap_or_default(),
         args.into.unwrap_or_default(),
     );
-    let checkpoint = Checkpoint::open(&Base::Path(base))?;
-    let adapter = PeftAdapter::load(&adapter)?;
-    let export = ExportOptions {
-        companions: companions(&checkpoint)?,
-        ..Default::default()
+    refuse_input_as_output(&base, &adapter, &into)?;
+    let clock = Clock::start();
+    let section = section(&args.how);
+    let stored = Base::Path(base.clone());
+    let model = match args.how.quantization {
+        Some(quantization) => Base::Quantized {
+            base: Box::new(stored),
+            quantization: quantization.into(),
+        },
+        None => stored,
     };
-    let options = MergeOptions {
-        export,
-        verify: true,
+    let merging = Merging {
+        base: &model,
+        adapter: &adapter,
+        section: &section,
+        subtract: args.how.subtract,
     };
-    adapters::refuse_base_as_output(&checkpoint.weights, &into)?;
     let staged = StagedDir::create(&into)?;
-    let report = adapters::merge_into(&checkpoint.weights, &adapter, staged.path(), &options)?;
-    let logits = require_logits(&checkpoint, &adapter, staged.path())?;
+    let merged = merging.write(staged.path())?;
+    let mut inputs = vec![FileHash {
+        path: "base".into(),
+        sha256: merged.report.base_fingerprint.clone(),
+        bytes: 0,
+    }];
+    inputs.extend(FileHash::tree_as(&adapter, "adapter/")?);
+    let input = StageInput {
+        stage: "merge",
+        inputs,
+        settings: json!({"merge": section, "subtract": args.how.subtract, "quantization": args.how.quantization.map(adapters::recipe::Quantization::from)}),
+    };
+    let access = access_of(&adapter).max(access_of(&base));
+    let details = merged.details()?;
+    let manifest = input.manifest_with(staged.path(), merged.files(), access, details.clone())?;
+    manifest.write(staged.path())?;
+    clock.write(staged.path(), merged.facts())?;
     staged.commit()?;
-    for warning in report.proof.iter().flat_map(|proof| proof.warnings()) {
-        note(&format!("warning: {warning}"));
-    }
     if json {
-        print_json(&json!({"merge": report, "logits": logits}))?;
+        print_json(&json!({"folder": into, "access": access, "merge": details}))?;
     } else {
-        note(&format!(
-            "{} of {} tensors changed, proven, {} in {}",
-            report.targeted,
-            report.tensors,
-            bytes(report.bytes),
-            into.display()
-        ));
+        let (summary, folder, time) = (merged.summary(), into.display(), clock.shown());
+        note(&format!("{summary}, in {folder}, {time}"));
     }
     Ok(Exit::Done)
+}
+
+fn section(flags: &MergeFlags) -> MergeSection {
+    MergeSection {
+        dtype: flags.dtype.map(Into::into),
+        verify: flags.verify.into(),
+        onto: flags.onto.into(),
+        max_shard_bytes: flags.shard_size,
+    }
+}
+
+/// Refuses to write over what is being read.
+fn refuse_input_as_output(base: &Path, adapter: &Path, into: &Path) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().ok();
+    for (what, input) in [("base", base), ("adapter", adapter)] {
+        if real(input).is_some() && real(input) == real(into) {
+            let message = format!("`{}` is the {what} that is being read", into.display());
+            return Err(Failure::user(message)
+                .hint("choose another folder for the result")
+                .into());
+        }
+    }
+    Ok(())
 }

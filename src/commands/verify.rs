@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::args::VerifyArgs;
 use crate::failure::Exit;
+use crate::merging::prove;
 use crate::plan::{Plan, Stage};
-use crate::proof::prove_logits;
 use crate::stages::given_adapter;
 use crate::terminal::{note, print, print_json, table};
 
@@ -41,7 +41,7 @@ pub fn verify(args: &VerifyArgs, json: bool) -> Result<Exit> {
     let base = Checkpoint::open(&base)?;
     let adapter = PeftAdapter::load(&adapter)?;
     let mut proof = verify_tensors(&base.weights, &adapter, &Weights::open(&merged)?)?;
-    let logits = prove_logits(&base, &adapter, &merged)?;
+    let logits = prove(&base, &adapter, &merged)?;
     proof.problems.extend(logits.problem());
     for warning in proof.warnings() {
         note(&format!("warning: {warning}"));

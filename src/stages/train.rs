@@ -110,6 +110,7 @@ impl Work<'_> {
                 let options = ExportOptions {
                     companions: companions(&prepared.checkpoint)?,
                     dtype: bf16.then(|| ComputeDtype::Bf16.into()),
+                    ..Default::default()
                 };
                 adapters::save_full(
                     &prepared.checkpoint.weights,

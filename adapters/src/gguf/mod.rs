@@ -70,6 +70,7 @@ pub(crate) fn views(
             tensor.bytes.clone(),
             tensor.kind,
             heads,
+            tensor.file.clone(),
         );
         views.insert(name, view);
     }

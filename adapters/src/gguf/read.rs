@@ -14,6 +14,7 @@ pub(crate) struct GgufTensor {
     /// Outermost dimension first: (out, in) for a linear layer. The file has them the other way round.
     pub shape: Vec<usize>,
     pub bytes: Bytes,
+    pub file: MappedFile,
 }
 
 pub(crate) struct GgufFile {
@@ -86,6 +87,7 @@ pub(crate) fn open(path: &Path) -> Result<GgufFile> {
             kind,
             shape: row.shape,
             bytes,
+            file: file.clone(),
         };
         if tensors.insert(row.name.clone(), tensor).is_some() {
             return Err(cursor.damaged(format!("tensor `{}` is listed twice", row.name)));

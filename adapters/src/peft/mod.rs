@@ -13,7 +13,6 @@ mod keys;
 pub use config::PeftConfig;
 pub(crate) use keys::{Key, module_of};
 
-use crate::export::{panels, read_panel};
 use crate::safetensors_file::{self, Entry, Stored};
 use crate::{Error, LoraConfig, ParameterKind, Parameters, Result, TargetModules, encode, folder};
 use candle_core::{DType, Tensor};
@@ -135,11 +134,15 @@ impl PeftAdapter {
         match (self.saved_tensor(one), self.saved_tensor(other)) {
             (Some(a), Some(b)) if a.dims() == b.dims() && a.dims().len() == 2 => {
                 let (a, b) = (Matrix::dense(a.clone()), Matrix::dense(b.clone()));
-                let mut same = true;
-                for rows in panels(a.rows(), a.cols()) {
-                    same &= read_panel(&a, None, rows.clone())? == read_panel(&b, None, rows)?;
+                let mut rows = [vec![0f32; a.cols()], vec![0f32; a.cols()]];
+                for row in 0..a.rows() {
+                    a.read_rows_f32(row..row + 1, &mut rows[0])?;
+                    b.read_rows_f32(row..row + 1, &mut rows[1])?;
+                    if rows[0] != rows[1] {
+                        return Ok(false);
+                    }
                 }
-                Ok(same)
+                Ok(true)
             }
             (None, None) => Ok(true),
             _ => Ok(false),

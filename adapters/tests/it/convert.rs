@@ -15,6 +15,7 @@ fn options(dtype: Option<DType>) -> ExportOptions {
     ExportOptions {
         dtype,
         companions: vec![("tokenizer.json".into(), json!({"version": "1.0"}))],
+        ..Default::default()
     }
 }
 
@@ -78,7 +79,7 @@ fn merging_into_a_gguf_base_unpacks_it() {
         &out,
         &MergeOptions {
             export: options(None),
-            verify: true,
+            ..Default::default()
         },
     )
     .unwrap();

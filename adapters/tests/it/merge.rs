@@ -27,7 +27,7 @@ fn options(dtype: Option<DType>) -> MergeOptions {
             dtype,
             ..Default::default()
         },
-        verify: true,
+        ..Default::default()
     }
 }
 
@@ -40,6 +40,7 @@ fn merged_weights_are_peft_s() {
         let out = dir.path().join("merged");
         let report = merge(&base, &adapter, &out, &options(None)).unwrap();
         let proof = report.proof.unwrap();
+        // Beyond what two ways of adding in f32 may differ by, nothing.
         assert_eq!(
             (proof.targeted, proof.max_steps),
             (adapter.modules().count(), 0.0)

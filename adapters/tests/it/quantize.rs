@@ -215,7 +215,7 @@ fn merging_into_a_base_that_was_quantized_here() {
             dtype: Some(DType::BF16),
             ..Default::default()
         },
-        verify: true,
+        ..Default::default()
     };
     merge(&quantized, &adapter, &out, &options).unwrap();
     let merged = Weights::open(&out).unwrap();

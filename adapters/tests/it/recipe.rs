@@ -1,7 +1,7 @@
 //! The recipe sections, read as a user writes them.
 
 use adapters::recipe::{
-    AdapterSection, ComputeDtype, MergeSection, ModelInit, ModelSection, StoredDtype,
+    AdapterSection, ComputeDtype, MergeSection, ModelInit, ModelSection, Onto, StoredDtype, Verify,
 };
 use adapters::{LoraConfig, TargetModules};
 use candle_core::DType;
@@ -39,7 +39,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.target_modules, TargetModules::AllLinear);
     assert!(config.check().is_ok());
     assert_eq!(DType::from(recipe.model.dtype), DType::F32);
-    assert!(recipe.merge.verify && recipe.merge.dtype.is_none());
+    assert!(recipe.merge.verify == Verify::InFlight && recipe.merge.dtype.is_none());
 }
 
 #[test]
@@ -61,13 +61,23 @@ modules_to_save = ["embed_tokens", "lm_head"]
 
 [merge]
 dtype = "f16"
-verify = false
+verify = "full"
+onto = "stored"
+max_shard_bytes = 1000
 "#,
     )
     .unwrap();
     assert_eq!(recipe.model.init, Some(ModelInit::Random));
     assert_eq!(recipe.model.dtype, ComputeDtype::Bf16);
     assert_eq!(recipe.merge.dtype, Some(StoredDtype::F16));
+    assert_eq!(
+        (
+            recipe.merge.verify,
+            recipe.merge.onto,
+            recipe.merge.max_shard_bytes
+        ),
+        (Verify::Full, Onto::Stored, 1000)
+    );
     let Some(AdapterSection::Lora(section)) = recipe.adapter else {
         panic!("no adapter")
     };
@@ -109,7 +119,7 @@ verify = "yes"
     DIR/recipe.toml:8:8: `adapter.lora.rank` is the integer `0`, and must be at least 1
     DIR/recipe.toml:9:11: `adapter.lora.dropout` is the number `2.0`, and must be at least 0 and at most 1
     DIR/recipe.toml:10:18: `adapter.lora.target_modules` is the string "q_proj", expected `all-linear`
-    DIR/recipe.toml:13:10: `merge.verify` is the string "yes", expected `true` or `false`
+    DIR/recipe.toml:13:10: `merge.verify` is the string "yes", expected one of `none`, `in-flight`, `full`
     "#);
     insta::assert_snapshot!(read("[adapter.dora]\nrank = 8\n").unwrap_err(), @r"
     the recipe has a problem
