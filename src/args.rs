@@ -240,7 +240,7 @@ pub struct MergeFlags {
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size)]
     pub shard_size: u64,
     /// How the result is proven before the folder gets its name
-    #[arg(long, value_enum, default_value_t = VerifyMode::InFlight)]
+    #[arg(long, value_enum, default_value_t = VerifyMode::Standard)]
     pub verify: VerifyMode,
     /// Takes the adapter out of a merged model, which --base names
     #[arg(long)]
@@ -278,9 +278,11 @@ fn parse_size(text: &str) -> Result<u64, String> {
 pub enum VerifyMode {
     /// Not at all
     None,
-    /// Every tensor's bytes on their way to the file, and the model's answers
-    InFlight,
-    /// As in-flight, and everything read back from the files
+    /// Every tensor's bytes, on their way to the file
+    Tensors,
+    /// As tensors, and the model's answers to probes
+    Standard,
+    /// As standard, and everything read back from the files
     Full,
 }
 
@@ -288,7 +290,8 @@ impl From<VerifyMode> for Verify {
     fn from(mode: VerifyMode) -> Self {
         match mode {
             VerifyMode::None => Self::None,
-            VerifyMode::InFlight => Self::InFlight,
+            VerifyMode::Tensors => Self::Tensors,
+            VerifyMode::Standard => Self::Standard,
             VerifyMode::Full => Self::Full,
         }
     }

@@ -146,10 +146,12 @@ pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
 pub enum Verify {
     /// Not at all
     None,
-    /// Every tensor's bytes on their way to the file, and the model's answers
+    /// Every tensor's bytes, on their way to the file
+    Tensors,
+    /// As `tensors`, and the model's answers to probes
     #[default]
-    InFlight,
-    /// As `in-flight`, and everything read back from the files
+    Standard,
+    /// As `standard`, and everything read back from the files
     Full,
 }
 

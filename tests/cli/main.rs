@@ -2,6 +2,8 @@
 
 mod data;
 mod errors;
+#[cfg(unix)]
+mod merge;
 mod qlora;
 #[cfg(unix)]
 mod recovery;

@@ -10,4 +10,5 @@ mod merge; // against PEFT's merge; proofs that hold and that must not
 mod peft; // adapter files, whole and damaged
 mod quantize; // NF4: folders of bitsandbytes, and bases quantized as they are read
 mod recipe; // the sections of a recipe
+mod stream; // shards, large tensors, threads, subtraction
 mod support;

@@ -39,7 +39,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.target_modules, TargetModules::AllLinear);
     assert!(config.check().is_ok());
     assert_eq!(DType::from(recipe.model.dtype), DType::F32);
-    assert!(recipe.merge.verify == Verify::InFlight && recipe.merge.dtype.is_none());
+    assert!(recipe.merge.verify == Verify::Standard && recipe.merge.dtype.is_none());
 }
 
 #[test]
@@ -111,16 +111,16 @@ verify = "yes"
     )
     .unwrap_err();
     insta::assert_snapshot!(told, @r#"
-    the recipe has 7 problems
-    DIR/recipe.toml:3:9: `model.dtype` is the string "fp16", expected one of `f32`, `bf16`, `f64`
-    DIR/recipe.toml:4:8: `model.init` is the string "zeros", expected `random`
-    DIR/recipe.toml:7:1: unknown key `rnak` in [adapter.lora]
-      hint: did you mean `rank`, which belongs in [adapter.lora]?
-    DIR/recipe.toml:8:8: `adapter.lora.rank` is the integer `0`, and must be at least 1
-    DIR/recipe.toml:9:11: `adapter.lora.dropout` is the number `2.0`, and must be at least 0 and at most 1
-    DIR/recipe.toml:10:18: `adapter.lora.target_modules` is the string "q_proj", expected `all-linear`
-    DIR/recipe.toml:13:10: `merge.verify` is the string "yes", expected one of `none`, `in-flight`, `full`
-    "#);
+the recipe has 7 problems
+DIR/recipe.toml:3:9: `model.dtype` is the string "fp16", expected one of `f32`, `bf16`, `f64`
+DIR/recipe.toml:4:8: `model.init` is the string "zeros", expected `random`
+DIR/recipe.toml:7:1: unknown key `rnak` in [adapter.lora]
+  hint: did you mean `rank`, which belongs in [adapter.lora]?
+DIR/recipe.toml:8:8: `adapter.lora.rank` is the integer `0`, and must be at least 1
+DIR/recipe.toml:9:11: `adapter.lora.dropout` is the number `2.0`, and must be at least 0 and at most 1
+DIR/recipe.toml:10:18: `adapter.lora.target_modules` is the string "q_proj", expected `all-linear`
+DIR/recipe.toml:13:10: `merge.verify` is the string "yes", expected one of `none`, `in-flight`, `full`
+"#);
     insta::assert_snapshot!(read("[adapter.dora]\nrank = 8\n").unwrap_err(), @r"
     the recipe has a problem
     DIR/recipe.toml:1:10: unknown key `dora` in [adapter]
