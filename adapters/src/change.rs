@@ -121,24 +121,10 @@ impl<'a> Changed<'a> {
             rank: update.rank,
             scaling: update.scaling as f32,
         };
-        match (way, update.magnitude) {
-            (Way::Plain, _) => {
-                out.extend_from_slice(base);
-                low_rank.add_plainly_to(out, self.columns)?;
-            }
-            (Way::Gemm, None) => {
-                out.extend_from_slice(base);
-                low_rank.add_to(out, self.columns)?;
-            }
-            // Rounded where PEFT rounds: B A, its multiple, the sum, and then the row's factor.
-            (Way::Gemm, Some(_)) => {
-                out.resize(base.len(), 0.0);
-                low_rank.product(out, self.columns)?;
-                let scaling = update.scaling as f32;
-                out.iter_mut()
-                    .zip(base)
-                    .for_each(|(delta, w)| *delta = w + *delta * scaling);
-            }
+        out.resize(base.len(), 0.0);
+        match way {
+            Way::Gemm => low_rank.added(base, out, self.columns)?,
+            Way::Plain => low_rank.added_plainly(base, out, self.columns)?,
         }
         let Some(magnitude) = update.magnitude else {
             return Ok(Vec::new());

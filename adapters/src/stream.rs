@@ -346,7 +346,6 @@ pub(crate) fn deviation_of(
         bytes,
         ..
     } = buffers;
-    let factors = changed.read(rows.clone(), base, Way::Plain, plain)?;
     let rounded: &[f32] = if changed.view.float_dtype() == Some(dtype) {
         base
     } else {
@@ -357,21 +356,16 @@ pub(crate) fn deviation_of(
         }
         rounded
     };
-    let columns = changed.columns;
-    let of_row = |row: usize| {
-        let at = row * columns..(row + 1) * columns;
-        let factor = factors.get(row).copied().unwrap_or(1.0);
-        Deviation::of(
-            &base[at.clone()],
-            &rounded[at.clone()],
-            &plain[at.clone()],
-            &found[at],
-            dtype,
-            changed.tolerance(rows.start + row, factor),
-        )
-    };
-    let none = Deviation::default();
-    Ok((0..rows.len()).map(of_row).fold(none, Deviation::with))
+    let mut deviation = Deviation::default();
+    for (at, row) in rows.enumerate() {
+        let at = at * changed.columns..(at + 1) * changed.columns;
+        let (base, rounded, found) = (&base[at.clone()], &rounded[at.clone()], &found[at]);
+        let factors = changed.read(row..row + 1, base, Way::Plain, plain)?;
+        let tolerance = changed.tolerance(row, factors.first().copied().unwrap_or(1.0));
+        let of_row = Deviation::of(base, rounded, plain, found, dtype, tolerance);
+        deviation = deviation.with(of_row);
+    }
+    Ok(deviation)
 }
 
 /// SHA-256 of each item's tensor as the base has it. Says how many bytes it has read, so that others follow.

@@ -119,7 +119,7 @@ DIR/recipe.toml:7:1: unknown key `rnak` in [adapter.lora]
 DIR/recipe.toml:8:8: `adapter.lora.rank` is the integer `0`, and must be at least 1
 DIR/recipe.toml:9:11: `adapter.lora.dropout` is the number `2.0`, and must be at least 0 and at most 1
 DIR/recipe.toml:10:18: `adapter.lora.target_modules` is the string "q_proj", expected `all-linear`
-DIR/recipe.toml:13:10: `merge.verify` is the string "yes", expected one of `none`, `in-flight`, `full`
+DIR/recipe.toml:13:10: `merge.verify` is the string "yes", expected one of `none`, `tensors`, `standard`, `full`
 "#);
     insta::assert_snapshot!(read("[adapter.dora]\nrank = 8\n").unwrap_err(), @r"
     the recipe has a problem
