@@ -4,7 +4,7 @@
 //! as an extracted answer. An answer that could not be extracted is a miss of its gold class; it
 //! is no class of its own, so it lowers recall and nobody's precision.
 
-use super::{Answered, Family, Metric, Needs, Tally, f1, mean_f1_of_seen, pooled_f1, weighted_f1};
+use super::{Answered, Family, Metric, Needs, Tally, mean_f1_of_seen, pooled_f1, weighted_f1};
 
 pub(super) const MACRO_F1: Metric = Metric {
     name: "macro_f1",

@@ -280,4 +280,22 @@ mod tests {
             assert_eq!(stem(word), expected, "{word}");
         }
     }
+
+    /// `scripts/golden/metrics.py` writes the file: stems with every suffix that a rule knows.
+    #[test]
+    fn stems_are_those_of_nltk() {
+        let lines: Vec<&str> = include_str!("../../tests/golden/stems.txt")
+            .lines()
+            .collect();
+        assert!(lines.len() > 5000);
+        let wrong: Vec<String> = lines
+            .iter()
+            .filter_map(|line| {
+                let (word, expected) = line.split_once(' ').expect("a word and its stem");
+                let stem = stem(word);
+                (stem != expected).then(|| format!("{word}: {stem}, expected {expected}"))
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
 }

@@ -2,6 +2,7 @@
 
 mod ask;
 mod errors;
+mod families;
 mod recipes;
 mod report;
 mod scripted;

@@ -44,7 +44,10 @@ pub(in super::super) const MISSING: Metric = Metric {
 };
 
 fn parse(item: &Answered<'_>) -> Parsed {
-    let letters = item.options.iter().all(|o| o.chars().count() == 1);
+    let letters = item
+        .options
+        .iter()
+        .all(|option| option.chars().count() == 1);
     let folded = |text: &str| match letters {
         true => text.to_owned(),
         false => text.to_lowercase(),
@@ -56,7 +59,8 @@ fn parse(item: &Answered<'_>) -> Parsed {
             .options
             .iter()
             .map(|option| folded(option))
-            .find(|option| text.contains(option)),
+            .find(|option| text.contains(option))
+            .unwrap_or_else(|| super::MISSING.to_owned()),
     }
 }
 

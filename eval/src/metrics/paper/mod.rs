@@ -34,34 +34,30 @@ const fn metric(
     }
 }
 
-/// What stands for an answer in which the parser found no label.
+/// What stands for an answer in which the parser found no label. It is counted as a label, which no
+/// average includes unless it is gold.
 const MISSING: &str = "missing";
 
 /// What the parser made of a text: the gold label and the answered one, in the parser's writing.
 struct Parsed {
     gold: String,
-    answer: Option<String>,
+    answer: String,
 }
 
 impl Parsed {
     fn accuracy(&self) -> Vec<(String, Tally)> {
-        // A label called "missing" would be right by luck there, and so it is here.
-        one_value(f64::from(
-            self.answer.as_deref().unwrap_or(MISSING) == self.gold,
-        ))
+        one_value(f64::from(self.answer == self.gold))
     }
 
     fn missing(&self) -> Vec<(String, Tally)> {
-        one_value(f64::from(self.answer.is_none()))
+        one_value(f64::from(self.answer == MISSING))
     }
 
-    /// Counts by label. A missing answer is no label, so it only misses the gold one.
     fn counts(self) -> Vec<(String, Tally)> {
-        match self.answer {
-            Some(answer) if answer == self.gold => vec![(self.gold, [1.0, 0.0, 0.0])],
-            Some(answer) => vec![(self.gold, [0.0, 0.0, 1.0]), (answer, [0.0, 1.0, 0.0])],
-            None => vec![(self.gold, [0.0, 0.0, 1.0])],
+        if self.answer == self.gold {
+            return vec![(self.gold, [1.0, 0.0, 0.0])];
         }
+        vec![(self.gold, [0.0, 0.0, 1.0]), (self.answer, [0.0, 1.0, 0.0])]
     }
 }
 

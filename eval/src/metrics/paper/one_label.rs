@@ -45,12 +45,12 @@ fn parse(item: &Answered<'_>) -> Parsed {
         .iter()
         .filter(|option| item.written.contains(option.as_str()));
     let answer = match (found.next(), found.next()) {
-        (Some(only), None) => Some(only.clone()),
-        _ => None,
+        (Some(only), None) => only,
+        _ => super::MISSING,
     };
     Parsed {
         gold: item.gold.to_owned(),
-        answer,
+        answer: answer.to_owned(),
     }
 }
 
