@@ -289,7 +289,7 @@ def paper_entity_cases():
         gold.replace("Denies", "Denies &lt; 5 &amp; &quot;x&quot;"), gold.replace("ok.", "ok. <br> </i>"), gold.replace(" class", " title='a > b' class"),
         gold.replace("Denies", "Denies <!-- no --> "), gold.replace("81mg", "81 mg"), gold.replace('"test"', "test"), f"<p>{gold}</p>",
         gold.replace("ok", "5 < 6 ok"), gold.replace('class="test"', "class"), gold.replace("pain", "pain</span> <span class=problem>pain"),
-        "na\u00efve " + gold, gold.replace("chest", "chest_"), gold.replace("Denies", "&#68;enies"),
+        "na\u00efve " + gold, gold.replace("chest", "chest_"), gold.replace("Denies", "&#68;enies"), gold.replace("Denies", "Den</b>ies"),
     ]
     for i, answer in enumerate(awkward):
         items = [[gold, answer], [gold.replace("ECG", "na\u00efve ECG"), answer]]

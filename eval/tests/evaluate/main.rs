@@ -6,3 +6,4 @@ mod families;
 mod recipes;
 mod report;
 mod scripted;
+mod worked;

@@ -54,6 +54,9 @@ pub(super) fn top_level(html: &str) -> Vec<Node> {
             Token::End(name) => {
                 if let Some(at) = open.iter().rposition(|known| *known == name) {
                     open.truncate(at);
+                } else if let (true, Some(Node::Text(text))) = (open.is_empty(), nodes.last_mut()) {
+                    // It closes nothing, but ends the text's word.
+                    text.push(' ');
                 }
             }
         }
@@ -203,13 +206,13 @@ mod tests {
 
     #[test]
     fn reads_what_models_write() {
-        let html = "a &lt; b<SPAN title='>' CLASS=\"test x\">c <b>d</b></span></i> e < 5 <span>f";
+        let html = "a &lt; b<SPAN title='>' CLASS=\"test x\">c <b>d</b></span> </i> e < 5 <span>f";
         assert_eq!(
             top_level(html),
             [
                 Node::Text("a < b".into()),
                 element(Some("test"), "c d"),
-                Node::Text(" e < 5 ".into()),
+                Node::Text("   e < 5 ".into()),
                 element(None, "f"),
             ]
         );
