@@ -194,9 +194,9 @@ def marked_up(words, tags):
     return text + ("</span>" if open_ else "")
 
 
-def partial_f1(gold_tags, answer_tags):
+def partial_f1(gold, answers, loader="list"):
     """nervaluate's partial measure of each class; pooled, and averaged over the classes seen."""
-    by_class = Evaluator(gold_tags, answer_tags, tags=CLASSES, loader="list").evaluate()["entities"]
+    by_class = Evaluator(gold, answers, tags=CLASSES, loader=loader).evaluate()["entities"]
     results = [by_class[c]["partial"] for c in by_class]
     credit = sum(r.correct + 0.5 * r.partial for r in results)
     precision, recall = (credit / max(1, sum(getattr(r, side) for r in results)) for side in ("actual", "possible"))
@@ -356,6 +356,41 @@ def number_cases():
     yield {"name": "numbers", "options": [], "items": items, "scores": {"number_match": sum(right) / len(right)}}
 
 
+def nested_case():
+    """Elements within elements and beside each other: entities as sets for the strict measure, nervaluate for the partial."""
+    words = [f"w{i}" for i in range(12)]
+
+    def nest(start, end, depth):
+        """Text of the words from start to end, and the entities marked in it."""
+        text, entities, i = [], [], start
+        while i < end:
+            if depth < 3 and RANDOM.random() < 0.35:
+                stop, entity = RANDOM.randint(i + 1, end), RANDOM.choice(CLASSES)
+                inside, found = nest(i, stop, depth + 1)
+                text.append(f'<span class="{entity}">{inside}</span>')
+                entities += [(i, stop, entity), *found]
+                i = stop
+            else:
+                text.append(words[i])
+                i += 1
+        return " ".join(text), entities
+
+    pairs = [(nest(0, 12, 0), nest(0, 12, 0)) for _ in range(25)]
+    items = [[gold[0], answer[0]] for gold, answer in pairs]
+    sets = [[sorted(set(entities)) for _, entities in pair] for pair in pairs]
+
+    def strict(classes):
+        count = lambda side: sum(e[2] in classes for pair in sets for e in pair[side])
+        right = sum(e[2] in classes for gold, answer in sets for e in set(gold) & set(answer))
+        return 2 * right / (count(0) + count(1))
+
+    spans = [
+        [[{"label": c, "start": s, "end": e - 1} for s, e, c in pair[side]] for pair in sets] for side in (0, 1)
+    ]
+    scores = {"entity_f1": strict(CLASSES), "entity_macro_f1": sum(strict([c]) for c in CLASSES) / 3, "altered_text": 0.0}
+    return {"name": "nested entities", "options": [], "items": items, "scores": scores | partial_f1(*spans, loader="dict")}
+
+
 def altered_case():
     source = 'On <span class="treatment">aspirin</span> 81 mg.'
     answers = ["On aspirin 81 mg.", "On aspirin\n81 mg .", "On aspirin 81mg.", "Sure: " + source, "on aspirin 81 mg.", source + "</span>", None]
@@ -422,7 +457,7 @@ def stem_lines():
 
 def main():
     cases = [
-        *choice_cases(), *multi_label_cases(), *text_cases(), *entity_cases(), *altered_case(), *number_cases(),
+        *choice_cases(), *multi_label_cases(), *text_cases(), *entity_cases(), nested_case(), *altered_case(), *number_cases(),
         *likelihood_cases(), *paper_choice_cases(), *paper_entity_cases(),
     ]
     OUT.mkdir(parents=True, exist_ok=True)
