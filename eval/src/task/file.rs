@@ -114,7 +114,7 @@ pub enum Normalisation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Generate {
-    /// Most tokens to generate.
+    /// Most tokens to generate. Me-LLaMA's published numbers come from 256, without stop texts.
     pub max_new_tokens: usize,
     /// Texts that end the answer.
     pub stop: Vec<String>,

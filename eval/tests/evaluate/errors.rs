@@ -196,6 +196,13 @@ fn records_that_make_no_item() {
     hint: the record's fields are question
     ");
 
+    let surprise = yes_no("answering = [\"log-likelihood\"]\nmetrics = [\"byte_perplexity\"]")
+        .replace("options.fixed = [\"yes\", \"no\", \"maybe\"]", "");
+    insta::assert_snapshot!(opening(&surprise, r#"{"question": "?", "answer": " "}"#), @"
+    task `questions`, item `items/1`: the gold answer is empty
+    hint: perplexity needs a gold answer; leave the record out
+    ");
+
     let options = |options: &str, record: &str| {
         let task = yes_no(lines).replace("options.fixed = [\"yes\", \"no\", \"maybe\"]", options);
         opening(&task, record)
