@@ -86,6 +86,24 @@ pub enum Error {
         /// Its reason.
         source: ModelError,
     },
+    /// A metric that compares embeddings was asked for, and nothing to make them with was given.
+    #[error("task `{task}`: the metric `{metric}` needs an encoder, and none is given")]
+    NoEmbedder {
+        /// The task.
+        task: String,
+        /// The metric.
+        metric: &'static str,
+    },
+    /// The encoder failed.
+    #[error("task `{task}`: `{embedder}` embedded no texts")]
+    Embedder {
+        /// The task.
+        task: String,
+        /// The encoder's name.
+        embedder: String,
+        /// Its reason.
+        source: ModelError,
+    },
     /// The model broke its contract.
     #[error("task `{task}`: `{model}` gave {given} {what}, {asked} were asked for")]
     AnswerCount {
@@ -147,6 +165,20 @@ pub enum TaskProblem {
         /// The metric.
         metric: &'static str,
     },
+    /// A metric of log-probabilities, and answers that are generated.
+    #[error(
+        "the metric `{metric}` marks log-probabilities, and the task is answered by generation"
+    )]
+    NeedsLikelihood {
+        /// The metric.
+        metric: &'static str,
+    },
+    /// The regular expression that finds the answer is none.
+    #[error("`generate.pattern` is no regular expression: {reason}")]
+    Pattern {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// One metric wants one option an item, another any number.
     #[error("the metric `{one}` is for one right option an item, `{several}` for several")]
     OneOrSeveral {
@@ -173,6 +205,9 @@ pub enum ItemProblem {
         /// How many options there are.
         options: usize,
     },
+    /// The gold answer, which is to be scored, has no text.
+    #[error("the gold answer is empty")]
+    EmptyGold,
     /// The field that should list the options doesn't.
     #[error("the field `{field}` is no list of texts")]
     OptionField {
@@ -242,7 +277,10 @@ impl Error {
             Error::NotANumber { .. } => Some(
                 "the weights hold values that are not numbers; check how the model was made".into(),
             ),
-            Error::Model { .. } | Error::AnswerCount { .. } => None,
+            Error::NoEmbedder { metric, .. } => {
+                Some(format!("name an encoder's folder, or leave `{metric}` out"))
+            }
+            Error::Embedder { .. } | Error::Model { .. } | Error::AnswerCount { .. } => None,
         }
     }
 }
@@ -261,6 +299,12 @@ impl TaskProblem {
             TaskProblem::NeedsOptions { .. }
             | TaskProblem::Options(OptionsProblem::TooFew { .. }) => {
                 "list them, as in `options.fixed = [\"yes\", \"no\"]`".into()
+            }
+            TaskProblem::NeedsLikelihood { .. } => {
+                "write `answering = [\"log-likelihood\"]`, or leave the metric out".into()
+            }
+            TaskProblem::Pattern { .. } => {
+                "write it in single quotes, as in `generate.pattern = 'answer: (\\w+)'`; look-around and back-references are not known".into()
             }
             TaskProblem::NeedsGeneration { .. } => "write `answering = [\"generate\"]`".into(),
             TaskProblem::OneOrSeveral { several, .. } => {
@@ -281,6 +325,7 @@ impl ItemProblem {
             ItemProblem::GoldNotAnOption { .. } => {
                 "`answer` in [source.task] must give an option's text, letter for letter"
             }
+            ItemProblem::EmptyGold => "perplexity needs a gold answer; leave the record out",
             ItemProblem::OptionField { .. } => {
                 "`options.field` names a field that holds a list of strings"
             }

@@ -18,6 +18,8 @@ mod statistics;
 mod task;
 
 pub use error::{Error, ItemProblem, OptionsProblem, Result, TaskProblem};
+pub use filters::Pattern;
+pub use metrics::bert_score::{Baseline, BertScore, BertScorer, Embedder, TokenEmbeddings};
 pub use model::{
     GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, ScoreRequest,
 };
@@ -25,6 +27,7 @@ pub use registry::{Name, Named};
 pub use report::Report;
 pub use run::{
     ItemResult, PerplexityResult, Progress, Score, Settings, TaskResult, run_perplexity, run_task,
+    run_task_with,
 };
 pub use statistics::{Bootstrap, CONFIDENCE, Interval};
 pub use task::{

@@ -159,6 +159,7 @@ impl Report {
             .map(|score| {
                 let mut written = json!({
                     "metric": score.metric.name,
+                    "family": score.metric.family.name(),
                     "value": score.value,
                     "interval": interval_json(score.interval),
                 });

@@ -3,7 +3,9 @@
 use datasets::Tokenized;
 use ledger::AccessClass;
 
-use crate::metrics::{Answered, Marks, MetricName};
+use crate::filters::answer_in;
+use crate::metrics::bert_score::BertScorer;
+use crate::metrics::{Answered, Marks, MetricName, Needs};
 use crate::statistics::{self, Bootstrap, Interval};
 use crate::task::{Answering, Item, Normalisation, Task};
 use crate::{
@@ -107,6 +109,28 @@ pub fn run_task(
     settings: &Settings,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<TaskResult> {
+    run_task_with(task, items, model, None, settings, progress)
+}
+
+/// As [`run_task`], with what `bert_score` is computed by.
+///
+/// # Errors
+/// Before anything is asked, where a metric needs the encoder and there is none.
+pub fn run_task_with(
+    task: &Task,
+    items: &[Item],
+    model: &mut dyn LanguageModel,
+    bert: Option<&mut BertScorer<'_>>,
+    settings: &Settings,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<TaskResult> {
+    let embedded = task.metrics.iter().find(|m| m.needs == Needs::Embeddings);
+    if let (Some(metric), None) = (embedded, &bert) {
+        return Err(Error::NoEmbedder {
+            task: task.name.clone(),
+            metric: metric.name,
+        });
+    }
     let asked = choose(items, settings);
     if asked.is_empty() {
         return Err(Error::NoItems {
@@ -122,10 +146,15 @@ pub fn run_task(
             total: asked.len(),
         });
     }
+    let bert_scores = match (embedded, bert) {
+        (Some(_), Some(bert)) => bert_scores(task, &asked, &answers, bert)?,
+        _ => vec![None; asked.len()],
+    };
     Ok(mark(
         task,
         &asked,
         answers,
+        &bert_scores,
         model.name(),
         &settings.bootstrap,
     ))
@@ -149,6 +178,7 @@ fn answer(task: &Task, items: &[&Item], model: &mut dyn LanguageModel) -> Result
         Answering::Generate {
             max_new_tokens,
             stop,
+            pattern,
             filter,
         } => {
             let requests: Vec<GenerateRequest> = items
@@ -165,7 +195,7 @@ fn answer(task: &Task, items: &[&Item], model: &mut dyn LanguageModel) -> Result
                 .map_err(|e| failed(&task.name, model.name(), e))?;
             check_count(task, model, "answers", items.len(), texts.len())?;
             let answers = items.iter().zip(texts).map(|(item, text)| Answer {
-                extracted: (filter.extract)(&text, &item.options),
+                extracted: answer_in(&text, &item.options, pattern.as_ref(), filter),
                 text,
                 ..Answer::default()
             });
@@ -247,19 +277,47 @@ fn pick(scores: &[OptionScore], normalisation: Normalisation) -> Result<Option<u
     Ok(best.map(|(index, _)| index))
 }
 
+/// Each item's BERTScore F1.
+fn bert_scores(
+    task: &Task,
+    items: &[&Item],
+    answers: &[Answer],
+    bert: &mut BertScorer<'_>,
+) -> Result<Vec<Option<f64>>> {
+    let pairs: Vec<(&str, Option<&str>)> = items
+        .iter()
+        .zip(answers)
+        .map(|(item, answer)| (item.gold.as_str(), answer.extracted.as_deref()))
+        .collect();
+    let scores = bert.score(&pairs).map_err(|source| Error::Embedder {
+        task: task.name.clone(),
+        embedder: bert.embedder.name().to_owned(),
+        source,
+    })?;
+    Ok(scores.into_iter().map(|score| Some(score.f1)).collect())
+}
+
 fn mark(
     task: &Task,
     items: &[&Item],
     answers: Vec<Answer>,
+    bert_scores: &[Option<f64>],
     model: &str,
     bootstrap: &Bootstrap,
 ) -> TaskResult {
     let answered = || {
-        items.iter().zip(&answers).map(|(item, answer)| Answered {
-            options: &item.options,
-            gold: &item.gold,
-            answer: answer.extracted.as_deref(),
-        })
+        let answers = answers.iter().zip(bert_scores);
+        items
+            .iter()
+            .zip(answers)
+            .map(|(item, (answer, bert_score))| Answered {
+                options: &item.options,
+                gold: &item.gold,
+                answer: answer.extracted.as_deref(),
+                written: &answer.text,
+                option_scores: &answer.option_scores,
+                bert_score: *bert_score,
+            })
     };
     let scores: Vec<Score> = task
         .metrics

@@ -104,9 +104,9 @@ mod tests {
     fn accuracy(right: usize, total: usize) -> Marks {
         let metric = MetricName::find("accuracy").unwrap();
         let answered = (0..total).map(|i| Answered {
-            options: &[],
             gold: "yes",
             answer: Some(if i < right { "yes" } else { "no" }),
+            ..Answered::default()
         });
         Marks::new(&metric, answered)
     }

@@ -3,13 +3,22 @@
 //! A filter either finds the answer or says that it can't (`None`). What could not be extracted is
 //! counted and reported beside the score, never guessed: a score can't be told from luck when
 //! anything that merely contains a letter counts as that letter.
+//!
+//! Before a filter sees the text, what the model reasoned is left out, and a task's own pattern may
+//! narrow it.
 
 mod first_line;
 mod label;
 mod labels;
 mod letter;
+mod number;
+mod pattern;
+mod reasoning;
 mod spans;
 mod strip;
+
+pub(crate) use number::number_in;
+pub use pattern::Pattern;
 
 use crate::registry::{self, Named};
 
@@ -34,7 +43,24 @@ pub const FILTERS: &[Filter] = &[
     first_line::FIRST_LINE,
     strip::STRIP,
     spans::SPANS,
+    number::NUMBER,
+    number::MARKED_NUMBER,
 ];
+
+/// The answer in what a model wrote.
+pub(crate) fn answer_in(
+    written: &str,
+    options: &[String],
+    pattern: Option<&Pattern>,
+    filter: &Filter,
+) -> Option<String> {
+    let text = reasoning::without_reasoning(written);
+    let found = match pattern {
+        Some(pattern) => pattern.find(&text)?,
+        None => &text,
+    };
+    (filter.extract)(found, options)
+}
 
 /// What a task with options uses where it names no filter.
 pub(crate) const LABEL: &Filter = &label::LABEL;

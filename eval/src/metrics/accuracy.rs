@@ -1,11 +1,13 @@
 //! Share of items whose answer is the gold answer, exactly. No answer is a wrong answer.
 
-use super::{Answered, Metric, Needs, Tally, mean, one_value};
+use super::{Answered, Family, Metric, Needs, Tally, mean, one_value};
 
 pub(super) const ACCURACY: Metric = Metric {
     name: "accuracy",
     about: "share of items answered right; no answer counts as wrong",
     needs: Needs::Text,
+    family: Family::Corrected,
+    higher_is_better: true,
     mark,
     score: mean,
 };
@@ -21,9 +23,9 @@ mod tests {
     #[test]
     fn a_missing_answer_is_wrong() {
         let item = |answer| Answered {
-            options: &[],
             gold: "yes",
             answer,
+            ..Answered::default()
         };
         let marks = super::super::Marks::new(
             &ACCURACY,

@@ -1,12 +1,14 @@
 //! Share of answers equal to the gold answer after SQuAD's normalisation.
 
 use super::token_f1::squad_words;
-use super::{Answered, Metric, Needs, Tally, mean, one_value};
+use super::{Answered, Family, Metric, Needs, Tally, mean, one_value};
 
 pub(super) const EXACT_MATCH: Metric = Metric {
     name: "exact_match",
     about: "share of answers equal to gold after SQuAD normalisation",
     needs: Needs::Text,
+    family: Family::Corrected,
+    higher_is_better: true,
     mark,
     score: mean,
 };
@@ -26,9 +28,9 @@ mod tests {
     fn ignores_case_articles_and_punctuation() {
         let same = |gold, answer| {
             mark(&Answered {
-                options: &[],
                 gold,
                 answer,
+                ..Answered::default()
             })[0]
                 .1[0]
         };

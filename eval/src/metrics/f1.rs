@@ -4,12 +4,14 @@
 //! as an extracted answer. An answer that could not be extracted is a miss of its gold class; it
 //! is no class of its own, so it lowers recall and nobody's precision.
 
-use super::{Answered, Metric, Needs, Tally, f1, mean_f1_of_seen, pooled_f1};
+use super::{Answered, Family, Metric, Needs, Tally, mean_f1_of_seen, pooled_f1, weighted_f1};
 
 pub(super) const MACRO_F1: Metric = Metric {
     name: "macro_f1",
     about: "unweighted mean of F1 over the classes seen in gold or answers",
     needs: Needs::Choice,
+    family: Family::Corrected,
+    higher_is_better: true,
     mark,
     score: mean_f1_of_seen,
 };
@@ -18,14 +20,18 @@ pub(super) const WEIGHTED_F1: Metric = Metric {
     name: "weighted_f1",
     about: "mean of F1 over the classes, weighted by how often each is gold",
     needs: Needs::Choice,
+    family: Family::Corrected,
+    higher_is_better: true,
     mark,
-    score: weighted,
+    score: weighted_f1,
 };
 
 pub(super) const MICRO_F1: Metric = Metric {
     name: "micro_f1",
     about: "F1 of the pooled counts; equals accuracy when every answer could be extracted",
     needs: Needs::Choice,
+    family: Family::Corrected,
+    higher_is_better: true,
     mark,
     score: pooled_f1,
 };
@@ -45,15 +51,6 @@ fn mark(item: &Answered<'_>) -> Vec<(String, Tally)> {
     }
 }
 
-fn weighted(totals: &[Tally]) -> f64 {
-    let support = |t: &Tally| t[0] + t[2];
-    let all: f64 = totals.iter().map(support).sum();
-    if all == 0.0 {
-        return 0.0;
-    }
-    totals.iter().map(|t| f1(t) * support(t)).sum::<f64>() / all
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Marks;
@@ -65,6 +62,7 @@ mod tests {
             options: &options,
             gold,
             answer: *answer,
+            ..Answered::default()
         });
         Marks::new(metric, items).score()
     }

@@ -1,21 +1,40 @@
 //! How answers are marked.
 //!
+//! Two families stand side by side. *Corrected* metrics read the extracted answer and are
+//! scikit-learn's, SQuAD's, seqeval's, nervaluate's, rouge_score's and bert_score's definitions.
+//! *Paper-compatible* metrics, all named `paper_..`, repeat what the released Me-LLaMA scorer does,
+//! its own parser and defects included, on the raw text: they are for checking published numbers.
+//! The golden files in `tests/golden/` hold both to their references; docs/metrics.md describes them.
+//!
 //! Every metric here is a function of sums over items: an item adds three numbers to each class
 //! that it touches ([`Tally`]), and the score is computed from the classes' totals. That one shape
-//! serves means, F1 in all its averages and pooled entity counts, and makes a bootstrap resample a
-//! matter of additions. Definitions are scikit-learn's, SQuAD's, seqeval's and rouge_score's, held
-//! to theirs by the golden files in `tests/golden/`.
+//! serves means, F1 in all its averages, pooled entity counts, calibration bins and perplexity, and
+//! makes a bootstrap resample a matter of additions. What needs all items at once, such as
+//! BERTScore's inverse document frequencies, is computed before and marked item by item.
 
 mod accuracy;
+mod altered_text;
+pub mod bert_score;
+mod calibration;
 mod entity_f1;
+mod entity_partial_f1;
 mod exact_match;
 mod f1;
+mod markup;
 mod multi_label_f1;
+mod number_match;
+mod paper;
+mod perplexity;
+mod porter;
 mod rouge_l;
+mod rouge_lsum;
+mod rouge_n;
+mod rouge_words;
 mod token_f1;
 
 pub(crate) use multi_label_f1::{join_labels, labels_of};
 
+use crate::model::OptionScore;
 use crate::registry::{self, Named};
 
 /// Three sums for one class: for F1 metrics true positives, false positives and false negatives;
@@ -23,14 +42,21 @@ use crate::registry::{self, Named};
 pub type Tally = [f64; 3];
 
 /// An item with its answer, as a metric sees it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Answered<'a> {
     /// The item's options, empty for a free answer.
     pub options: &'a [String],
     /// The right answer: an option's text, a `;`-separated list, marked-up or free text.
     pub gold: &'a str,
-    /// The answer that was extracted; `None` where nothing could be.
+    /// The answer that was extracted; `None` where nothing could be. What corrected metrics read.
     pub answer: Option<&'a str>,
+    /// What the model wrote, untouched; empty where options were scored. What paper-compatible
+    /// metrics read.
+    pub written: &'a str,
+    /// How likely each option was, in the options' order; empty where text was generated.
+    pub option_scores: &'a [OptionScore],
+    /// The answer's BERTScore; `None` where no embedder was given, or nothing could be extracted.
+    pub bert_score: Option<f64>,
 }
 
 impl Answered<'_> {
@@ -50,21 +76,63 @@ pub enum Needs {
     Labels,
     /// A gold text with `<span class="..">` mark-up and a free answer.
     Spans,
+    /// How likely each option was.
+    OptionScores,
+    /// How likely the gold answer was, whether or not it is one of several options.
+    GoldScore,
+    /// A generated answer, and embeddings of its tokens and the gold text's.
+    Embeddings,
+}
+
+/// Whose definition a metric follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// The field's definition, on the answer that the task's filter extracts.
+    Corrected,
+    /// What the released Me-LLaMA scorer computes, parser and defects included, on the raw text.
+    PaperCompatible,
+}
+
+impl Family {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Corrected => "corrected",
+            Family::PaperCompatible => "paper-compatible",
+        }
+    }
 }
 
 /// One entry of the registry.
 #[derive(Debug)]
 pub struct Metric {
-    /// Its name in task files and reports.
+    /// Its name in task files and reports; `paper_..` if and only if it is paper-compatible.
     pub name: &'static str,
     /// One line for people.
     pub about: &'static str,
     /// What it can be computed on.
     pub needs: Needs,
+    /// Whose definition it follows.
+    pub family: Family,
+    /// Whether a higher score is a better one; perplexity and errors are better low.
+    pub higher_is_better: bool,
     /// What one item adds, by class.
     pub mark: fn(&Answered<'_>) -> Vec<(String, Tally)>,
-    /// The score from the totals of all classes; higher is better for all of them.
+    /// The score from the totals of all classes.
     pub score: fn(&[Tally]) -> f64,
+}
+
+impl Metric {
+    /// Whether it can mark only what a model wrote, and no choice by log-likelihood.
+    pub fn needs_generation(&self) -> bool {
+        let by_need = matches!(self.needs, Needs::Labels | Needs::Spans | Needs::Embeddings);
+        by_need || self.family == Family::PaperCompatible
+    }
+
+    /// Whether it can mark only a choice by log-likelihood.
+    pub fn needs_option_scores(&self) -> bool {
+        matches!(self.needs, Needs::OptionScores | Needs::GoldScore)
+    }
 }
 
 /// Every metric that a task can name. The order is that of the documentation.
@@ -74,12 +142,50 @@ pub const METRICS: &[Metric] = &[
     f1::WEIGHTED_F1,
     f1::MICRO_F1,
     multi_label_f1::MULTI_LABEL_F1,
+    multi_label_f1::MULTI_LABEL_MICRO_F1,
+    multi_label_f1::MULTI_LABEL_EXAMPLE_F1,
     exact_match::EXACT_MATCH,
     token_f1::TOKEN_F1,
+    number_match::NUMBER_MATCH,
     entity_f1::ENTITY_F1,
     entity_f1::ENTITY_MACRO_F1,
+    entity_partial_f1::ENTITY_PARTIAL_F1,
+    entity_partial_f1::ENTITY_PARTIAL_MACRO_F1,
+    altered_text::ALTERED_TEXT,
+    rouge_n::ROUGE_1,
+    rouge_n::ROUGE_2,
     rouge_l::ROUGE_L,
+    rouge_lsum::ROUGE_LSUM,
+    rouge_n::ROUGE_1_STEMMED,
+    rouge_n::ROUGE_2_STEMMED,
+    rouge_l::ROUGE_L_STEMMED,
+    rouge_lsum::ROUGE_LSUM_STEMMED,
+    bert_score::BERT_SCORE,
+    perplexity::TOKEN_PERPLEXITY,
+    perplexity::WORD_PERPLEXITY,
+    perplexity::BYTE_PERPLEXITY,
+    calibration::ECE_10,
+    calibration::ECE_15,
+    calibration::BRIER,
+    paper::label::ACCURACY,
+    paper::label::MACRO_F1,
+    paper::label::WEIGHTED_F1,
+    paper::label::MISSING,
+    paper::one_label::ACCURACY,
+    paper::one_label::MACRO_F1,
+    paper::one_label::WEIGHTED_F1,
+    paper::one_label::MISSING,
+    paper::multi_label::MACRO_F1,
+    paper::emrqa::EXACT_MATCH,
+    paper::emrqa::F1,
+    paper::ner::F1,
+    paper::rouge::ROUGE_1,
+    paper::rouge::ROUGE_2,
+    paper::rouge::ROUGE_L,
 ];
+
+/// What every task with marked-up answers reports beside its scores.
+pub(crate) const ALTERED_TEXT: &Metric = &altered_text::ALTERED_TEXT;
 
 impl Named for Metric {
     const KIND: &'static str = "metric";
@@ -185,6 +291,16 @@ fn pooled_f1(totals: &[Tally]) -> f64 {
     f1(&sum)
 }
 
+/// Mean of F1 over the classes, each weighted by how often it is gold.
+fn weighted_f1(totals: &[Tally]) -> f64 {
+    let support = |t: &Tally| t[0] + t[2];
+    let all: f64 = totals.iter().map(support).sum();
+    if all == 0.0 {
+        return 0.0;
+    }
+    totals.iter().map(|t| f1(t) * support(t)).sum::<f64>() / all
+}
+
 /// Unweighted mean of F1 over the classes that occur: as gold, or as an extracted answer.
 ///
 /// scikit-learn's default label set. A class that is neither asked for nor answered says nothing
@@ -200,5 +316,33 @@ fn mean_f1_of_seen(totals: &[Tally]) -> f64 {
         0.0
     } else {
         seen.iter().sum::<f64>() / seen.len() as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_tell_the_family() {
+        for (index, metric) in METRICS.iter().enumerate() {
+            let paper = metric.family == Family::PaperCompatible;
+            assert_eq!(metric.name.starts_with("paper_"), paper, "{}", metric.name);
+            let earlier = &METRICS[..index];
+            assert!(
+                earlier.iter().all(|m| m.name != metric.name),
+                "{}",
+                metric.name
+            );
+        }
+    }
+
+    #[test]
+    fn no_items_and_empty_items_give_a_number_or_infinity() {
+        for metric in METRICS {
+            let none = Marks::new(metric, std::iter::empty()).score();
+            let empty = Marks::new(metric, [Answered::default()].into_iter()).score();
+            assert!(!none.is_nan() && !empty.is_nan(), "{}", metric.name);
+        }
     }
 }

@@ -1,17 +1,44 @@
-//! Macro F1 of a task where several options can be right at once (Hallmarks of Cancer).
+//! F1 of a task where several options can be right at once (Hallmarks of Cancer): averaged over
+//! options, pooled, or averaged over items.
 //!
 //! Gold and answer are lists of options separated by `;`. As scikit-learn's
-//! `f1_score(Y, P, average="macro", zero_division=0)` on indicator matrices: every option is a
-//! column and counts, seen or not.
+//! `f1_score(Y, P, average=.., zero_division=0)` on indicator matrices, with `macro`, `micro` and
+//! `samples`: every option is a column and counts, seen or not. An item whose gold and answer are
+//! both empty adds 0 to the mean over items, as there.
 
-use super::{Answered, Metric, Needs, Tally, f1};
+use super::{Answered, Family, Metric, Needs, Tally, f1, mean, one_value, pooled_f1};
 
 pub(super) const MULTI_LABEL_F1: Metric = Metric {
     name: "multi_label_f1",
     about: "unweighted mean over all options of the F1 of naming that option",
     needs: Needs::Labels,
+    family: Family::Corrected,
+    higher_is_better: true,
     mark,
     score: mean_f1_of_all,
+};
+
+pub(super) const MULTI_LABEL_MICRO_F1: Metric = Metric {
+    name: "multi_label_micro_f1",
+    about: "F1 of the counts of all options pooled",
+    needs: Needs::Labels,
+    family: Family::Corrected,
+    higher_is_better: true,
+    mark,
+    score: pooled_f1,
+};
+
+pub(super) const MULTI_LABEL_EXAMPLE_F1: Metric = Metric {
+    name: "multi_label_example_f1",
+    about: "mean over items of the F1 of the labels named",
+    needs: Needs::Labels,
+    family: Family::Corrected,
+    higher_is_better: true,
+    mark: |item| {
+        let totals: Vec<Tally> = mark(item).into_iter().map(|(_, tally)| tally).collect();
+        one_value(pooled_f1(&totals))
+    },
+    score: mean,
 };
 
 /// The texts of a `;`-separated list of labels.
@@ -40,7 +67,7 @@ fn mark(item: &Answered<'_>) -> Vec<(String, Tally)> {
         .collect()
 }
 
-fn mean_f1_of_all(totals: &[Tally]) -> f64 {
+pub(super) fn mean_f1_of_all(totals: &[Tally]) -> f64 {
     if totals.is_empty() {
         return 0.0;
     }
@@ -59,6 +86,7 @@ mod tests {
             options: &options,
             gold,
             answer,
+            ..Answered::default()
         };
         let items = [
             item("a b; c", Some("c;a b")),

@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 
-use super::{Answered, Metric, Needs, Tally, mean, one_value};
+use super::{Answered, Family, Metric, Needs, Tally, mean, one_value};
 
 pub(super) const TOKEN_F1: Metric = Metric {
     name: "token_f1",
     about: "mean word overlap (F1) with the gold answer after SQuAD normalisation",
     needs: Needs::Text,
+    family: Family::Corrected,
+    higher_is_better: true,
     mark,
     score: mean,
 };
@@ -73,7 +75,7 @@ pub(super) fn squad_words(text: &str) -> Vec<String> {
 }
 
 /// What Python's `str.split()` splits at: Unicode white space and the four ASCII separators.
-fn is_python_space(c: char) -> bool {
+pub(super) fn is_python_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Report;
+use crate::metrics::Family;
 use crate::run::TaskResult;
 use crate::statistics::Interval;
 
@@ -27,7 +28,17 @@ impl Report {
         for result in perplexities {
             rows.push(self.perplexity_row(&result.name, result.samples));
         }
-        aligned(&rows)
+        let mut text = aligned(&rows);
+        if tasks
+            .iter()
+            .flat_map(|task| &task.scores)
+            .any(|score| score.metric.family == Family::PaperCompatible)
+        {
+            text.push_str(
+                "paper_: as Me-LLaMA's released scorer marks the raw text, not true scores\n",
+            );
+        }
+        text
     }
 
     fn header(&self) -> Vec<String> {

@@ -5,8 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Answering;
-use crate::filters::{self, FilterName};
-use crate::metrics::MetricName;
+use crate::TaskProblem;
+use crate::filters::{self, FilterName, Pattern};
+use crate::metrics::{self, Family, MetricName, Needs};
+use crate::registry::Name;
 
 /// A task file as it is written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -38,7 +40,8 @@ pub struct TaskFile {
     /// Settings of answering by generation.
     #[serde(default)]
     pub generate: Generate,
-    /// How answers are marked. The first says whether an item is right.
+    /// How answers are marked. The first says whether an item is right. With two ways of answering
+    /// each is marked by the metrics that fit it; answers with mark-up also get `altered_text`.
     pub metrics: Vec<MetricName>,
     /// Where the records come from, and in [source.task] how they are asked: `answer` gives the
     /// right answer, an option's text where there are options.
@@ -111,10 +114,14 @@ pub enum Normalisation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Generate {
-    /// Most tokens to generate.
+    /// Most tokens to generate. Me-LLaMA's published numbers come from 256, without stop texts.
     pub max_new_tokens: usize,
     /// Texts that end the answer.
     pub stop: Vec<String>,
+    /// A regular expression whose first group, or whole match, is what `filter` looks at. Only a
+    /// corrected metric's answer is narrowed: paper-compatible ones read the raw text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
     /// How the answer is taken out of the text: by default `label` where there are options,
     /// `strip` where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,6 +133,7 @@ impl Default for Generate {
         Generate {
             max_new_tokens: 32,
             stop: Vec::new(),
+            pattern: None,
             filter: None,
         }
     }
@@ -133,8 +141,8 @@ impl Default for Generate {
 
 impl TaskFile {
     /// The settings of one way of answering, with what was left out filled in.
-    pub(super) fn answering(&self, name: AnsweringName) -> Answering {
-        match name {
+    pub(super) fn answering(&self, name: AnsweringName) -> Result<Answering, TaskProblem> {
+        Ok(match name {
             AnsweringName::LogLikelihood => {
                 let usual = if self.chat_template { "" } else { " " };
                 let before_option = self
@@ -148,16 +156,41 @@ impl TaskFile {
                 }
             }
             AnsweringName::Generate => {
-                let usual = crate::registry::Name(match self.options {
+                let usual = Name(match self.options {
                     Some(_) => filters::LABEL,
                     None => filters::STRIP,
                 });
+                let pattern = self.generate.pattern.as_deref().map(Pattern::new);
                 Answering::Generate {
                     max_new_tokens: self.generate.max_new_tokens,
                     stop: self.generate.stop.clone(),
+                    pattern: pattern
+                        .transpose()
+                        .map_err(|reason| TaskProblem::Pattern { reason })?,
                     filter: self.generate.filter.unwrap_or(usual),
                 }
             }
+        })
+    }
+
+    /// The metrics that mark answers given this way.
+    pub(super) fn metrics_of(&self, name: AnsweringName) -> Vec<MetricName> {
+        let fits = |metric: &&MetricName| match name {
+            AnsweringName::LogLikelihood => !metric.needs_generation(),
+            AnsweringName::Generate => !metric.needs_option_scores(),
+        };
+        let mut metrics: Vec<MetricName> = self.metrics.iter().filter(fits).copied().collect();
+        if self.answering.len() == 1 || metrics.is_empty() {
+            // What doesn't fit is a mistake then, and is named as one.
+            metrics = self.metrics.clone();
         }
+        let altered = Name(metrics::ALTERED_TEXT);
+        let spans = |metric: &MetricName| {
+            metric.needs == Needs::Spans && metric.family == Family::Corrected
+        };
+        if metrics.iter().any(spans) && !metrics.contains(&altered) {
+            metrics.push(altered);
+        }
+        metrics
     }
 }

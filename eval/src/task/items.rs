@@ -8,7 +8,7 @@ use datasets::{Conversation, Message, Record};
 use ledger::AccessClass;
 use serde_json::Value;
 
-use super::{Options, Task};
+use super::{Answering, Options, Task};
 use crate::error::{ItemProblem, OptionsProblem};
 use crate::metrics::{join_labels, labels_of};
 use crate::{Error, Prompt, Result};
@@ -155,7 +155,14 @@ impl<'t> ItemMaker<'t> {
             .pop()
             .map(|message| message.content)
             .unwrap_or_default();
-        let options = self.options(record)?;
+        let options = match (&self.task.options, &self.task.answering) {
+            // Nothing to choose from, but the gold answer can be scored.
+            (None, Answering::LogLikelihood { .. }) if gold.trim().is_empty() => {
+                return Err(ItemProblem::EmptyGold.into());
+            }
+            (None, Answering::LogLikelihood { .. }) => vec![gold.clone()],
+            _ => self.options(record)?,
+        };
         let gold = match self.task.options {
             Some(_) => self.task.gold_option(&gold, &options)?,
             None => gold,

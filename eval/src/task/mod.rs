@@ -9,7 +9,7 @@ use std::path::Path;
 use datasets::recipe::{SourceSection, TaskSection};
 use serde::Serialize;
 
-use crate::filters::FilterName;
+use crate::filters::{FilterName, Pattern};
 use crate::metrics::{MetricName, Needs};
 use crate::{Error, Result, TaskProblem};
 
@@ -57,6 +57,9 @@ pub enum Answering {
         max_new_tokens: usize,
         /// Texts that end the answer.
         stop: Vec<String>,
+        /// What the filter looks at, where that isn't all of the text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pattern: Option<Pattern>,
         /// How the answer is taken out of the text.
         filter: FilterName,
     },
@@ -109,8 +112,8 @@ impl Task {
                 templates: templates.clone(),
                 options: file.options.clone(),
                 chat_template: file.chat_template,
-                answering: file.answering(*answering),
-                metrics: file.metrics.clone(),
+                answering: file.answering(*answering).map_err(invalid)?,
+                metrics: file.metrics_of(*answering),
             };
             task.check().map_err(invalid)?;
             tasks.push(task);
@@ -125,10 +128,10 @@ impl Task {
         };
         match &self.answering {
             Answering::LogLikelihood { .. } => {
-                needs_options("answering by log-likelihood".to_owned())?;
-                let free =
-                    |metric: &&MetricName| matches!(metric.needs, Needs::Labels | Needs::Spans);
-                if let Some(metric) = self.metrics.iter().find(free) {
+                if self.metrics.iter().any(|m| m.needs != Needs::GoldScore) {
+                    needs_options("answering by log-likelihood".to_owned())?;
+                }
+                if let Some(metric) = self.metrics.iter().find(|m| m.needs_generation()) {
                     return Err(TaskProblem::NeedsGeneration {
                         metric: metric.name,
                     });
@@ -141,6 +144,13 @@ impl Task {
                 needs_options(format!("the filter `{}`", filter.name))?;
             }
             Answering::Generate { .. } => {}
+        }
+        if matches!(self.answering, Answering::Generate { .. })
+            && let Some(metric) = self.metrics.iter().find(|m| m.needs_option_scores())
+        {
+            return Err(TaskProblem::NeedsLikelihood {
+                metric: metric.name,
+            });
         }
         for metric in &self.metrics {
             if matches!(metric.needs, Needs::Choice | Needs::Labels) {

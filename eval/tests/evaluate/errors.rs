@@ -73,9 +73,9 @@ fn task_files_with_problems() {
     insta::assert_snapshot!(opening(&task, ""), @r#"
     the recipe has 4 problems
     task.toml:5:14: `answering[0]` is the string "guess", expected `log-likelihood` or `generate`
-    task.toml:6:12: `metrics[0]` is the string "acuracy", expected one of `accuracy`, `macro_f1`, `weighted_f1`, `micro_f1`, `multi_label_f1`, `exact_match`, `token_f1`, `entity_f1`, `entity_macro_f1`, `rouge_l`
+    task.toml:6:12: `metrics[0]` is the string "acuracy", expected one of `accuracy`, `macro_f1`, `weighted_f1`, `micro_f1`, `multi_label_f1`, `multi_label_micro_f1`, `multi_label_example_f1`, `exact_match`, `token_f1`, `number_match`, `entity_f1`, `entity_macro_f1`, `entity_partial_f1`, `entity_partial_macro_f1`, `altered_text`, `rouge_1`, `rouge_2`, `rouge_l`, `rouge_lsum`, `rouge_1_stemmed`, `rouge_2_stemmed`, `rouge_l_stemmed`, `rouge_lsum_stemmed`, `bert_score`, `token_perplexity`, `word_perplexity`, `byte_perplexity`, `ece_10`, `ece_15`, `brier`, `paper_accuracy`, `paper_macro_f1`, `paper_weighted_f1`, `paper_missing`, `paper_one_label_accuracy`, `paper_one_label_macro_f1`, `paper_one_label_weighted_f1`, `paper_one_label_missing`, `paper_multi_label_f1`, `paper_emrqa_exact_match`, `paper_emrqa_f1`, `paper_ner_f1`, `paper_rouge_1`, `paper_rouge_2`, `paper_rouge_l`
       hint: did you mean `accuracy`?
-    task.toml:7:19: `generate.filter` is the string "lable", expected one of `label`, `labels`, `letter`, `first_line`, `strip`, `spans`
+    task.toml:7:19: `generate.filter` is the string "lable", expected one of `label`, `labels`, `letter`, `first_line`, `strip`, `spans`, `number`, `marked_number`
       hint: did you mean `label`?
     task.toml:8:1: unknown key `temperature` in the recipe
       hint: known keys: `about`, `reference`, `chat_template`, `log_likelihood`, `extends`
@@ -106,6 +106,20 @@ fn task_files_that_contradict_themselves() {
     )), @r#"
     task `questions`: the metric `multi_label_f1` marks generated answers, and the task is answered by log-likelihood
     hint: write `answering = ["generate"]`
+    "#);
+    insta::assert_snapshot!(lines(&format!("{by_likelihood}metrics = [\"paper_accuracy\"]")), @r#"
+    task `questions`: the metric `paper_accuracy` marks generated answers, and the task is answered by log-likelihood
+    hint: write `answering = ["generate"]`
+    "#);
+    insta::assert_snapshot!(lines(&format!("{generate}metrics = [\"accuracy\", \"ece_10\"]")), @r#"
+    task `questions`: the metric `ece_10` marks log-probabilities, and the task is answered by generation
+    hint: write `answering = ["log-likelihood"]`, or leave the metric out
+    "#);
+    insta::assert_snapshot!(lines(&format!(
+        "{generate}metrics = [\"accuracy\"]\ngenerate.pattern = 'answer: ('"
+    )), @r#"
+    task `questions`: `generate.pattern` is no regular expression: unclosed group
+    hint: write it in single quotes, as in `generate.pattern = 'answer: (\w+)'`; look-around and back-references are not known
     "#);
     insta::assert_snapshot!(lines(&format!(
         "{generate}metrics = [\"macro_f1\", \"multi_label_f1\"]"
@@ -182,6 +196,13 @@ fn records_that_make_no_item() {
     hint: the record's fields are question
     ");
 
+    let surprise = yes_no("answering = [\"log-likelihood\"]\nmetrics = [\"byte_perplexity\"]")
+        .replace("options.fixed = [\"yes\", \"no\", \"maybe\"]", "");
+    insta::assert_snapshot!(opening(&surprise, r#"{"question": "?", "answer": " "}"#), @"
+    task `questions`, item `items/1`: the gold answer is empty
+    hint: perplexity needs a gold answer; leave the record out
+    ");
+
     let options = |options: &str, record: &str| {
         let task = yes_no(lines).replace("options.fixed = [\"yes\", \"no\", \"maybe\"]", options);
         opening(&task, record)
@@ -237,6 +258,21 @@ fn models_that_fail() {
     ), @"
     task `questions` has no items
     hint: check the path and the split in the task's [source]
+    ");
+    insta::assert_snapshot!(shown(&Error::NoEmbedder {
+        task: "mimic-cxr".into(),
+        metric: "bert_score",
+    }), @"
+    task `mimic-cxr`: the metric `bert_score` needs an encoder, and none is given
+    hint: name an encoder's folder, or leave `bert_score` out
+    ");
+    insta::assert_snapshot!(shown(&Error::Embedder {
+        task: "mimic-cxr".into(),
+        embedder: "bert-base-multilingual-cased, layer 9".into(),
+        source: ModelError::new("the embedder gave 31 texts where 32 were expected"),
+    }), @"
+    task `mimic-cxr`: `bert-base-multilingual-cased, layer 9` embedded no texts
+    caused by: the embedder gave 31 texts where 32 were expected
     ");
     insta::assert_snapshot!(shown(&Error::AnswerCount {
         task: "pubmedqa".into(),

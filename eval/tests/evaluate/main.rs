@@ -2,6 +2,8 @@
 
 mod ask;
 mod errors;
+mod families;
 mod recipes;
 mod report;
 mod scripted;
+mod worked;

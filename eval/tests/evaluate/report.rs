@@ -97,6 +97,7 @@ fn json_has_every_item() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&task["scores"][0]).unwrap(), @r#"
     {
       "metric": "accuracy",
+      "family": "corrected",
       "value": 0.9166666666666666,
       "interval": [
         0.75,
