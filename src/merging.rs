@@ -13,7 +13,9 @@ use ledger::FileHash;
 use serde_json::{Value, json};
 
 use crate::stages::companions;
-use crate::terminal::{bytes, note};
+use crate::terminal::{bar, bytes, note};
+
+const MB: u64 = 1_000_000;
 
 /// What is merged, and how.
 pub struct Merging<'a> {
@@ -55,6 +57,7 @@ impl Merging<'_> {
             .then(|| Checkpoint::open(self.base.stored()))
             .transpose()?;
         let base = stored.as_ref().unwrap_or(&trained);
+        let bar = bar(1, "merge, MB");
         let options = MergeOptions {
             export: ExportOptions {
                 dtype: self.section.dtype.map(Into::into),
@@ -63,8 +66,14 @@ impl Merging<'_> {
             },
             verify: self.section.verify,
             subtract: self.subtract,
+            progress: Some(&|done, total| {
+                bar.set_length(total / MB);
+                bar.set_position(done / MB);
+            }),
         };
-        let report = adapters::merge_into(&base.weights, &adapter, dir, &options)?;
+        let report = adapters::merge_into(&base.weights, &adapter, dir, &options);
+        bar.finish_and_clear();
+        let report = report?;
         if report.dequantized {
             note(
                 "merge  the adapted layers of the base were quantized: they were widened, as training saw them",

@@ -46,4 +46,5 @@ pub use parameters::{GradSink, ParamId, Parameter, ParameterKind, Parameters};
 pub use peft::{Belonging, PeftAdapter, PeftConfig};
 pub use proof::TensorProof;
 pub use quantize::{QuantizationDifference, quantization_difference};
+pub use stream::Progress;
 pub use weights::{Init, TensorSpec, WeightView, Weights};

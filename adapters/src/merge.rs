@@ -8,7 +8,7 @@ use crate::fingerprint::fingerprint_of;
 use crate::peft::{EMBEDDING, HEAD, Key, module_of};
 use crate::proof::{Findings, verify_updates};
 use crate::recipe::Verify;
-use crate::stream::Watch;
+use crate::stream::{Progress, Watch};
 use crate::{Error, PeftAdapter, Result, TensorProof, WeightView, Weights};
 use candle_core::{DType, Tensor};
 use ledger::FileHash;
@@ -18,14 +18,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How a merged model is written.
-#[derive(Clone, Debug, Default)]
-pub struct MergeOptions {
+#[derive(Clone, Default)]
+pub struct MergeOptions<'a> {
     /// Dtype, files and companions of the folder.
     pub export: ExportOptions,
     /// How the tensors are proven before the folder gets its name.
     pub verify: Verify,
     /// Take the adapter out of a merged model instead of adding it to a base.
     pub subtract: bool,
+    /// Told how far the merge is.
+    pub progress: Option<Progress<'a>>,
 }
 
 /// What a merge did.
@@ -70,6 +72,7 @@ pub fn merge_into(
     let watch = Watch {
         prove: options.verify != Verify::None,
         hash_base: true,
+        progress: options.progress,
     };
     let change = |view: &WeightView| updates.change(view);
     let (written, items) = write_model(base, dir, &options.export, watch, change)?;

@@ -39,13 +39,17 @@ pub(crate) struct Item<'a> {
     pub dtype: Option<DType>,
 }
 
+/// Told how many bytes of the base are done, and of how many.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
 /// What is found out on the way.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Watch {
+pub(crate) struct Watch<'a> {
     /// Hold each changed tensor's bytes against the change, computed another way.
     pub prove: bool,
     /// Hash the base's tensors.
     pub hash_base: bool,
+    pub progress: Option<Progress<'a>>,
 }
 
 /// What was written, and found out on the way.
@@ -71,7 +75,7 @@ pub(crate) fn write_files(
         let (progress, hashed) = sync_channel(AHEAD);
         let hasher = (watch.hash_base).then(|| scope.spawn(move || hash_base(items, &progress)));
         let hashed = hasher.is_some().then_some(hashed);
-        let sent = send_all(dir, items, entries, shards, watch.prove, &to_writer, hashed);
+        let sent = send_all(dir, items, entries, shards, watch, &to_writer, hashed);
         drop(to_writer);
         let files = writer
             .join()
@@ -159,7 +163,7 @@ fn send_all(
     items: &[Item],
     entries: &[Entry],
     shards: &[Shard],
-    prove: bool,
+    watch: Watch,
     to_writer: &SyncSender<Message>,
     hashed: Option<Receiver<u64>>,
 ) -> Result<Vec<Deviation>> {
@@ -181,6 +185,7 @@ fn send_all(
     };
     let mut open: Option<(usize, Arc<Changed>)> = None;
     let scratch = Scratch::default();
+    let total = items.iter().map(|item| item.view.stored_bytes()).sum();
     let mut seen = 0;
     for group in units.chunks(4 * rayon::current_num_threads()) {
         let needs = group.iter().map(|unit| unit.needs).max().unwrap_or(0);
@@ -206,8 +211,11 @@ fn send_all(
             opened.push(changed);
         }
         let done: Vec<_> = (group.par_iter().zip(opened))
-            .map(|(unit, changed)| done(&items[unit.item], unit, changed, prove, &scratch))
+            .map(|(unit, changed)| done(&items[unit.item], unit, changed, watch.prove, &scratch))
             .collect::<Result<_>>()?;
+        if let Some(progress) = watch.progress {
+            progress(needs, total);
+        }
         for (unit, (data, deviation)) in group.iter().zip(done) {
             sizes[unit.item] += data.bytes().len();
             deviations[unit.item] = deviations[unit.item].with(deviation);

@@ -21,7 +21,7 @@ const ARCHITECTURES: [&str; 9] = [
     "tinyllama",
 ];
 
-fn options(dtype: Option<DType>) -> MergeOptions {
+fn options(dtype: Option<DType>) -> MergeOptions<'static> {
     MergeOptions {
         export: ExportOptions {
             dtype,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-fn options(max_shard_bytes: u64) -> MergeOptions {
+fn options(max_shard_bytes: u64) -> MergeOptions<'static> {
     MergeOptions {
         export: ExportOptions {
             max_shard_bytes,
