@@ -85,6 +85,7 @@ impl Error {
             Error::OutputIsBase { .. } => "choose another folder for the result".into(),
             Error::Overflow { .. } => "write bf16 or f32 instead".into(),
             Error::ProofFailed { .. } => "do not use this folder; merge again, and report it if it happens twice".into(),
+            Error::Algebra(e) => return Some(e.hint()),
             Error::Kernel(e) => return e.hint(),
             Error::Ledger(e) => return e.hint(),
             Error::GgufKey { .. } | Error::RopeDivisors { .. } => {
