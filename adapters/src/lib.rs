@@ -34,8 +34,8 @@ mod weights;
 
 pub use algebra::{
     AlgebraError, CombineMethod, CombineOptions, Combined, ExtractOptions, Extracted, Inspection,
-    LayerNorm, ModuleEnergy, ModuleUpdate, NoOp, Resized, Rest, SavedModule, combine, extract, inspect,
-    resize,
+    LayerNorm, ModuleEnergy, ModuleUpdate, NoOp, Resized, Rest, SavedModule, combine, extract,
+    inspect, resize,
 };
 pub use builder::{Builder, Embedding, LinearSpec, Method, Norm};
 pub use error::{Error, Result};

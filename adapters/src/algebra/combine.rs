@@ -11,13 +11,14 @@
 //! PEFT's `linear` is the first kind without pruning, and not the sum of the updates; it is offered only as `dare-linear`
 //! with a density of 1, so that nobody takes it for the exact sum.
 
+use super::agreement::{check_options, common_belonging, members, rank_of};
 use super::elementwise::{drop_and_rescale, elected_mean, trim, weighted_sum};
 use super::svd::of_matrix;
 use super::{AlgebraError, ModuleEnergy, rounded, share, stored_dtype};
 use crate::low_rank::product;
 use crate::peft::{Key, module_of};
 use crate::random::Stream;
-use crate::{Belonging, LoraConfig, PeftAdapter, PeftConfig, Result, TargetModules};
+use crate::{LoraConfig, PeftAdapter, PeftConfig, Result, TargetModules};
 use candle_core::{DType, Device, Tensor};
 use kernels::Op;
 use serde::Serialize;
@@ -52,7 +53,10 @@ impl CombineMethod {
 
     /// Whether it forms the updates, and cuts the result down to a rank.
     pub fn forms_updates(self) -> bool {
-        matches!(self, Self::TiesSvd | Self::DareLinearSvd | Self::DareTiesSvd)
+        matches!(
+            self,
+            Self::TiesSvd | Self::DareLinearSvd | Self::DareTiesSvd
+        )
     }
 
     fn drops_at_random(self) -> bool {
@@ -120,10 +124,16 @@ pub fn combine(inputs: &[(&str, &PeftAdapter)], options: &CombineOptions) -> Res
     let modules = members(inputs)?;
     let rank = match options.method {
         CombineMethod::Linear => {
-            let of_module = |members: &Vec<usize>| members.iter().map(|i| rank_of(inputs, *i)).sum();
+            let of_module =
+                |members: &Vec<usize>| members.iter().map(|i| rank_of(inputs, *i)).sum();
             modules.values().map(of_module).max().unwrap_or(1)
         }
-        _ => (options.rank).unwrap_or_else(|| (0..inputs.len()).map(|i| rank_of(inputs, i)).max().unwrap_or(1)),
+        _ => (options.rank).unwrap_or_else(|| {
+            (0..inputs.len())
+                .map(|i| rank_of(inputs, i))
+                .max()
+                .unwrap_or(1)
+        }),
     };
     let mut tensors = combined_saved(inputs, options, &modules)?;
     let mut energies = Vec::new();
@@ -152,7 +162,10 @@ pub fn combine(inputs: &[(&str, &PeftAdapter)], options: &CombineOptions) -> Res
             _ => job.on_factors()?,
         };
         let dtype = stored_dtype(inputs.iter().flat_map(|(_, input)| input.tensors.values()));
-        for (key, tensor) in [(Key::A(module).to_string(), a), (Key::B(module).to_string(), b)] {
+        for (key, tensor) in [
+            (Key::A(module).to_string(), a),
+            (Key::B(module).to_string(), b),
+        ] {
             let tensor = rounded(&key, &tensor, dtype)?;
             tensors.insert(key, tensor);
         }
@@ -167,124 +180,6 @@ pub fn combine(inputs: &[(&str, &PeftAdapter)], options: &CombineOptions) -> Res
         modules: energies,
         notes,
     })
-}
-
-fn rank_of(inputs: &[(&str, &PeftAdapter)], i: usize) -> usize {
-    inputs[i].1.config.lora.rank
-}
-
-fn check_options(inputs: &[(&str, &PeftAdapter)], options: &CombineOptions) -> Result<()> {
-    let (method, density) = (options.method, options.density);
-    if inputs.len() < 2 {
-        let given = inputs.len();
-        return Err(AlgebraError::TooFew { given }.into());
-    }
-    let (weights, adapters) = (options.weights.len(), inputs.len());
-    if weights != adapters {
-        return Err(AlgebraError::Weights { weights, adapters }.into());
-    }
-    if let Some(i) = options.weights.iter().position(|w| !w.is_finite()) {
-        let (position, value) = (i + 1, options.weights[i]);
-        return Err(AlgebraError::Weight { position, value }.into());
-    }
-    let in_range = density.is_some_and(|d| d > 0.0 && d <= 1.0);
-    if method.prunes() != in_range || (!method.prunes() && density.is_some()) {
-        return Err(AlgebraError::Density { method, density }.into());
-    }
-    if options.rank.is_some() && !method.forms_updates() {
-        return Err(AlgebraError::Rank { method }.into());
-    }
-    if let Some((name, _)) = inputs.iter().find(|(_, a)| a.config.lora.use_dora) {
-        let adapter = (*name).into();
-        return Err(AlgebraError::Dora { adapter }.into());
-    }
-    let differs = (1..inputs.len()).find(|i| rank_of(inputs, *i) != rank_of(inputs, 0));
-    if let (Some(i), true) = (differs, method.prunes() && !method.forms_updates()) {
-        return Err(AlgebraError::RanksDiffer {
-            method,
-            first: inputs[0].0.into(),
-            first_rank: rank_of(inputs, 0),
-            second: inputs[i].0.into(),
-            second_rank: rank_of(inputs, i),
-        }
-        .into());
-    }
-    Ok(())
-}
-
-/// The base and tokenizer that those who name one agree on.
-fn common_belonging(
-    inputs: &[(&str, &PeftAdapter)],
-    force: bool,
-) -> Result<(Option<Belonging>, Vec<String>)> {
-    let known = inputs.iter().filter_map(|(name, adapter)| Some((*name, adapter.belonging.as_ref()?)));
-    let known: Vec<(&str, &Belonging)> = known.collect();
-    let mut notes = Vec::new();
-    for (name, adapter) in inputs {
-        if adapter.belonging.is_none() {
-            notes.push(format!("`{name}` does not say which base it belongs to"));
-        }
-    }
-    let Some(((first, mine), rest)) = known.split_first() else {
-        return Ok((None, notes));
-    };
-    for (second, other) in rest {
-        let of_base = (Some(&mine.base_fingerprint), Some(&other.base_fingerprint));
-        let of_tokenizer = (mine.tokenizer_fingerprint.as_ref(), other.tokenizer_fingerprint.as_ref());
-        for (what, (mine, other)) in [("base", of_base), ("tokenizer", of_tokenizer)] {
-            let (Some(mine), Some(other)) = (mine, other) else {
-                continue;
-            };
-            if mine == other {
-                continue;
-            }
-            let cut = |hash: &str| hash.chars().take(12).collect::<String>();
-            let error = AlgebraError::Belonging {
-                what,
-                first: (*first).into(),
-                first_hash: cut(mine),
-                second: (*second).into(),
-                second_hash: cut(other),
-            };
-            if !force {
-                return Err(error.into());
-            }
-            notes.push(format!("forced: {error}"));
-        }
-    }
-    let agreed = !notes.iter().any(|note| note.starts_with("forced"));
-    Ok((agreed.then(|| (*mine).clone()), notes))
-}
-
-/// The adapters that have each module, by number, which all must shape it alike.
-fn members<'a>(inputs: &[(&str, &'a PeftAdapter)]) -> Result<BTreeMap<&'a str, Vec<usize>>> {
-    let mut modules: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (i, (_, adapter)) in inputs.iter().enumerate() {
-        for module in adapter.modules() {
-            modules.entry(module).or_default().push(i);
-        }
-    }
-    let shape = |module: &str, i: usize| {
-        let (a, b) = inputs[i].1.pair(module)?;
-        Some(format!("{} × {}", b.dim(0).ok()?, a.dim(1).ok()?))
-    };
-    for (module, members) in &modules {
-        let first = members[0];
-        for &second in &members[1..] {
-            let (first_shape, second_shape) = (shape(module, first), shape(module, second));
-            if first_shape != second_shape {
-                return Err(AlgebraError::ShapesDiffer {
-                    module: (*module).into(),
-                    first: inputs[first].0.into(),
-                    first_shape: first_shape.unwrap_or_default(),
-                    second: inputs[second].0.into(),
-                    second_shape: second_shape.unwrap_or_default(),
-                }
-                .into());
-            }
-        }
-    }
-    Ok(modules)
 }
 
 /// Tensors saved whole, W + Δᵢ each: with weights that add up to 1, Σ wᵢ (W + Δᵢ) = W + Σ wᵢ Δᵢ without knowing W.
@@ -303,7 +198,9 @@ fn combined_saved(
                 name: name.into(),
                 why,
             };
-            let shapes = inputs.iter().map(|(_, other)| Some(other.saved_tensor(name)?.dims()));
+            let shapes = inputs
+                .iter()
+                .map(|(_, other)| Some(other.saved_tensor(name)?.dims()));
             let shapes: BTreeSet<Option<&[usize]>> = shapes.collect();
             let ties = |a: &PeftAdapter| a.config.ensure_weight_tying;
             let why = if options.method != CombineMethod::Linear {
@@ -392,7 +289,12 @@ impl Job<'_> {
         self.members.iter().filter_map(|&i| {
             let adapter = self.inputs[i].1;
             let (a, b) = adapter.pair(self.module)?;
-            Some((i, a, b, self.options.weights[i] * adapter.config.lora.scaling()))
+            Some((
+                i,
+                a,
+                b,
+                self.options.weights[i] * adapter.config.lora.scaling(),
+            ))
         })
     }
 
@@ -417,9 +319,13 @@ impl Job<'_> {
         let (mut a_shape, mut b_shape) = ((0, 0), (0, 0));
         for (i, a, b, factor) in self.parts() {
             let root = factor.abs().sqrt();
-            a_parts.0.push(self.pruned(i, a, &Key::A(self.module).to_string())?);
+            a_parts
+                .0
+                .push(self.pruned(i, a, &Key::A(self.module).to_string())?);
             a_parts.1.push(if factor < 0.0 { -root } else { root });
-            b_parts.0.push(self.pruned(i, b, &Key::B(self.module).to_string())?);
+            b_parts
+                .0
+                .push(self.pruned(i, b, &Key::B(self.module).to_string())?);
             b_parts.1.push(root);
             (a_shape, b_shape) = (a.dims2()?, b.dims2()?);
         }
@@ -458,7 +364,10 @@ impl Job<'_> {
 
     /// The numbers of one adapter's tensor that are left.
     fn pruned(&self, adapter: usize, tensor: &Tensor, name: &str) -> Result<Vec<f32>> {
-        let mut values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let mut values = tensor
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
         let density = self.options.density.unwrap_or(1.0);
         if density < 1.0 && self.options.method.drops_at_random() {
             let stream = Stream::new(self.options.seed, &format!("dare {adapter} {name}"));

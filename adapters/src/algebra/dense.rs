@@ -44,14 +44,6 @@ impl Dense {
         Self { rows, cols, data }
     }
 
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(crate) fn cols(&self) -> usize {
-        self.cols
-    }
-
     pub(crate) fn column(&self, j: usize) -> &[f64] {
         &self.data[j * self.rows..(j + 1) * self.rows]
     }
@@ -222,9 +214,7 @@ pub(crate) fn svd(a: &Dense) -> Svd {
     let mut x = r.transposed();
     let mut w = identity(x.cols);
     orthogonalise(&mut x, &mut w);
-    let mut lengths: Vec<(usize, f64)> = (0..x.cols)
-        .map(|j| (j, length(x.column(j))))
-        .collect();
+    let mut lengths: Vec<(usize, f64)> = (0..x.cols).map(|j| (j, length(x.column(j)))).collect();
     lengths.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     let n = a.cols;
     let (mut v, mut sorted) = (Dense::zeros(n, n), Dense::zeros(n, n));
@@ -374,10 +364,7 @@ mod tests {
     /// is the same at other orders of magnitude.
     #[test]
     fn singular_values_are_those_put_in() {
-        let (u, v) = (
-            thin_qr(random(41, 9, "u")).q,
-            thin_qr(random(23, 9, "v")).q,
-        );
+        let (u, v) = (thin_qr(random(41, 9, "u")).q, thin_qr(random(23, 9, "v")).q);
         let values: Vec<f64> = (0..9).map(|i| 10f64.powi(-i)).collect();
         let mut a = u.clone();
         a.scale_columns(values.iter().copied());
@@ -397,7 +384,13 @@ mod tests {
     fn degenerate_matrices_are_no_exception() {
         let zero = svd(&Dense::zeros(5, 3));
         assert_eq!(zero.s, [0.0; 3]);
-        assert!(zero.u.data.iter().chain(&zero.v.data).all(|x| x.is_finite()));
+        assert!(
+            zero.u
+                .data
+                .iter()
+                .chain(&zero.v.data)
+                .all(|x| x.is_finite())
+        );
         // One column three times, and a column of zeros.
         let one = random(6, 1, "one");
         let mut data = one.data.repeat(3);

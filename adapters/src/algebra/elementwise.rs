@@ -20,7 +20,11 @@ pub(super) fn trim(values: &mut [f32], density: f64) {
     let mut magnitudes: Vec<f32> = values.iter().map(|x| x.abs()).collect();
     let threshold = match keep {
         0 => f32::INFINITY,
-        _ => *magnitudes.select_nth_unstable_by(keep - 1, |a, b| b.total_cmp(a)).1,
+        _ => {
+            *magnitudes
+                .select_nth_unstable_by(keep - 1, |a, b| b.total_cmp(a))
+                .1
+        }
     };
     let larger = values.iter().filter(|x| x.abs() > threshold).count();
     let mut equal = keep.saturating_sub(larger);
@@ -102,9 +106,16 @@ mod tests {
     /// By hand: (0.9, -0.4) elects plus, (0.3, -0.4) minus, and a zero has no say.
     #[test]
     fn signs_are_elected_before_weights_apply() {
-        let tensors = [vec![0.9, 0.3, 0.0, 0.0], vec![-0.4, -0.4, -0.7, 0.0], vec![0.5, 0.0, -0.1, 0.0]];
+        let tensors = [
+            vec![0.9, 0.3, 0.0, 0.0],
+            vec![-0.4, -0.4, -0.7, 0.0],
+            vec![0.5, 0.0, -0.1, 0.0],
+        ];
         let found = elected_mean(&tensors, &[2.0, 10.0, -1.0]);
-        for (found, wanted) in found.iter().zip([(1.8 - 0.5) / 2.0, -4.0, (-7.0 + 0.1) / 2.0, 0.0]) {
+        for (found, wanted) in found
+            .iter()
+            .zip([(1.8 - 0.5) / 2.0, -4.0, (-7.0 + 0.1) / 2.0, 0.0])
+        {
             assert!((found - wanted).abs() < 1e-6, "{found} {wanted}");
         }
         let sum = weighted_sum(&tensors, &[2.0, 10.0, -1.0]);
@@ -122,7 +133,10 @@ mod tests {
             // Six standard deviations of a binomial share.
             let sigma = (density * (1.0 - density) / n as f64).sqrt();
             assert!((share - density).abs() < 6.0 * sigma, "{share}");
-            assert!(kept.iter().all(|x| (f64::from(*x) - 1.5 / density).abs() < 1e-6 / density));
+            assert!(
+                kept.iter()
+                    .all(|x| (f64::from(*x) - 1.5 / density).abs() < 1e-6 / density)
+            );
             let neighbours = x.windows(2).filter(|w| w[0] != 0.0 && w[1] != 0.0).count();
             let both = neighbours as f64 / (n - 1) as f64;
             assert!((both - density * density).abs() < 0.01, "{both}");
@@ -134,7 +148,8 @@ mod tests {
         let with = |threads, name| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let mut x = vec![1.0f32; 100_003];
-            pool.unwrap().install(|| drop_and_rescale(&mut x, 0.3, Stream::new(4, name)));
+            pool.unwrap()
+                .install(|| drop_and_rescale(&mut x, 0.3, Stream::new(4, name)));
             x
         };
         assert_eq!(with(1, "a"), with(3, "a"));

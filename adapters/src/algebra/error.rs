@@ -12,7 +12,7 @@ pub enum AlgebraError {
         given: usize,
     },
     /// Not one weight for each adapter.
-    #[error("{weights} weights are given for {adapters} adapters")]
+    #[error("there are {adapters} adapters, and weights given: {weights}")]
     Weights {
         /// Weights given.
         weights: usize,
@@ -52,7 +52,9 @@ pub enum AlgebraError {
         adapter: String,
     },
     /// A method that goes through A and B number by number needs them of one shape.
-    #[error("method {method} needs adapters of one rank; `{first}` has {first_rank} and `{second}` {second_rank}")]
+    #[error(
+        "method {method} needs adapters of one rank; `{first}` has {first_rank} and `{second}` {second_rank}"
+    )]
     RanksDiffer {
         /// The method.
         method: CombineMethod,
@@ -82,7 +84,9 @@ pub enum AlgebraError {
         second_shape: String,
     },
     /// Adapters of different bases or tokenizers.
-    #[error("`{first}` and `{second}` were trained on different {what}s ({first_hash} and {second_hash})")]
+    #[error(
+        "`{first}` and `{second}` were trained on different {what}s ({first_hash} and {second_hash})"
+    )]
     Belonging {
         /// `base` or `tokenizer`.
         what: &'static str,
@@ -141,7 +145,9 @@ pub enum AlgebraError {
         vocabulary: bool,
     },
     /// A NaN or an infinity in one of two models.
-    #[error("tensor `{name}` of the {model} model holds a value that is not finite (element {element})")]
+    #[error(
+        "tensor `{name}` of the {model} model holds a value that is not finite (element {element})"
+    )]
     NotFinite {
         /// `base` or `tuned`.
         model: &'static str,
@@ -149,6 +155,16 @@ pub enum AlgebraError {
         name: String,
         /// Index of the first such element, counted row by row.
         element: usize,
+    },
+    /// A number that the result's format has no room for.
+    #[error("tensor `{name}` would hold {value:e}, beyond the largest {dtype} number")]
+    Overflow {
+        /// The tensor.
+        name: String,
+        /// The number.
+        value: f64,
+        /// The format.
+        dtype: &'static str,
     },
     /// Two models without a difference that the targets could carry.
     #[error("no target module differs between the two models")]
@@ -195,6 +211,7 @@ impl AlgebraError {
             }
             Self::TunedShape { .. } => "is the one model tuned from the other?".into(),
             Self::NotFinite { .. } => "the model is damaged, or its training diverged: use an earlier checkpoint".into(),
+            Self::Overflow { .. } => "give smaller weights".into(),
             Self::NothingDiffers => {
                 "check which folders were given; --target-modules names the layers, and --save-rest keeps the others' changes".into()
             }

@@ -1,14 +1,15 @@
 //! A LoRA out of two models: the best low-rank update from the one to the other, tensor by tensor.
 
+use super::difference::{differs, each_panel, same_bytes, squares};
 use super::resize::too_large;
 use super::svd::of_matrix;
 use super::{AlgebraError, ModuleEnergy, rounded, share};
 use crate::error::nearest;
-use crate::export::{panels, read_panel};
 use crate::peft::{EMBEDDING, HEAD, Key, module_of};
 use crate::random::Stream;
 use crate::{
-    Belonging, Error, LoraConfig, PeftAdapter, PeftConfig, Result, TargetModules, WeightView, Weights,
+    Belonging, Error, LoraConfig, PeftAdapter, PeftConfig, Result, TargetModules, WeightView,
+    Weights,
 };
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
@@ -152,7 +153,10 @@ fn targets<'a>(linear: &[&'a str], asked: &TargetModules) -> Result<BTreeSet<&'a
     let mut found = BTreeSet::new();
     let mut matched = BTreeSet::new();
     for module in linear {
-        if let (Some(i), true) = (asked.position(module), *asked != TargetModules::AllLinear || *module != head) {
+        if let (Some(i), true) = (
+            asked.position(module),
+            *asked != TargetModules::AllLinear || *module != head,
+        ) {
             matched.insert(i);
             found.insert(*module);
         }
@@ -160,7 +164,8 @@ fn targets<'a>(linear: &[&'a str], asked: &TargetModules) -> Result<BTreeSet<&'a
     if let TargetModules::Named(names) = asked {
         let missed = |(i, name): (usize, &String)| (!matched.contains(&i)).then(|| name.clone());
         if let Some(target) = names.iter().enumerate().find_map(missed) {
-            let leaves: BTreeSet<&str> = linear.iter().filter_map(|m| m.rsplit('.').next()).collect();
+            let leaves: BTreeSet<&str> =
+                linear.iter().filter_map(|m| m.rsplit('.').next()).collect();
             return Err(Error::TargetMatchesNothing {
                 nearest: nearest(&target, leaves.iter().copied()),
                 available: leaves.into_iter().map(String::from).collect(),
@@ -237,7 +242,10 @@ impl Work<'_> {
         let cut = of_matrix(&delta, rank, Stream::new(0, &view.name))?;
         let (kept, total) = (cut.kept(), cut.total);
         let (a, b) = cut.factors(rank)?;
-        for (key, tensor) in [(Key::A(module).to_string(), a), (Key::B(module).to_string(), b)] {
+        for (key, tensor) in [
+            (Key::A(module).to_string(), a),
+            (Key::B(module).to_string(), b),
+        ] {
             let tensor = rounded(&key, &tensor, DType::F32)?;
             self.found.tensors.insert(key, tensor);
         }
@@ -358,68 +366,10 @@ fn names_of(adapted: &BTreeSet<String>, linear: &[&str]) -> Vec<String> {
         leaf if partly.contains(&leaf) => module.clone(),
         leaf => leaf,
     };
-    adapted.iter().map(name).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-fn same_bytes(base: &WeightView, tuned: &WeightView) -> Result<bool> {
-    if base.dtype_name() != tuned.dtype_name() {
-        return Ok(false);
-    }
-    base.with_bytes(|a| tuned.with_bytes(|b| a == b))?
-}
-
-/// ‖tuned - base‖² and ‖base‖², or nothing where the two are the same. What is no float is compared by its bytes.
-fn differs(base: &WeightView, tuned: &WeightView) -> Result<Option<(f64, f64)>> {
-    if same_bytes(base, tuned)? {
-        return Ok(None);
-    }
-    if !base.is_float() || !tuned.is_float() {
-        return Ok(Some((0.0, 0.0)));
-    }
-    let (mut delta, mut weight) = (0.0, 0.0);
-    each_panel(base, tuned, |base, tuned| {
-        let (d, w) = squares(base, tuned);
-        delta += d;
-        weight += w;
-    })?;
-    Ok((delta > 0.0).then_some((delta, weight)))
-}
-
-/// Σ (tuned - base)² and Σ base².
-fn squares(base: &[f32], tuned: &[f32]) -> (f64, f64) {
-    let pairs = base.iter().zip(tuned);
-    pairs.fold((0.0, 0.0), |(delta, weight), (b, t)| {
-        let (b, t) = (f64::from(*b), f64::from(*t));
-        (delta + (t - b) * (t - b), weight + b * b)
-    })
-}
-
-/// Shows both tensors in f32, some rows at a time, all numbers finite.
-fn each_panel(
-    base: &WeightView,
-    tuned: &WeightView,
-    mut look: impl FnMut(&[f32], &[f32]),
-) -> Result<()> {
-    let (rows, columns) = base.rows_and_columns();
-    let of_base = base.matrix_of(rows, columns)?;
-    let of_tuned = tuned.matrix_of(rows, columns)?;
-    for panel in panels(rows, columns) {
-        let first = panel.start * columns;
-        let base_rows = read_panel(&of_base, None, panel.clone())?;
-        let tuned_rows = read_panel(&of_tuned, None, panel)?;
-        for (model, values) in [("base", &base_rows), ("tuned", &tuned_rows)] {
-            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
-                return Err(AlgebraError::NotFinite {
-                    model,
-                    name: base.name.clone(),
-                    element: first + at,
-                }
-                .into());
-            }
-        }
-        look(&base_rows, &tuned_rows);
-    }
-    base.release();
-    tuned.release();
-    Ok(())
+    adapted
+        .iter()
+        .map(name)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
 }

@@ -197,7 +197,8 @@ fn root_of_squares(norms: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn mark_faint(modules: &mut [ModuleUpdate]) {
-    let mut norms: Vec<f64> = modules.iter().map(|m| m.norm).collect();
+    let working = modules.iter().filter(|m| m.no_op == NoOp::No);
+    let mut norms: Vec<f64> = working.map(|m| m.norm).collect();
     norms.sort_by(f64::total_cmp);
     let median = norms.get(norms.len() / 2).copied().unwrap_or(0.0);
     for module in modules {
@@ -247,12 +248,18 @@ fn warnings(inspection: &Inspection, dora: bool) -> Vec<String> {
         for (which, what) in [
             (NoOp::ZeroB, "change nothing: their B is all zeros"),
             (NoOp::ZeroA, "change nothing: their A is all zeros"),
-            (NoOp::Faint, "change next to nothing: less than a thousandth of the median module"),
+            (
+                NoOp::Faint,
+                "change next to nothing: less than a thousandth of the median module",
+            ),
         ] {
             let first = inspection.modules.iter().find(|m| m.no_op == which);
             if let Some(first) = first {
                 let n = count(which);
-                warnings.push(format!("{n} of {all} modules {what} (first: {})", first.module));
+                warnings.push(format!(
+                    "{n} of {all} modules {what} (first: {})",
+                    first.module
+                ));
             }
         }
     }

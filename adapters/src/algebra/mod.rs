@@ -1,8 +1,10 @@
 //! Adapters as what they are to the weights: updates s·B·A, which can be measured, added, cut down, and found again in a
 //! model that was tuned whole. An update is never formed where its factors will do.
 
+mod agreement;
 mod combine;
 mod dense;
+mod difference;
 mod elementwise;
 mod error;
 mod extract;
@@ -30,15 +32,22 @@ fn rounded(key: &str, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     if kernels::sum_of_squares(&rounded)?.is_finite() {
         return Ok(rounded);
     }
-    let wide = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-    let stored = rounded.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let wide = tensor
+        .flatten_all()?
+        .to_dtype(DType::F64)?
+        .to_vec1::<f64>()?;
+    let stored = rounded
+        .flatten_all()?
+        .to_dtype(DType::F64)?
+        .to_vec1::<f64>()?;
     match stored.iter().position(|x| !x.is_finite()) {
         None => Ok(rounded),
-        Some(element) if wide[element].is_finite() => Err(Error::Overflow {
+        Some(element) if wide[element].is_finite() => Err(AlgebraError::Overflow {
             name: key.into(),
-            value: wide[element] as f32,
-            dtype: dtype.as_str().into(),
-        }),
+            value: wide[element],
+            dtype: dtype.as_str(),
+        }
+        .into()),
         Some(element) => Err(Error::NotFinite {
             name: key.into(),
             element,

@@ -49,15 +49,17 @@ pub fn resize(adapter: &PeftAdapter, rank: usize) -> Result<Resized> {
     let ratio = rank as f64 / old.rank as f64;
     config.lora.alpha = old.alpha * if old.use_rslora { ratio.sqrt() } else { ratio };
     config.lora.check()?;
-    let modules: Vec<&str> = adapter.modules().collect();
-    let pairs = modules
+    let names = adapter.modules();
+    let found: Vec<_> = names.filter_map(|m| Some((m, adapter.pair(m)?))).collect();
+    for (module, (a, b)) in &found {
+        let (out, inner) = (b.dim(0)?, a.dim(1)?);
+        if rank > out.min(inner) {
+            return Err(too_large(rank, module, (out, inner)));
+        }
+    }
+    let pairs = found
         .into_par_iter()
-        .filter_map(|module| Some((module, adapter.pair(module)?)))
         .map(|(module, (a, b))| {
-            let ((_, inner), (out, _)) = (a.dims2()?, b.dims2()?);
-            if rank > out.min(inner) {
-                return Err(too_large(rank, module, (out, inner)));
-            }
             let (a, b, energy) = at_rank((a, b), rank, module)?;
             Ok((module, a, b, energy))
         })

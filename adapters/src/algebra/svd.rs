@@ -1,8 +1,8 @@
 //! Best low-rank approximations: of a product B A that is never formed, and of a large matrix by random projections.
 
 use super::dense::{Dense, svd, thin_qr};
-use crate::random::Stream;
 use crate::Result;
+use crate::random::Stream;
 use candle_core::{DType, Device, Tensor};
 use kernels::{Op, gemm, sum_of_squares};
 use rayon::prelude::*;
@@ -12,6 +12,9 @@ const OVERSAMPLING: usize = 16;
 /// How often the projection is multiplied by Δ Δᵀ. Each time the spectrum that the projection sees falls off faster: with
 /// two, singular values count by their fifth power.
 const POWER_ITERATIONS: usize = 2;
+
+/// Matrices with a side of at most this are decomposed exactly: there is little to save.
+const EXACT: usize = 128;
 
 /// The leading singular triplets of a matrix Δ (out, in), and how much of it they are.
 pub(crate) struct Truncated {
@@ -71,8 +74,8 @@ pub(crate) fn of_product(a: &Tensor, b: &Tensor) -> Result<Truncated> {
     })
 }
 
-/// The leading singular triplets of Δ (out, in), f32: exactly where the rank comes near its sides, else by randomized
-/// subspace iteration with a basis orthonormalised at every step.
+/// The leading singular triplets of Δ (out, in), f32: exactly where a side is short or the rank comes near it, else by
+/// randomized subspace iteration with a basis orthonormalised at every step.
 ///
 /// Source: Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 53, 2011, algorithms 4.4 and
 /// 5.1. The large products run through the fast GEMM in f32, all that is small in f64. The same Δ, rank and stream give
@@ -80,7 +83,11 @@ pub(crate) fn of_product(a: &Tensor, b: &Tensor) -> Result<Truncated> {
 pub(crate) fn of_matrix(delta: &Tensor, rank: usize, stream: Stream) -> Result<Truncated> {
     let (rows, columns) = delta.dims2()?;
     let total = sum_of_squares(delta)?;
-    let size = (rank + OVERSAMPLING).min(rows).min(columns);
+    let least = rows.min(columns);
+    let size = match least <= EXACT {
+        true => least,
+        false => (rank + OVERSAMPLING).min(least),
+    };
     let mut start = vec![0f32; columns * size];
     const PIECE: usize = 1 << 12;
     let pieces = start.par_chunks_mut(PIECE).enumerate();
@@ -88,7 +95,7 @@ pub(crate) fn of_matrix(delta: &Tensor, rank: usize, stream: Stream) -> Result<T
     let start = Tensor::from_vec(start, (columns, size), &Device::Cpu)?;
     let mut basis = range(delta, Op::Plain, &start)?;
     // A basis of the whole space has nothing to gain.
-    let iterations = match size < rows.min(columns) {
+    let iterations = match size < least {
         true => POWER_ITERATIONS,
         false => 0,
     };
@@ -153,12 +160,21 @@ mod tests {
 
     #[test]
     fn a_matrix_of_a_low_rank_comes_back() {
-        for (rows, columns, rank) in [(123, 57, 5), (57, 123, 5), (9, 7, 3), (7, 40, 7), (300, 200, 1)] {
+        for (rows, columns, rank) in [
+            (123, 57, 5),
+            (57, 123, 5),
+            (9, 7, 3),
+            (7, 40, 7),
+            (300, 200, 1),
+        ] {
             let (a, b) = (normal(rank, columns, "a"), normal(rows, rank, "b"));
             let wanted = product(&a, &b);
             let delta = wanted.to_dtype(DType::F32).unwrap();
             let found = of_matrix(&delta, rank, Stream::new(1, "x")).unwrap();
-            assert!(1.0 - found.kept() / found.total < 1e-6, "({rows}, {columns})");
+            assert!(
+                1.0 - found.kept() / found.total < 1e-6,
+                "({rows}, {columns})"
+            );
             let (a, b) = found.factors(rank).unwrap();
             let error = relative(&product(&a, &b), &wanted);
             assert!(error < 1e-6, "({rows}, {columns}): {error:.1e}");
@@ -182,16 +198,23 @@ mod tests {
         let found = of_matrix(&delta, rank, Stream::new(1, "x")).unwrap();
         let best: f64 = values[..rank].iter().map(|s| s * s).sum();
         let (kept, total) = (found.kept(), found.total);
-        assert!(kept <= best * (1.0 + 1e-6) && kept > 0.995 * best, "{kept} of {best}");
+        assert!(
+            kept <= best * (1.0 + 1e-6) && kept > 0.995 * best,
+            "{kept} of {best}"
+        );
         assert!((total - values.iter().map(|s| s * s).sum::<f64>()).abs() < 1e-5 * total);
         let (a, b) = found.factors(rank).unwrap();
         let rest = (wanted - product(&a, &b)).unwrap();
         let error = svd(&Dense::of(&rest).unwrap()).s[0];
         let (k, p) = (rank as f64, OVERSAMPLING as f64);
         let n = (columns - rank) as f64;
-        let factor = 1.0 + (k / (p - 1.0)).sqrt() + std::f64::consts::E * (k + p).sqrt() / p * n.sqrt();
+        let factor =
+            1.0 + (k / (p - 1.0)).sqrt() + std::f64::consts::E * (k + p).sqrt() / p * n.sqrt();
         let bound = factor.powf(1.0 / (2 * POWER_ITERATIONS + 1) as f64) * values[rank];
-        assert!(error >= values[rank] * (1.0 - 1e-5) && error <= bound, "{error} {bound}");
+        assert!(
+            error >= values[rank] * (1.0 - 1e-5) && error <= bound,
+            "{error} {bound}"
+        );
         // The energy told is that of what is written.
         let rest = sum_of_squares(&rest).unwrap();
         assert!(((total - kept) - rest).abs() < 1e-5 * total);
@@ -213,7 +236,10 @@ mod tests {
                 let cut = of_product(&a, &b).unwrap().to_rank(smaller);
                 let (a, b) = cut.factors(smaller).unwrap();
                 let rest = sum_of_squares(&(&wanted - product(&a, &b)).unwrap()).unwrap();
-                assert!((rest - best).abs() < 1e-11 * exact.s[0].powi(2), "{rest} {best}");
+                assert!(
+                    (rest - best).abs() < 1e-11 * exact.s[0].powi(2),
+                    "{rest} {best}"
+                );
             }
         }
     }

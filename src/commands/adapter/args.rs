@@ -55,7 +55,13 @@ pub struct CombineArgs {
     #[arg(required = true, num_args = 2.., value_hint = ValueHint::DirPath)]
     pub adapters: Vec<PathBuf>,
     /// One weight for each adapter, with commas between; negative ones take an update away
-    #[arg(long, value_name = "W1,W2", value_delimiter = ',', required = true, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "W1,W2",
+        value_delimiter = ',',
+        required = true,
+        allow_hyphen_values = true
+    )]
     pub weights: Vec<f64>,
     /// How
     #[arg(long, value_enum, default_value_t = Method::Linear)]

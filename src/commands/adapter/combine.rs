@@ -45,7 +45,10 @@ pub fn combine(args: &CombineArgs, json: bool) -> Result<Exit> {
         }),
     };
     let access = AccessClass::strictest(args.adapters.iter().map(|folder| access_of(folder)));
-    let (rank, modules) = (combined.adapter.config.lora.rank, combined.adapter.modules().count());
+    let (rank, modules) = (
+        combined.adapter.config.lora.rank,
+        combined.adapter.modules().count(),
+    );
     let details = json!({
         "rank": rank,
         "adapted": modules,
@@ -54,15 +57,28 @@ pub fn combine(args: &CombineArgs, json: bool) -> Result<Exit> {
         "modules": combined.modules,
         "notes": forced(&combined.notes),
     });
-    write(&args.out, &combined.adapter, input, access, details.clone(), &clock)?;
+    write(
+        &args.out,
+        &combined.adapter,
+        input,
+        access,
+        details.clone(),
+        &clock,
+    )?;
     if json {
         print_json(&details)?;
         return Ok(Exit::Done);
     }
-    let mut text = format!("{} adapters as one of rank {rank}: {modules} modules", loaded.len());
+    let mut text = format!(
+        "{} adapters as one of rank {rank}: {modules} modules",
+        loaded.len()
+    );
     if let Some(energy) = combined.energy {
         print(&least_kept(&combined.modules))?;
-        text.push_str(&format!(", {} of the combined update kept", percent(energy)));
+        text.push_str(&format!(
+            ", {} of the combined update kept",
+            percent(energy)
+        ));
     }
     note(&format!("{text}, in {}", args.out.display()));
     Ok(Exit::Done)

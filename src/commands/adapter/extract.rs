@@ -64,7 +64,14 @@ pub fn extract(args: &ExtractArgs, json: bool) -> Result<Exit> {
         "rest": found.rest,
     });
     let access = access_of(&args.base).max(access_of(&args.tuned));
-    write(&args.out, &found.adapter, input, access, details.clone(), &clock)?;
+    write(
+        &args.out,
+        &found.adapter,
+        input,
+        access,
+        details.clone(),
+        &clock,
+    )?;
     warn_of(&found.rest);
     if json {
         print_json(&details)?;
@@ -112,10 +119,17 @@ fn warn_of(rest: &[Rest]) {
         ]
     };
     for (saved, text) in [
-        (false, "warning: these differ, have no low-rank update, and are NOT in the adapter; --save-rest saves them whole:"),
+        (
+            false,
+            "warning: these differ, have no low-rank update, and are NOT in the adapter; --save-rest saves them whole:",
+        ),
         (true, "saved whole:"),
     ] {
-        let rows: Vec<Vec<String>> = rest.iter().filter(|r| r.saved == saved).map(|r| row(&r)).collect();
+        let rows: Vec<Vec<String>> = rest
+            .iter()
+            .filter(|r| r.saved == saved)
+            .map(|r| row(&r))
+            .collect();
         if !rows.is_empty() {
             note(text);
             note(table(&rows).trim_end());

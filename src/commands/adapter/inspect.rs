@@ -75,7 +75,11 @@ fn facts(found: &Inspection, access: &str) -> String {
 
 /// A table of norms: a row a layer, a column a target.
 fn layers(found: &Inspection) -> String {
-    let targets: BTreeSet<&String> = found.layers.iter().flat_map(|l| l.by_target.keys()).collect();
+    let targets: BTreeSet<&String> = found
+        .layers
+        .iter()
+        .flat_map(|l| l.by_target.keys())
+        .collect();
     let mut head = vec!["layer".to_owned()];
     head.extend(targets.iter().map(|target| (*target).clone()));
     head.push("all".into());
@@ -83,7 +87,11 @@ fn layers(found: &Inspection) -> String {
     for layer in &found.layers {
         let mut row = vec![layer.layer.map_or("other".into(), |n| n.to_string())];
         let norm = |target: &&String| layer.by_target.get(*target);
-        row.extend(targets.iter().map(|t| norm(t).map_or("-".into(), |n| format!("{n:.4}"))));
+        row.extend(
+            targets
+                .iter()
+                .map(|t| norm(t).map_or("-".into(), |n| format!("{n:.4}"))),
+        );
         row.push(format!("{:.4}", layer.norm));
         rows.push(row);
     }
@@ -107,7 +115,15 @@ fn modules(found: &Inspection, all: bool) -> String {
 }
 
 fn rows(modules: &[&ModuleUpdate]) -> String {
-    let head = ["module", "out × in", "norm", "largest σ", "stable rank", "effective rank", ""];
+    let head = [
+        "module",
+        "out × in",
+        "norm",
+        "largest σ",
+        "stable rank",
+        "effective rank",
+        "",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for update in modules {
         let remark = match update.no_op {

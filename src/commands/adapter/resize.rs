@@ -29,7 +29,14 @@ pub fn resize(args: &ResizeArgs, json: bool) -> Result<Exit> {
         "modules": found.modules,
     });
     let access = access_of(&args.adapter);
-    write(&args.out, &found.adapter, input, access, details.clone(), &clock)?;
+    write(
+        &args.out,
+        &found.adapter,
+        input,
+        access,
+        details.clone(),
+        &clock,
+    )?;
     if json {
         print_json(&details)?;
         return Ok(Exit::Done);
