@@ -6,6 +6,8 @@ use adapters::recipe::{Onto, Quantization, StoredDtype, Verify};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use crate::commands::adapter::args::{AdapterCommand, EXAMPLES as ADAPTER_EXAMPLES};
+
 /// The version with the commit, as `--version` prints it.
 pub const VERSION: &str = env!("MEDTUNE_VERSION");
 
@@ -107,6 +109,9 @@ Examples:
     /// Lists, prints and copies the recipes that come with medtune
     #[command(subcommand)]
     Recipes(RecipesCommand),
+    /// Looks into adapters, combines them, extracts them from tuned models, and changes their rank
+    #[command(subcommand, after_help = ADAPTER_EXAMPLES)]
+    Adapter(AdapterCommand),
     /// Converts a GGUF file to a Hugging Face folder
     #[command(after_help = "Example:\n  medtune convert model.Q4_K.gguf models/model --dtype bf16")]
     Convert(ConvertArgs),

@@ -404,6 +404,9 @@ pub enum Error {
         /// Each tensor that differs, and how.
         problems: Vec<String>,
     },
+    /// Combining, extracting or resizing adapters was refused.
+    #[error(transparent)]
+    Algebra(Box<crate::AlgebraError>),
     /// An operation on tensors failed.
     #[error(transparent)]
     Kernel(#[from] kernels::Error),

@@ -86,6 +86,7 @@ impl Error {
             Error::Overflow { .. } => "write bf16 or f32 instead".into(),
             Error::NotSubtractable { .. } => "keep the base: it is what is left without the adapter".into(),
             Error::ProofFailed { .. } => "do not use this folder; merge again, and report it if it happens twice".into(),
+            Error::Algebra(e) => return Some(e.hint()),
             Error::Kernel(e) => return e.hint(),
             Error::Ledger(e) => return e.hint(),
             Error::GgufKey { .. } | Error::RopeDivisors { .. } => {

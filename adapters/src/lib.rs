@@ -7,6 +7,7 @@
 //! A model is built by asking a [`Builder`] for its layers by name. Only the builder knows what is frozen,
 //! quantized, adapted or trained; a decoder sees [`LinearGroup`], [`Norm`] and [`Embedding`].
 
+mod algebra;
 mod bitsandbytes;
 mod builder;
 mod change;
@@ -35,6 +36,11 @@ mod stored;
 mod stream;
 mod weights;
 
+pub use algebra::{
+    AlgebraError, CombineMethod, CombineOptions, Combined, ExtractOptions, Extracted, Inspection,
+    LayerNorm, ModuleEnergy, ModuleUpdate, NoOp, Resized, Rest, SavedModule, combine, extract,
+    inspect, resize,
+};
 pub use builder::{Builder, Embedding, LinearSpec, Method, Norm};
 pub use error::{Error, Result};
 pub use export::{ExportOptions, convert, refuse_base_as_output, save_full};

@@ -33,7 +33,7 @@ impl Stream {
     }
 
     /// Element `i` uniform in (0, 1): never 0, whose logarithm a normal number would need.
-    fn uniform(self, i: u64) -> f64 {
+    pub(crate) fn uniform(self, i: u64) -> f64 {
         ((self.bits(i) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 

@@ -158,6 +158,61 @@ def check_architecture(report, medtune, work, name):
                max_abs_weight_difference=worst, tolerance=1e-6)
 
 
+def save_random(base, folder, seed, **settings):
+    model = get_peft_model(load(base), LoraConfig(lora_dropout=0.0, task_type="CAUSAL_LM", **settings))
+    randomise([(n, p) for n, p in model.named_parameters() if "lora_" in n], seed)
+    model.save_pretrained(folder)
+
+
+def check_algebra(report, medtune, work):
+    """Adapters that medtune combines, resizes and extracts, in PEFT; combined also against add_weighted_adapter."""
+    place = work / "algebra"
+    base = place / "base"
+    make_base(base, "llama", dict(tie_word_embeddings=False))
+    ids = np.random.RandomState(6).randint(3, COMMON["vocab_size"], size=40).tolist()
+    save_random(base, place / "a", 21, r=3, lora_alpha=7, target_modules=["q_proj", "v_proj", "down_proj"])
+    save_random(base, place / "b", 22, r=3, lora_alpha=4, use_rslora=True, target_modules=["v_proj", "up_proj"])
+    save_random(base, place / "c", 23, r=5, lora_alpha=2, target_modules="all-linear")
+    weights = dict(a=0.6, b=-0.3, c=0.8)
+
+    def in_peft(adapter):
+        return logits(PeftModel.from_pretrained(load(base), adapter).eval(), ids)
+
+    def combined_by_peft(names, method, density):
+        model = PeftModel.from_pretrained(load(base), place / names[0], adapter_name=names[0])
+        for name in names[1:]:
+            model.load_adapter(place / name, adapter_name=name)
+        model.add_weighted_adapter(list(names), [weights[n] for n in names], "x", combination_type=method, density=density)
+        model.set_adapter("x")
+        return logits(model.eval(), ids)
+
+    for method, theirs, names, density in [("linear", "cat", "abc", None), ("ties", "ties", "ab", 0.4), ("dare-linear", "linear", "ab", 1.0),
+                                           ("dare-ties", "dare_ties", "ab", 1.0), ("ties-svd", "ties_svd", "abc", 0.4)]:
+        out = place / method
+        options = ["--weights=" + ",".join(str(weights[n]) for n in names), "--method", method]
+        options += [] if density is None else ["--density", density]
+        medtune.run("adapter", "combine", out, *(place / n for n in names), *options)
+        expected = combined_by_peft(names, theirs, density)
+        report.logits(f"combined by medtune ({method}) and by PEFT ({theirs}), both in PEFT", in_peft(out), expected)
+        report.logits(f"combined by medtune ({method}), in medtune and in PEFT", medtune.logits(base, ids, out), expected)
+
+    medtune.run("adapter", "resize", place / "b", place / "larger", "--rank", 7)
+    report.logits("resized from rank 3 to 7 by medtune, in PEFT", in_peft(place / "larger"), in_peft(place / "b"))
+    medtune.run("adapter", "resize", place / "linear", place / "smaller", "--rank", 9)
+    report.logits("resized from rank 11 to 9 by medtune, in medtune and in PEFT", medtune.logits(base, ids, place / "smaller"), in_peft(place / "smaller"))
+
+    tuned = place / "tuned"
+    medtune.run("merge", "--base", base, "--adapter", place / "c", "--into", tuned)
+    medtune.run("adapter", "extract", base, tuned, place / "extracted", "--rank", 5)
+    report.logits("extracted by medtune at the rank of the update, in PEFT", in_peft(place / "extracted"), logits(load(tuned), ids))
+
+    model = load(base)
+    randomise(model.named_parameters(), 31)
+    model.save_pretrained(place / "other")
+    medtune.run("adapter", "extract", base, place / "other", place / "whole", "--rank", 4, "--save-rest")
+    report.logits("extracted by medtune with the rest saved whole, in medtune and in PEFT", medtune.logits(base, ids, place / "whole"), in_peft(place / "whole"))
+
+
 def check_convert(report, medtune, work):
     if not GGUF.exists():
         sys.exit(f"error: {GGUF} is missing\nhint: scripts/fetch-smollm2 --gguf-only")
@@ -187,6 +242,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="check-peft-") as work:
         for name in BASES:
             check_architecture(report, medtune, Path(work), name)
+        check_algebra(report, medtune, Path(work))
         check_convert(report, medtune, Path(work))
     result = dict(medtune=medtune.run("--version").strip(), torch=torch.__version__, transformers=transformers.__version__,
                   peft=peft.__version__, passed=all(c["passed"] for c in report.checks), checks=report.checks)

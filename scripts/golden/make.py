@@ -16,6 +16,7 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 
 def main():
     import adamw_8bit
+    import algebra
     import gguf_files
     import methods
     import models
@@ -30,6 +31,7 @@ def main():
         "gguf": gguf_files.make,
         "smollm2": smollm2.make,
         "nf4": nf4.make,
+        "algebra": algebra.make,
     }
     asked = sys.argv[1:] or list(makers)
     makers["adamw_8bit"] = adamw_8bit.make

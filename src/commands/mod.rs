@@ -1,5 +1,6 @@
 //! One file a command; each returns the exit code.
 
+pub mod adapter;
 mod build;
 mod chat;
 mod check;
@@ -36,6 +37,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Trace(args) => trace::trace(&args, json),
         Command::Check(args) => check::check(&args, json),
         Command::Recipes(command) => recipes::recipes(&command, json),
+        Command::Adapter(command) => adapter::adapter(&command, json),
         Command::Convert(args) => convert::convert(&args, json),
         Command::Logits(args) => logits::logits(&args, json),
         Command::Completions { shell } => {

@@ -1,5 +1,6 @@
 //! The program from the outside: what it prints, and how it exits.
 
+mod adapter;
 mod data;
 mod errors;
 #[cfg(unix)]

@@ -9,6 +9,7 @@
 
 mod config;
 mod keys;
+mod write;
 
 pub use config::PeftConfig;
 pub(crate) use keys::{Key, module_of};
@@ -264,9 +265,18 @@ pub fn save(
         }
     }
     let json = config::json(config, base_model, adapted(tensors.keys()).collect(), tied);
+    write_files(dir, &tensors, &json, belonging)
+}
+
+fn write_files(
+    dir: &Path,
+    tensors: &BTreeMap<String, &Tensor>,
+    json: &Value,
+    belonging: Option<&Belonging>,
+) -> Result<Vec<PathBuf>> {
     let mut files = vec![
-        (dir.join(MODEL), model_bytes(&dir.join(MODEL), &tensors)?),
-        (dir.join(CONFIG), pretty(&json)),
+        (dir.join(MODEL), model_bytes(&dir.join(MODEL), tensors)?),
+        (dir.join(CONFIG), pretty(json)),
     ];
     if let Some(belonging) = belonging {
         let json = serde_json::to_value(belonging).map_err(|source| Error::Json {

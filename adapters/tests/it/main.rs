@@ -1,5 +1,6 @@
 //! What the crate promises, by part.
 
+mod algebra; // combining, extracting, resizing, measuring adapters
 mod builder; // who is frozen, adapted, trained; target_modules
 mod convert; // GGUF to a folder; fully trained weights
 mod folder; // Hugging Face folders, whole and damaged
