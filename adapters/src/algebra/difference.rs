@@ -1,7 +1,7 @@
 //! Two models' tensors side by side.
 
 use super::AlgebraError;
-use crate::export::{panels, read_panel};
+use crate::change::{Change, Changed, panels};
 use crate::{Result, WeightView};
 
 /// Whether both are stored alike, byte for byte.
@@ -44,13 +44,13 @@ pub(super) fn each_panel(
     tuned: &WeightView,
     mut look: impl FnMut(&[f32], &[f32]),
 ) -> Result<()> {
-    let (rows, columns) = base.rows_and_columns();
-    let of_base = base.matrix_of(rows, columns)?;
-    let of_tuned = tuned.matrix_of(rows, columns)?;
-    for panel in panels(rows, columns) {
-        let first = panel.start * columns;
-        let base_rows = read_panel(&of_base, None, panel.clone())?;
-        let tuned_rows = read_panel(&of_tuned, None, panel)?;
+    let of_base = Changed::open(base, Change::Keep)?;
+    let of_tuned = Changed::open(tuned, Change::Keep)?;
+    let (mut base_rows, mut tuned_rows) = (Vec::new(), Vec::new());
+    for panel in panels(0..of_base.rows, of_base.columns, 1 << 20) {
+        let first = panel.start * of_base.columns;
+        of_base.read_base(panel.clone(), &mut base_rows)?;
+        of_tuned.read_base(panel, &mut tuned_rows)?;
         for (model, values) in [("base", &base_rows), ("tuned", &tuned_rows)] {
             if let Some(at) = values.iter().position(|x| !x.is_finite()) {
                 return Err(AlgebraError::NotFinite {
