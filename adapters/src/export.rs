@@ -239,7 +239,16 @@ pub(crate) fn changed<'a>(
 
 /// Ranges of rows that are worked on together.
 pub(crate) fn panels(rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> {
-    let step = (PANEL / columns.max(1)).max(1);
+    panels_of(rows, columns, 1)
+}
+
+/// [`panels`] of whole groups of `group` rows.
+pub(crate) fn panels_of(
+    rows: usize,
+    columns: usize,
+    group: usize,
+) -> impl Iterator<Item = Range<usize>> {
+    let step = (PANEL / (columns * group).max(1)).max(1) * group;
     (0..rows)
         .step_by(step)
         .map(move |first| first..(first + step).min(rows))

@@ -17,6 +17,8 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+import gguf_files
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 GOLDEN = REPOSITORY / "tests" / "golden"
@@ -101,6 +103,27 @@ def find(folder, name):
 def difference(a, b):
     assert a.shape == b.shape, (a.shape, b.shape)
     return float((a - b).abs().max())
+
+
+def check_gguf(report, medtune, work):
+    """Models of every family, an adapter of each kind, and SmolLM2, as GGUF files."""
+    texts = ["Does aspirin lower the risk of 1234?\n", "  two  spaces", "na\u00efve caf\u00e9 \u2603"]
+    ids = np.random.RandomState(5).randint(3, COMMON["vocab_size"], size=40).tolist()
+    families = {"llama": dict(hidden_size=96, intermediate_size=512), "qwen2": dict(tie_word_embeddings=True),
+                # transformers reads no head width from a qwen3 file, and takes its default.
+                "qwen3": dict(head_dim=128, hidden_size=256, intermediate_size=512, tie_word_embeddings=True)}
+    for kind, settings in families.items():
+        folder = work / f"gguf-{kind}" / "base"
+        make_base(folder, kind, settings)
+        kinds = ["f32", "f16", "bf16", "q8_0", "q4_k"]
+        gguf_files.check_model(report, medtune, folder.parent, kind, folder, load, ids, texts, kinds)
+        for name, lora in (("plain", dict(r=3, lora_alpha=7)), ("rslora", dict(r=5, lora_alpha=9, use_rslora=True))):
+            adapter = folder.parent / name
+            make_peft_adapter(folder, adapter, dict(target_modules="all-linear", **lora))
+            gguf_files.check_adapter(report, medtune, folder.parent, f"{kind}-{name}", folder, adapter, load)
+    folder = work / "smollm2"
+    sequence = json.loads((GOLDEN / "smollm2" / "golden.json").read_text())["sequences"][0]["input_ids"]
+    gguf_files.check_model(report, medtune, work, "SmolLM2", folder, load, sequence, gguf_files.smollm2_answers(GOLDEN), ["f16", "q8_0", "q4_k"])
 
 
 class Report:
@@ -188,6 +211,7 @@ def main():
         for name in BASES:
             check_architecture(report, medtune, Path(work), name)
         check_convert(report, medtune, Path(work))
+        check_gguf(report, medtune, Path(work))
     result = dict(medtune=medtune.run("--version").strip(), torch=torch.__version__, transformers=transformers.__version__,
                   peft=peft.__version__, passed=all(c["passed"] for c in report.checks), checks=report.checks)
     (GOLDEN / "check-peft.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -4,6 +4,7 @@ mod build;
 mod chat;
 mod check;
 mod convert;
+mod export;
 mod logits;
 mod merge;
 mod plan;
@@ -37,6 +38,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Check(args) => check::check(&args, json),
         Command::Recipes(command) => recipes::recipes(&command, json),
         Command::Convert(args) => convert::convert(&args, json),
+        Command::Export(args) => export::export(args, json),
         Command::Logits(args) => logits::logits(&args, json),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -2,6 +2,7 @@
 
 mod data;
 mod errors;
+mod export;
 mod qlora;
 #[cfg(unix)]
 mod recovery;

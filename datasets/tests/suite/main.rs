@@ -6,6 +6,7 @@ mod cleaning;
 mod clinical;
 mod containers;
 mod golden;
+mod gguf_out;
 mod packing;
 mod phi;
 mod published;
