@@ -476,7 +476,9 @@ pub enum Error {
         problem: String,
     },
     /// A way of cutting text into words that has no known name in GGUF.
-    #[error("{origin}: the way this vocabulary cuts text into words has no known tokenizer.ggml.pre")]
+    #[error(
+        "{origin}: the way this vocabulary cuts text into words has no known tokenizer.ggml.pre"
+    )]
     UnnamedSplit {
         /// The vocabulary's file.
         origin: String,

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
 import numpy as np
 import peft
@@ -109,7 +109,7 @@ def check_gguf(report, medtune, work):
     """Models of every family, an adapter of each kind, and SmolLM2, as GGUF files."""
     texts = ["Does aspirin lower the risk of 1234?\n", "  two  spaces", "na\u00efve caf\u00e9 \u2603"]
     ids = np.random.RandomState(5).randint(3, COMMON["vocab_size"], size=40).tolist()
-    families = {"llama": dict(hidden_size=96, intermediate_size=512), "qwen2": dict(tie_word_embeddings=True),
+    families = {"llama": dict(hidden_size=96, intermediate_size=512), "qwen2": dict(hidden_size=96, intermediate_size=160, tie_word_embeddings=True),
                 # transformers reads no head width from a qwen3 file, and takes its default.
                 "qwen3": dict(head_dim=128, hidden_size=256, intermediate_size=512, tie_word_embeddings=True)}
     for kind, settings in families.items():
@@ -121,6 +121,9 @@ def check_gguf(report, medtune, work):
             adapter = folder.parent / name
             make_peft_adapter(folder, adapter, dict(target_modules="all-linear", **lora))
             gguf_files.check_adapter(report, medtune, folder.parent, f"{kind}-{name}", folder, adapter, load)
+    rope = dict(rope_theta=500000.0, rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=128)
+    make_base(work / "gguf-rope" / "base", "llama", dict(rope_parameters=rope, head_dim=16))
+    gguf_files.check_rope(report, medtune, work / "gguf-rope" / "base", load)
     folder = work / "smollm2"
     sequence = json.loads((GOLDEN / "smollm2" / "golden.json").read_text())["sequences"][0]["input_ids"]
     gguf_files.check_model(report, medtune, work, "SmolLM2", folder, load, sequence, gguf_files.smollm2_answers(GOLDEN), ["f16", "q8_0", "q4_k"])

@@ -124,16 +124,30 @@ def check_adapter(report, medtune, work, name, base, adapter, load):
     found, metadata = read(path)
     plain = expected_tensors(load(base))
     merged = expected_tensors(PeftModel.from_pretrained(load(base), adapter).merge_and_unload())
-    moved, worst = 0, 0.0
+    moved, largest, worst = 0, 0.0, 0.0
     for key, w in plain.items():
         if f"{key}.lora_a" in found:
             a, b = found.pop(f"{key}.lora_a")[0], found.pop(f"{key}.lora_b")[0]
-            w = w + metadata["adapter.lora.alpha"] / a.shape[0] * (b @ a)
-            moved += 1
+            update = metadata["adapter.lora.alpha"] / a.shape[0] * (b @ a)
+            moved, largest, w = moved + 1, max(largest, float(np.abs(update).max())), w + update
         worst = max(worst, float(np.abs(w - merged[key]).max()))
     kinds = (metadata["general.type"], metadata["adapter.type"], metadata["general.architecture"])
-    report.add(f"{name}: GGUF adapter in the gguf package, merge in PEFT", not found and moved > 0 and worst <= 1e-5 and kinds[:2] == ("adapter", "lora"),
-               modules=moved, max_abs_weight_difference=worst, tolerance=1e-5, alpha=float(metadata["adapter.lora.alpha"]))
+    report.add(f"{name}: GGUF adapter in the gguf package, merge in PEFT", not found and moved > 0 and largest > 0.1 and worst <= 1e-5 and kinds[:2] == ("adapter", "lora"),
+               modules=moved, largest_update=largest, max_abs_weight_difference=worst, tolerance=1e-5, alpha=float(metadata["adapter.lora.alpha"]))
+
+
+def check_rope(report, medtune, folder, load):
+    """The divisors of Llama 3's rotary embedding against transformers' frequencies."""
+    path = folder.parent / "rope.gguf"
+    medtune.run("export", folder, path, "--type", "f32")
+    model = load(folder)
+    rotary, config = model.model.rotary_emb, model.config
+    plain = 1 / config.rope_parameters["rope_theta"] ** (torch.arange(0, config.head_dim, 2).double() / config.head_dim)
+    expected = (plain / rotary.inv_freq.double()).numpy()
+    found = read(path)[0]["rope_freqs.weight"][0]
+    worst = float(np.abs(found / expected - 1).max())
+    report.add("llama3: divisors of the rotary frequencies, in transformers", found.shape == expected.shape and found.max() > 1 and worst <= 1e-6,
+               divisors=[float(found.min()), float(found.max())], max_relative_difference=worst, tolerance=1e-6)
 
 
 def smollm2_answers(golden):

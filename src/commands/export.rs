@@ -49,7 +49,10 @@ pub fn export(args: ExportArgs, json: bool) -> Result<Exit> {
     }
     let (tensors, size) = (report.tensors, bytes(report.bytes));
     let file = out.display();
-    note(&format!("{tensors} tensors ({}), {size} in {file}", types(&report)));
+    note(&format!(
+        "{tensors} tensors ({}), {size} in {file}",
+        types(&report)
+    ));
     Ok(Exit::Done)
 }
 

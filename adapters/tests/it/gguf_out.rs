@@ -4,8 +4,8 @@ use crate::gguf_writer::tiny;
 use crate::support::{distance, golden, lora, numbers, refused, shown, tensor};
 use adapters::peft::{PeftAdapter, PeftConfig};
 use adapters::{
-    ExportOptions, GgufMetadata, GgufReport, GgufType, GgufValue, Init, TensorSpec, Weights, convert,
-    export_gguf, export_gguf_lora, merge,
+    ExportOptions, GgufMetadata, GgufReport, GgufType, GgufValue, Init, TensorSpec, Weights,
+    convert, export_gguf, export_gguf_lora, merge,
 };
 use candle_core::quantized::gguf_file::Content;
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -119,12 +119,26 @@ fn every_architecture_comes_back_rounded_once() {
             let read = Weights::open(&out).unwrap();
             assert!(base.names().eq(read.names()), "{architecture}");
             for view in base.views() {
-                let stored = if view.shape.len() == 2 { dtype } else { DType::F32 };
+                let stored = if view.shape.len() == 2 {
+                    dtype
+                } else {
+                    DType::F32
+                };
                 let expected = rounded(&view.tensor(DType::F32).unwrap(), stored);
                 let found = read.view(&view.name).unwrap();
-                assert_eq!(found.float_dtype(), Some(stored), "{architecture} {}", view.name);
+                assert_eq!(
+                    found.float_dtype(),
+                    Some(stored),
+                    "{architecture} {}",
+                    view.name
+                );
                 let found = found.tensor(DType::F32).unwrap();
-                assert_eq!(distance(&found, &expected), 0.0, "{architecture} {}", view.name);
+                assert_eq!(
+                    distance(&found, &expected),
+                    0.0,
+                    "{architecture} {}",
+                    view.name
+                );
             }
         }
     }
@@ -154,8 +168,16 @@ fn every_configuration_comes_back() {
             "tie_word_embeddings",
         ];
         for key in same {
+            // Where a folder leaves the width of a head out, it is that of the heads together by their number.
+            if key == "head_dim" && stated[key].is_null() {
+                continue;
+            }
             let alike = stated[key] == found[key] || stated[key].as_f64() == found[key].as_f64();
-            assert!(alike, "{architecture} {key}: {} {}", stated[key], found[key]);
+            assert!(
+                alike,
+                "{architecture} {key}: {} {}",
+                stated[key], found[key]
+            );
         }
         if architecture == "mistral_window" {
             assert_eq!(stated["sliding_window"], found["sliding_window"]);
@@ -185,7 +207,11 @@ fn both_dialects_give_the_same_file() {
         std::fs::create_dir(&folder).unwrap();
         let from = golden(architecture);
         std::fs::copy(from.join("config.v4.json"), folder.join("config.json")).unwrap();
-        std::fs::copy(from.join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+        std::fs::copy(
+            from.join("model.safetensors"),
+            folder.join("model.safetensors"),
+        )
+        .unwrap();
         let bytes = |weights: &Path| {
             let out = dir.path().join("out.gguf");
             export(&Weights::open(weights).unwrap(), &out, GgufType::F16).unwrap();
@@ -221,7 +247,10 @@ fn blocks_are_candle_s() {
             let found = found.tensor(DType::F32).unwrap();
             assert_eq!(distance(&found, &expected), 0.0, "{name} {}", view.name);
         }
-        let counted = report.types.iter().map(|(kind, n)| ((*kind).to_owned(), *n));
+        let counted = report
+            .types
+            .iter()
+            .map(|(kind, n)| ((*kind).to_owned(), *n));
         assert_eq!(seen, counted.collect());
     }
 }
@@ -276,12 +305,23 @@ fn rows_that_are_no_blocks_get_the_nearest_type() {
     };
     let width = base.config()["hidden_size"].as_u64().unwrap() as usize;
     let inner = base.config()["intermediate_size"].as_u64().unwrap() as usize;
-    let used = |columns: usize, block| if columns.is_multiple_of(32) { block } else { "F16" };
+    let used = |columns: usize, block| {
+        if columns.is_multiple_of(32) {
+            block
+        } else {
+            "F16"
+        }
+    };
     assert_eq!(of("token_embd"), (width, "Q6_K", used(width, "Q8_0")));
     assert_eq!(of("blk.1.attn_k"), (width, "Q4_K", used(width, "Q5_0")));
     assert_eq!(of("blk.0.ffn_down").2, used(inner, "Q5_0"));
     let report = export(&base, &out, GgufType::Q8_0).unwrap();
-    assert!(report.fallbacks.iter().all(|f| f.wanted == "Q8_0" && f.used == "F16"));
+    assert!(
+        report
+            .fallbacks
+            .iter()
+            .all(|f| f.wanted == "Q8_0" && f.used == "F16")
+    );
 }
 
 /// A block of one number, of zeros, and of a number alone among zeros.
@@ -310,7 +350,11 @@ fn constant_blocks_keep_their_value() {
         let read = Weights::open(&out).unwrap();
         let found = read.view("model.embed_tokens.weight").unwrap();
         let found = found.tensor(DType::F32).unwrap();
-        assert!(distance(&found, &odd) < tolerance, "{kind:?} {}", distance(&found, &odd));
+        assert!(
+            distance(&found, &odd) < tolerance,
+            "{kind:?} {}",
+            distance(&found, &odd)
+        );
     }
 }
 
@@ -320,7 +364,10 @@ fn threads_do_not_change_a_byte() {
     let base = wide(2, 9);
     for kind in TYPES {
         let bytes = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             let out = dir.path().join(format!("{threads}.gguf"));
             pool.install(|| export(&base, &out, kind)).unwrap();
             std::fs::read(out).unwrap()
@@ -381,9 +428,16 @@ fn converting_and_exporting_are_inverses() {
     let out = dir.path().join("again.gguf");
     export(&Weights::open(&folder).unwrap(), &out, GgufType::F32).unwrap();
     let (mut was, mut is) = (Candle::open(&path), Candle::open(&out));
-    assert_eq!(was.content.tensor_infos.len(), is.content.tensor_infos.len());
+    assert_eq!(
+        was.content.tensor_infos.len(),
+        is.content.tensor_infos.len()
+    );
     for name in was.content.tensor_infos.keys().cloned().collect::<Vec<_>>() {
-        assert_eq!(distance(&was.tensor(&name), &is.tensor(&name)), 0.0, "{name}");
+        assert_eq!(
+            distance(&was.tensor(&name), &is.tensor(&name)),
+            0.0,
+            "{name}"
+        );
     }
 }
 
@@ -398,7 +452,12 @@ fn an_adapter_is_what_the_merge_adds() {
         merge(&base, &adapter, &merged, &Default::default()).unwrap();
         let file = |name: &str| dir.path().join(format!("{architecture}-{name}.gguf"));
         export(&base, &file("base"), GgufType::F32).unwrap();
-        export(&Weights::open(&merged).unwrap(), &file("merged"), GgufType::F32).unwrap();
+        export(
+            &Weights::open(&merged).unwrap(),
+            &file("merged"),
+            GgufType::F32,
+        )
+        .unwrap();
         let report = export_gguf_lora(&adapter, &base, &file("lora"), GgufType::F32).unwrap();
         assert_eq!(report.tensors, 2 * adapter.modules().count());
         let (mut base, mut merged) = (Candle::open(&file("base")), Candle::open(&file("merged")));
@@ -407,9 +466,19 @@ fn an_adapter_is_what_the_merge_adds() {
         assert_eq!(key("general.type").to_string().unwrap(), "adapter");
         assert_eq!(key("adapter.type").to_string().unwrap(), "lora");
         let alpha = key("adapter.lora.alpha").to_f32().unwrap();
-        for name in base.content.tensor_infos.keys().cloned().collect::<Vec<_>>() {
+        for name in base
+            .content
+            .tensor_infos
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             let mut expected = base.tensor(&name);
-            if lora.content.tensor_infos.contains_key(&format!("{name}.lora_a")) {
+            if lora
+                .content
+                .tensor_infos
+                .contains_key(&format!("{name}.lora_a"))
+            {
                 let a = lora.tensor(&format!("{name}.lora_a"));
                 let b = lora.tensor(&format!("{name}.lora_b"));
                 let factor = f64::from(alpha) / a.dim(0).unwrap() as f64;
@@ -424,16 +493,27 @@ fn an_adapter_is_what_the_merge_adds() {
 #[test]
 fn an_adapter_in_fewer_bits() {
     let dir = tempfile::tempdir().unwrap();
-    let base = Weights::open(&golden("llama_gqa")).unwrap();
-    let adapter = PeftAdapter::load(&golden("llama_gqa").join("adapter")).unwrap();
+    let base = Weights::open(&golden("llama")).unwrap();
+    let adapter = PeftAdapter::load(&golden("llama").join("adapter")).unwrap();
     let out = dir.path().join("lora.gguf");
     let report = export_gguf_lora(&adapter, &base, &out, GgufType::Q8_0).unwrap();
     // A's rows are as wide as the model, B's as wide as the rank.
     assert!(report.types["Q8_0"] > 0 && report.types["F16"] > 0);
-    assert!(report.fallbacks.iter().any(|f| f.tensor.ends_with(".lora_b") && f.columns == 3));
+    assert!(
+        report
+            .fallbacks
+            .iter()
+            .any(|f| f.tensor.ends_with(".lora_b") && f.columns == 4)
+    );
     let (a, _) = adapter.pair("model.layers.0.self_attn.q_proj").unwrap();
     let stored = Candle::open(&out).tensor("blk.0.attn_q.weight.lora_a");
-    let largest = a.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    let largest = a
+        .abs()
+        .unwrap()
+        .max_all()
+        .unwrap()
+        .to_scalar::<f32>()
+        .unwrap();
     let far = distance(&stored, a);
     assert!(far > 0.0 && far <= f64::from(largest) / 127.0);
 }
@@ -457,10 +537,7 @@ fn adapters_that_the_format_cannot_hold() {
     a GGUF adapter has no place for modules saved whole, which this adapter has
     hint: merge the adapter into its base with `medtune merge`, and export the merged model
     ");
-    insta::assert_snapshot!(error(&load("adapter"), GgufType::Q4K), @r"
-    dtype q4_k is not one of f32, f16, bf16, q8_0 for an adapter
-    hint: none
-    ");
+    insta::assert_snapshot!(error(&load("adapter"), GgufType::Q4K), @"dtype q4_k is not one of f32, f16, bf16, q8_0 for an adapter");
     let on = |module: &str, out: usize| {
         let key = |which: &str| format!("base_model.model.{module}.{which}.weight");
         let tensors = BTreeMap::from([
@@ -517,9 +594,7 @@ fn changed(
 
 #[test]
 fn models_that_are_not_written() {
-    let set = |key: &'static str, value: Value| {
-        changed(|c| c[key] = value, |_| {}, GgufType::F32)
-    };
+    let set = |key: &'static str, value: Value| changed(|c| c[key] = value, |_| {}, GgufType::F32);
     insta::assert_snapshot!(set("model_type", json!("gemma3")), @r"
     model_type `gemma3` is not one that medtune writes as GGUF
     hint: llama, mistral, qwen2 and qwen3 are written
@@ -553,7 +628,10 @@ fn models_that_are_not_written() {
     hint: config.json is not as its publisher left it, or the model is of another family
     ");
     let extra = |all: &mut std::collections::HashMap<String, Tensor>| {
-        all.insert("model.layers.0.mlp.router.weight".into(), tensor((3, 5), DType::F32, 1));
+        all.insert(
+            "model.layers.0.mlp.router.weight".into(),
+            tensor((3, 5), DType::F32, 1),
+        );
     };
     insta::assert_snapshot!(changed(|_| {}, extra, GgufType::F32), @r"
     tensor `model.layers.0.mlp.router.weight` has no place in a GGUF file of a `llama` model
@@ -592,7 +670,10 @@ fn a_second_copy_of_a_tied_table_is_left_out() {
     let dir = tempfile::tempdir().unwrap();
     let from = golden("smollm2_tiny");
     let mut all = crate::support::read_tensors(&from.join("model.safetensors"));
-    all.insert("lm_head.weight".into(), all["model.embed_tokens.weight"].clone());
+    all.insert(
+        "lm_head.weight".into(),
+        all["model.embed_tokens.weight"].clone(),
+    );
     candle_core::safetensors::save(&all, dir.path().join("model.safetensors")).unwrap();
     std::fs::copy(from.join("config.json"), dir.path().join("config.json")).unwrap();
     let out = dir.path().join("out.gguf");

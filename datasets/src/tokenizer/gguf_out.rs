@@ -7,9 +7,9 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::Tokenizer;
 use super::gguf::{GgufVocab, PRE_TOKENIZERS};
 use super::sentencepiece::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED};
-use super::Tokenizer;
 use crate::{Error, Result};
 
 /// A vocabulary for a GGUF file, and what of its tokenizer that file cannot say.
@@ -27,18 +27,54 @@ const CHECK_TEXT: &str = "\n \n\n \n\n\n \t \t\t \t\n  \n   \n    \n     \n🚀 
 /// Hashes of the check text's ids, and the name that llama.cpp gives the way of cutting: the vocabularies of the
 /// Llama, Mistral and Qwen families.
 const KNOWN_IDS: &[(&str, &str)] = &[
-    ("0ef9807a4087ebef797fc749390439009c3b9eda9ad1a097abbe738f486c01e5", "llama-bpe"),
-    ("c136ed14d01c2745d4f60a9596ae66800e2b61fa45643e72436041855ad4089d", "smaug-bpe"),
-    ("855059429035d75a914d1eda9f10a876752e281a054a7a3d421ef0533e5b6249", "smollm"),
-    ("e636dc30a262dcc0d8c323492e32ae2b70728f4df7dfe9737d9f920a282b8aea", "qwen2"),
-    ("d4540891389ea895b53b399da6ac824becc30f2fba0e9ddbb98f92e55ca0e97c", "qwen2"),
-    ("b3f499bb4255f8ca19fccd664443283318f2fd2414d5e0b040fbdd0cc195d6c5", "deepseek-r1-qwen"),
-    ("d4c8f286ea6b520b3d495c4455483cfa2302c0cfcd4be05d781b6a8a0a7cdaf1", "megrez"),
-    ("049ecf7629871e3041641907f3de7c733e4dbfdc736f57d882ba0b0845599754", "deepseek-llm"),
-    ("347715f544604f9118bb75ed199f68779f423cabb20db6de6f31b908d04d7821", "deepseek-coder"),
-    ("63b97e4253352e6f357cc59ea5b583e3a680eaeaf2632188c2b952de2588485e", "tekken"),
-    ("3ce83efda5659b07b1ad37ca97ca5797ea4285d9b9ab0dc679e4a720c9da7454", "gpt-2"),
-    ("0fe1cf6eda062318a1af7270f3331a85c539a01778ff948e24388e949c5282f4", "gpt-2"),
+    (
+        "0ef9807a4087ebef797fc749390439009c3b9eda9ad1a097abbe738f486c01e5",
+        "llama-bpe",
+    ),
+    (
+        "c136ed14d01c2745d4f60a9596ae66800e2b61fa45643e72436041855ad4089d",
+        "smaug-bpe",
+    ),
+    (
+        "855059429035d75a914d1eda9f10a876752e281a054a7a3d421ef0533e5b6249",
+        "smollm",
+    ),
+    (
+        "e636dc30a262dcc0d8c323492e32ae2b70728f4df7dfe9737d9f920a282b8aea",
+        "qwen2",
+    ),
+    (
+        "d4540891389ea895b53b399da6ac824becc30f2fba0e9ddbb98f92e55ca0e97c",
+        "qwen2",
+    ),
+    (
+        "b3f499bb4255f8ca19fccd664443283318f2fd2414d5e0b040fbdd0cc195d6c5",
+        "deepseek-r1-qwen",
+    ),
+    (
+        "d4c8f286ea6b520b3d495c4455483cfa2302c0cfcd4be05d781b6a8a0a7cdaf1",
+        "megrez",
+    ),
+    (
+        "049ecf7629871e3041641907f3de7c733e4dbfdc736f57d882ba0b0845599754",
+        "deepseek-llm",
+    ),
+    (
+        "347715f544604f9118bb75ed199f68779f423cabb20db6de6f31b908d04d7821",
+        "deepseek-coder",
+    ),
+    (
+        "63b97e4253352e6f357cc59ea5b583e3a680eaeaf2632188c2b952de2588485e",
+        "tekken",
+    ),
+    (
+        "3ce83efda5659b07b1ad37ca97ca5797ea4285d9b9ab0dc679e4a720c9da7454",
+        "gpt-2",
+    ),
+    (
+        "0fe1cf6eda062318a1af7270f3331a85c539a01778ff948e24388e949c5282f4",
+        "gpt-2",
+    ),
 ];
 
 /// Tokens that end a turn of a chat, by which llama.cpp also knows them.
@@ -85,7 +121,11 @@ impl Source<'_> {
         }
         // SentencePiece writes what it does not know as bytes; the others are bytes to begin with.
         let pieces = model["byte_fallback"] == true;
-        if !pieces && !self.json["pre_tokenizer"].to_string().contains("\"ByteLevel\"") {
+        if !pieces
+            && !self.json["pre_tokenizer"]
+                .to_string()
+                .contains("\"ByteLevel\"")
+        {
             return Err(self.bad("it is neither a byte-level BPE nor one that falls back to bytes"));
         }
         let special = &self.tokenizer.special;
@@ -148,7 +188,10 @@ impl Source<'_> {
         }
         let unk = self.tokenizer.special.unk.filter(|_| pieces).map(u64::from);
         for token in self.json["added_tokens"].as_array().into_iter().flatten() {
-            let (id, text) = (token["id"].as_u64(), token["content"].as_str().unwrap_or(""));
+            let (id, text) = (
+                token["id"].as_u64(),
+                token["content"].as_str().unwrap_or(""),
+            );
             let kind = if id.is_some() && id == unk {
                 UNKNOWN
             } else if token["special"] == true || looks_special(text) {
@@ -158,9 +201,10 @@ impl Source<'_> {
             };
             put(text, id, kind)?;
         }
-        let filled = tokens.into_iter().enumerate().map(|(id, token)| {
-            token.unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED as i32))
-        });
+        let filled = tokens
+            .into_iter()
+            .enumerate()
+            .map(|(id, token)| token.unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED as i32)));
         Ok(filled.unzip())
     }
 
@@ -208,7 +252,9 @@ impl Source<'_> {
         let metaspace =
             |step: &Value| step["type"] == "Metaspace" && step["prepend_scheme"] != "never";
         steps("normalizer", "normalizers").iter().any(prepends)
-            || steps("pre_tokenizer", "pretokenizers").iter().any(metaspace)
+            || steps("pre_tokenizer", "pretokenizers")
+                .iter()
+                .any(metaspace)
     }
 
     /// llama.cpp's name for how this vocabulary cuts text into words: by the ids of its check text, else by the rules

@@ -49,7 +49,11 @@ fn ids_read_back_are_transformers_ids() {
             let written = text["text"].as_str().unwrap();
             let beside = warnings > 0 && written.contains(['<', '[']);
             if !beside {
-                assert_eq!(read.encode(written, true).unwrap(), ids, "{kind} {written:?}");
+                assert_eq!(
+                    read.encode(written, true).unwrap(),
+                    ids,
+                    "{kind} {written:?}"
+                );
             }
         }
         assert_eq!(
@@ -127,8 +131,7 @@ fn vocabularies_that_gguf_cannot_hold() {
             .iter()
             .map(|(text, _)| serde_json::json!([text, -1.0]))
             .collect();
-        json["model"] =
-            serde_json::json!({"type": "Unigram", "unk_id": 0, "vocab": scored, "byte_fallback": true});
+        json["model"] = serde_json::json!({"type": "Unigram", "unk_id": 0, "vocab": scored, "byte_fallback": true});
     };
     assert_snapshot!(fails("llama2_json", 600, &unigram), @r"
     ROOT/tokenizer.json: this vocabulary cannot be written as GGUF: its model is Unigram, and only BPE is written

@@ -167,7 +167,11 @@ impl Model {
             let modules = modules.clone();
             modules.map(move |module| format!("model.layers.{layer}.{module}.weight"))
         });
-        whole.into_iter().chain(head).map(String::from).chain(layers)
+        whole
+            .into_iter()
+            .chain(head)
+            .map(String::from)
+            .chain(layers)
     }
 }
 

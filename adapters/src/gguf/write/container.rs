@@ -25,7 +25,10 @@ impl Entry {
     fn size(&self) -> Option<u64> {
         let block = self.kind.block_size();
         let columns = self.shape.last()?;
-        let elements = self.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
+        let elements = self
+            .shape
+            .iter()
+            .try_fold(1usize, |n, d| n.checked_mul(*d))?;
         let whole = columns.is_multiple_of(block) && elements > 0;
         let blocks = whole.then_some(elements / block)?;
         Some(blocks.checked_mul(self.kind.block_bytes())? as u64)
@@ -60,7 +63,10 @@ pub(super) fn write(
         })?;
         let size = entry.size().unwrap_or(u64::MAX);
         if made != size {
-            let reason = format!("{made} bytes were made for `{}`, which needs {size}", entry.name);
+            let reason = format!(
+                "{made} bytes were made for `{}`, which needs {size}",
+                entry.name
+            );
             return Err(Error::Damaged {
                 path: path.into(),
                 reason,

@@ -54,8 +54,10 @@ pub fn export_gguf_lora(
     pairs.sort_by_key(|(place, ..)| (place.layer.is_none(), place.layer, place.order));
     let (mut entries, mut tensors, mut fallbacks) = (Vec::new(), Vec::new(), Vec::new());
     for (place, a, b) in &pairs {
-        let halves: [(&str, &Tensor, _); 2] =
-            [("lora_a", a, None), ("lora_b", b, heads(place.rows, &model))];
+        let halves: [(&str, &Tensor, _); 2] = [
+            ("lora_a", a, None),
+            ("lora_b", b, heads(place.rows, &model)),
+        ];
         for (half, tensor, heads) in halves {
             let name = format!("{}.{half}", place.name);
             let (rows, columns) = tensor.dims2()?;
@@ -126,6 +128,8 @@ fn metadata(adapter: &PeftAdapter, model: &Model, kind: GgufType) -> GgufMetadat
         ("adapter.type", text("lora")),
         ("adapter.lora.alpha", GgufValue::F32(alpha as f32)),
     ];
-    let named = pairs.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let named = pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value));
     named.collect()
 }

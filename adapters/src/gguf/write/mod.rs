@@ -69,7 +69,8 @@ pub fn export_gguf(
         weights.view(&name)?;
     }
     for view in weights.views() {
-        if model.tied && view.name == crate::peft::HEAD || view.name.ends_with(".rotary_emb.inv_freq")
+        if model.tied && view.name == crate::peft::HEAD
+            || view.name.ends_with(".rotary_emb.inv_freq")
         {
             left_out.push(view.name.clone());
             continue;
@@ -106,7 +107,13 @@ pub fn export_gguf(
     let bytes = container::write(out, &metadata, &entries, |index, sink| {
         let Some((place, view)) = index.checked_sub(extra).map(|at| &plan[at]) else {
             let factors = factors.as_deref().unwrap_or_default();
-            return sink(&blocks::encode(ROPE_FACTORS, factors, factors.len(), 0, GgmlType::F32)?);
+            return sink(&blocks::encode(
+                ROPE_FACTORS,
+                factors,
+                factors.len(),
+                0,
+                GgmlType::F32,
+            )?);
         };
         let heads = heads(place.rows, &model);
         write_tensor(view, heads, entries[index].kind, sink)?;
@@ -233,7 +240,9 @@ fn interleaved(values: Vec<f32>, head: Option<usize>, columns: usize) -> Vec<f32
     let mut out = Vec::with_capacity(values.len());
     for rows in values.chunks_exact(head * columns) {
         let (first, second) = rows.split_at(head / 2 * columns);
-        let pairs = first.chunks_exact(columns).zip(second.chunks_exact(columns));
+        let pairs = first
+            .chunks_exact(columns)
+            .zip(second.chunks_exact(columns));
         pairs.for_each(|(a, b)| {
             out.extend_from_slice(a);
             out.extend_from_slice(b);

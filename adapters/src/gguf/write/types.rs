@@ -77,7 +77,11 @@ impl GgufType {
         if self != GgufType::Q4K {
             return self.of_matrix();
         }
-        let table = if model.tied { "token_embd.weight" } else { "output.weight" };
+        let table = if model.tied {
+            "token_embd.weight"
+        } else {
+            "output.weight"
+        };
         let module = place.name.trim_end_matches(".weight").rsplit('.').next();
         match (module, place.layer) {
             _ if place.name == table => GgmlType::Q6K,
@@ -115,7 +119,11 @@ pub(super) fn fallback(
         GgmlType::Q6K => GgmlType::Q8_0,
         _ => GgmlType::F16,
     };
-    let used = if fits(nearest) { nearest } else { GgmlType::F16 };
+    let used = if fits(nearest) {
+        nearest
+    } else {
+        GgmlType::F16
+    };
     let fallback = GgufFallback {
         tensor: name.into(),
         columns,
