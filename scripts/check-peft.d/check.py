@@ -127,6 +127,7 @@ def check_gguf(report, medtune, work):
     folder = work / "smollm2"
     sequence = json.loads((GOLDEN / "smollm2" / "golden.json").read_text())["sequences"][0]["input_ids"]
     gguf_files.check_model(report, medtune, work, "SmolLM2", folder, load, sequence, gguf_files.smollm2_answers(GOLDEN), ["f16", "q8_0", "q4_k"])
+    gguf_files.check_metadata(report, work / "SmolLM2.f16.gguf", GGUF)
 
 
 class Report:

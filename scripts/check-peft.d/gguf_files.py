@@ -150,5 +150,14 @@ def check_rope(report, medtune, folder, load):
                divisors=[float(found.min()), float(found.max())], max_relative_difference=worst, tolerance=1e-6)
 
 
+def check_metadata(report, ours, published):
+    """What a file says of the model and its tokenizer, against the file that llama.cpp's converter made of the same model."""
+    ours, published = read(ours)[1], read(published)[1]
+    said = [key for key in published if not key.startswith(("GGUF.", "general."))]
+    # llama.cpp's converter writes it for a vocabulary that it means nothing to.
+    differ = [key for key in said if key != "tokenizer.ggml.add_space_prefix" and ours.get(key) != published[key]]
+    report.add("SmolLM2: metadata of the published GGUF file", not differ and len(said) > 15, keys=len(said), differ=differ)
+
+
 def smollm2_answers(golden):
     return [t["text"] for t in json.loads((golden / "smollm2" / "golden.json").read_text())["texts"]]

@@ -627,6 +627,10 @@ fn models_that_are_not_written() {
     config.json: `rms_norm_eps` is missing or not a positive number
     hint: config.json is not as its publisher left it, or the model is of another family
     ");
+    insta::assert_snapshot!(set("use_sliding_window", json!(true)), @r"
+    config.json: `use_sliding_window` is on, which is not written
+    hint: config.json is not as its publisher left it, or the model is of another family
+    ");
     let extra = |all: &mut std::collections::HashMap<String, Tensor>| {
         all.insert(
             "model.layers.0.mlp.router.weight".into(),

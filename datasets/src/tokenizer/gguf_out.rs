@@ -339,3 +339,17 @@ fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
     };
     tokens.iter().map(score).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A character more or less would give every vocabulary another hash, and the rules would be asked in silence.
+    #[test]
+    fn the_check_text_is_llama_cpp_s() {
+        assert_eq!(
+            ledger::hash::sha256_bytes(CHECK_TEXT.as_bytes()),
+            "a36179c1e2b1cfcfbfad1dc779addad2ffc778201e4cf0d538bddeafa2c526da"
+        );
+    }
+}

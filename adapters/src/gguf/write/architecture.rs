@@ -61,13 +61,13 @@ impl Model {
         }
         let (theta, scaling) = json.rope()?;
         let flag = |key: &str| config.get(key).and_then(Value::as_bool);
-        let window = match flag("use_sliding_window") {
-            Some(false) => None,
-            _ => json.optional("sliding_window")?.filter(|w| *w > 0),
+        let window = match model_type {
+            "mistral" => json.optional("sliding_window")?.filter(|w| *w > 0),
+            _ if flag("use_sliding_window") == Some(true) => {
+                return Err(json.wrong("use_sliding_window", "is on, which is not written"));
+            }
+            _ => None,
         };
-        if window.is_some() && architecture != "llama" {
-            return Err(json.wrong("use_sliding_window", "is on, which the file has no key for"));
-        }
         Ok(Self {
             architecture,
             layers: json.size("num_hidden_layers", None)?,

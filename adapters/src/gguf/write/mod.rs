@@ -63,26 +63,7 @@ pub fn export_gguf(
 ) -> Result<GgufReport> {
     refuse_base_as_output(weights, out)?;
     let model = Model::read(weights.config())?;
-    let mut left_out = Vec::new();
-    let mut plan = Vec::new();
-    for name in model.required() {
-        weights.view(&name)?;
-    }
-    for view in weights.views() {
-        if model.tied && view.name == crate::peft::HEAD
-            || view.name.ends_with(".rotary_emb.inv_freq")
-        {
-            left_out.push(view.name.clone());
-            continue;
-        }
-        plan.push(placed(view, &model)?);
-    }
-    // The embedding, the layers in their order, the norm after them, the head.
-    plan.sort_by_key(|(place, _)| match (place.layer, place.order) {
-        (None, 0) => (0, 0, 0),
-        (Some(layer), order) => (1, layer, order),
-        (None, order) => (2, 0, order),
-    });
+    let (plan, left_out) = plan(weights, &model)?;
     let mut fallbacks = Vec::new();
     let mut entries = Vec::new();
     let factors = model.rope_factors();
@@ -129,6 +110,29 @@ pub fn export_gguf(
     })
 }
 
+/// What goes into the file, in the file's order: the embedding, the layers, the norm after them, the head. And the names
+/// of what does not.
+fn plan<'a>(weights: &'a Weights, model: &Model) -> Result<(Vec<Placed<'a>>, Vec<String>)> {
+    for name in model.required() {
+        weights.view(&name)?;
+    }
+    let (mut plan, mut left_out) = (Vec::new(), Vec::new());
+    for view in weights.views() {
+        let second_copy = model.tied && view.name == crate::peft::HEAD;
+        if second_copy || view.name.ends_with(".rotary_emb.inv_freq") {
+            left_out.push(view.name.clone());
+        } else {
+            plan.push(placed(view, model)?);
+        }
+    }
+    plan.sort_by_key(|(place, _)| match (place.layer, place.order) {
+        (None, 0) => (0, 0, 0),
+        (Some(layer), order) => (1, layer, order),
+        (None, order) => (2, 0, order),
+    });
+    Ok((plan, left_out))
+}
+
 fn counted(entries: &[Entry]) -> BTreeMap<&'static str, usize> {
     let mut types = BTreeMap::new();
     for entry in entries {
@@ -137,8 +141,11 @@ fn counted(entries: &[Entry]) -> BTreeMap<&'static str, usize> {
     types
 }
 
+/// A tensor and where it goes.
+type Placed<'a> = (Stored, &'a WeightView);
+
 /// Where a tensor goes, its shape and numbers being what they must be.
-fn placed<'a>(view: &'a WeightView, model: &Model) -> Result<(Stored, &'a WeightView)> {
+fn placed<'a>(view: &'a WeightView, model: &Model) -> Result<Placed<'a>> {
     let place = stored(model.architecture, &view.name)
         .filter(|place| place.layer.is_none_or(|layer| layer < model.layers))
         .ok_or_else(|| Error::GgufNoPlace {
