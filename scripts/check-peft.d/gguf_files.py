@@ -105,9 +105,11 @@ def check_model(report, medtune, work, name, folder, load, ids, texts, kinds):
         compare_tensors(report, name, load(folder), path, kind)
         if kind in ("f16", "q8_0"):
             theirs = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager").eval()
-            report.logits(f"{name}: {kind} GGUF in transformers, the folder's numbers as stored", logits(theirs, ids), logits(as_stored(load(folder), path), ids))
-            report.logits(f"{name}: {kind} GGUF in medtune and in transformers", medtune.logits(path, ids), logits(theirs, ids))
             plain, rounded = logits(load(folder), ids), logits(theirs, ids)
+            tolerance = 1e-5 * float(plain.abs().max())  # f32 rounds at 6e-8 of a number, many times over
+            stored = logits(as_stored(load(folder), path), ids)
+            report.logits(f"{name}: {kind} GGUF in transformers, the folder's numbers as stored", rounded, stored, tolerance)
+            report.logits(f"{name}: {kind} GGUF in medtune and in transformers", medtune.logits(path, ids), rounded, tolerance)
             report.add(f"{name}: {kind} GGUF in transformers, the folder", float((plain - rounded).abs().max()) <= 0.05 * float(plain.abs().max()),
                        max_abs_logit_difference=float((plain - rounded).abs().max()), largest_logit=float(plain.abs().max()))
     path = work / f"{name}.{kinds[0]}.gguf"
