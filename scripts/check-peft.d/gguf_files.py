@@ -132,7 +132,7 @@ def check_adapter(report, medtune, work, name, base, adapter, load):
             a, b = found.pop(f"{key}.lora_a")[0], found.pop(f"{key}.lora_b")[0]
             update = metadata["adapter.lora.alpha"] / a.shape[0] * (b @ a)
             moved, largest, w = moved + 1, max(largest, float(np.abs(update).max())), w + update
-        worst = max(worst, float(np.abs(w - merged[key]).max()))
+        worst = float(np.maximum(worst, np.abs(w - merged[key]).max()))  # a NaN stays one, and fails
     kinds = (metadata["general.type"], metadata["adapter.type"], metadata["general.architecture"])
     report.add(f"{name}: GGUF adapter in the gguf package, merge in PEFT", not found and moved > 0 and largest > 0.1 and worst <= 1e-5 and kinds[:2] == ("adapter", "lora"),
                modules=moved, largest_update=largest, max_abs_weight_difference=worst, tolerance=1e-5, alpha=float(metadata["adapter.lora.alpha"]))
