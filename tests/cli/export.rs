@@ -126,7 +126,15 @@ fn a_vocabulary_without_a_name_asks_for_one() {
         let args = [&["export", "out/merged", "model.gguf"], pre].concat();
         place.medtune(&args).failure()
     };
-    insta::assert_snapshot!(failure(&[]), @"");
-    insta::assert_snapshot!(failure(&["--pre", "qwen2"]), @"");
+    insta::assert_snapshot!(failure(&[]), @r"
+    exit 2
+    error: out/merged/tokenizer.json: the way this vocabulary cuts text into words has no known tokenizer.ggml.pre
+    hint: if llama.cpp has a name for it, give it with --pre; see `get_vocab_base_pre` in its convert_hf_to_gguf.py
+    ");
+    insta::assert_snapshot!(failure(&["--pre", "qwen2"]), @r#"
+    exit 2
+    error: out/merged/tokenizer.json: with tokenizer.ggml.pre = "qwen2" the same text gets other ids
+    hint: leave --pre out, or name the way that the vocabulary was made with
+    "#);
     assert!(!place.path("model.gguf").exists());
 }
