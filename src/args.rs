@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use adapters::GgufType;
 use adapters::recipe::{Onto, Quantization, StoredDtype, Verify};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
@@ -115,6 +116,14 @@ Examples:
     /// Converts a GGUF file to a Hugging Face folder
     #[command(after_help = "Example:\n  medtune convert model.Q4_K.gguf models/model --dtype bf16")]
     Convert(ConvertArgs),
+    /// Writes a model, or an adapter, as a GGUF file for llama.cpp and what is built on it
+    ///
+    /// Tensors whose rows are no whole blocks of a type get the one that llama.cpp takes then, and are listed.
+    #[command(after_help = "\
+Examples:
+  medtune export merged model.Q8_0.gguf --type q8_0
+  medtune export --adapter runs/x/adapter --base models/SmolLM2-135M-Instruct adapter.gguf")]
+    Export(ExportArgs),
     /// Prints a model's logits for token ids, to compare with another implementation
     #[command(
         after_help = "Example:\n  medtune logits models/SmolLM2-135M-Instruct --ids 1,9690,198 --json"
@@ -435,6 +444,51 @@ pub struct ConvertArgs {
     /// What the weights are stored as [default: as in the file; GGML's blocks as f32, which is exact]
     #[arg(long, value_enum)]
     pub dtype: Option<WeightType>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ExportArgs {
+    /// The model's folder or GGUF file, which --adapter takes the place of; and the file to write
+    #[arg(value_names = ["MODEL", "OUT.gguf"], required = true, num_args = 1..=2, value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// What matrices are stored in [default: f16, for an adapter f32]
+    #[arg(long = "type", value_enum)]
+    pub kind: Option<GgufTypeName>,
+    /// Exports this adapter instead of a model
+    #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
+    pub adapter: Option<PathBuf>,
+    /// The adapter's base model: a folder or a GGUF file
+    #[arg(long, value_name = "MODEL", requires = "adapter", value_hint = ValueHint::AnyPath)]
+    pub base: Option<PathBuf>,
+    /// llama.cpp's name (tokenizer.ggml.pre) for how the vocabulary cuts text into words, where it is not known
+    #[arg(long, value_name = "NAME", conflicts_with = "adapter")]
+    pub pre: Option<String>,
+}
+
+/// The types of a GGUF file's matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GgufTypeName {
+    F32,
+    F16,
+    Bf16,
+    /// 8.5 bits a weight
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// About 4.9 bits a weight: llama.cpp's mixture Q4_K_M
+    #[value(name = "q4_k")]
+    Q4K,
+}
+
+impl From<GgufTypeName> for GgufType {
+    fn from(name: GgufTypeName) -> Self {
+        match name {
+            GgufTypeName::F32 => Self::F32,
+            GgufTypeName::F16 => Self::F16,
+            GgufTypeName::Bf16 => Self::BF16,
+            GgufTypeName::Q8_0 => Self::Q8_0,
+            GgufTypeName::Q4K => Self::Q4K,
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

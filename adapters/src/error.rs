@@ -200,6 +200,34 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A family of models that is not written as GGUF.
+    #[error("model_type `{model_type}` is not one that medtune writes as GGUF")]
+    GgufModelType {
+        /// `model_type` of `config.json`.
+        model_type: String,
+    },
+    /// A tensor of a checkpoint that a GGUF file of its architecture has no name for.
+    #[error("tensor `{tensor}` has no place in a GGUF file of a `{architecture}` model")]
+    GgufNoPlace {
+        /// The tensor.
+        tensor: String,
+        /// `general.architecture`.
+        architecture: String,
+    },
+    /// A part of an adapter that GGUF adapters cannot hold.
+    #[error("a GGUF adapter has no place for {what}, which this adapter has")]
+    GgufLora {
+        /// The part.
+        what: &'static str,
+    },
+    /// A setting of a `config.json` that cannot be used.
+    #[error("config.json: `{key}` {problem}")]
+    ConfigKey {
+        /// The setting.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Rotary divisors that no supported scaling gives.
     #[error("{}: the divisors in `rope_freqs.weight` are not those of Llama 3's rotary scaling", path.display())]
     RopeDivisors {

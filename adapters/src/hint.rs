@@ -55,6 +55,10 @@ impl Error {
             }
             Error::GgufVersion { .. } => "write the file anew with a current llama.cpp".into(),
             Error::GgufArchitecture { .. } => "llama (also Mistral), qwen2 and qwen3 are read".into(),
+            Error::GgufModelType { .. } => "llama, mistral, qwen2 and qwen3 are written".into(),
+            Error::GgufNoPlace { .. } => "config.json and the weights do not belong together, or the model is of another family".into(),
+            Error::GgufLora { .. } => "merge the adapter into its base with `medtune merge`, and export the merged model".into(),
+            Error::ConfigKey { .. } => "config.json is not as its publisher left it, or the model is of another family".into(),
             Error::GgufType { .. } => {
                 "these are read: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K".into()
             }

@@ -44,7 +44,9 @@ pub use algebra::{
 pub use builder::{Builder, Embedding, LinearSpec, Method, Norm};
 pub use error::{Error, Result};
 pub use export::{ExportOptions, convert, refuse_base_as_output, save_full};
-pub use gguf::{GgufMetadata, GgufValue};
+pub use gguf::{
+    GgufFallback, GgufMetadata, GgufReport, GgufType, GgufValue, export_gguf, export_gguf_lora,
+};
 pub use group::{GroupSaved, LinearGroup, Pass};
 pub use lora::{LoraConfig, TargetModules};
 pub use merge::{MergeOptions, MergeReport, merge, merge_into, verify_tensors};

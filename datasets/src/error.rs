@@ -467,6 +467,30 @@ pub enum Error {
         /// The kind.
         model: String,
     },
+    /// A vocabulary that a GGUF file cannot hold.
+    #[error("{origin}: this vocabulary cannot be written as GGUF: {problem}")]
+    NotForGguf {
+        /// The vocabulary's file.
+        origin: String,
+        /// Why not.
+        problem: String,
+    },
+    /// A way of cutting text into words that has no known name in GGUF.
+    #[error(
+        "{origin}: the way this vocabulary cuts text into words has no known tokenizer.ggml.pre"
+    )]
+    UnnamedSplit {
+        /// The vocabulary's file.
+        origin: String,
+    },
+    /// A vocabulary that gives other ids once it is written.
+    #[error("{origin}: with tokenizer.ggml.pre = {pre:?} the same text gets other ids")]
+    GgufIdsDiffer {
+        /// The vocabulary's file.
+        origin: String,
+        /// The way of cutting text into words.
+        pre: String,
+    },
     /// A text could not be encoded or decoded.
     #[error("cannot {action}: {message}")]
     Encode {
@@ -689,6 +713,15 @@ impl Error {
             }
             Error::VocabularyModel { .. } => {
                 "supported are gpt2 and llama; or use the model's Hugging Face folder".into()
+            }
+            Error::NotForGguf { .. } => {
+                "use the model's Hugging Face folder with a program that reads it".into()
+            }
+            Error::UnnamedSplit { .. } => {
+                "if llama.cpp has a name for it, give it with --pre; see `get_vocab_base_pre` in its convert_hf_to_gguf.py".into()
+            }
+            Error::GgufIdsDiffer { .. } => {
+                "leave --pre out, or name the way that the vocabulary was made with".into()
             }
             Error::Encode { .. } => return None,
             Error::Ledger(error) => return error.hint(),

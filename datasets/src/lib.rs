@@ -53,5 +53,5 @@ pub use template::{ChatTemplate, Piece, Template};
 pub use tokenize::{
     CHUNK, SampleWriter, TokenizedSet, TooLong, Written, tokenize, tokenize_documents,
 };
-pub use tokenizer::{GgufVocab, Tokenizer};
+pub use tokenizer::{GgufVocab, GgufVocabOut, Tokenizer};
 pub use tokens::{Batch, Pack, Segment, Tokenized};

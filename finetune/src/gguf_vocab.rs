@@ -49,3 +49,41 @@ pub(crate) fn gguf_vocab(metadata: &GgufMetadata) -> GgufVocab {
             .map(str::to_owned),
     }
 }
+
+/// `tokenizer.*`: the inverse of [`gguf_vocab`].
+pub(crate) fn gguf_metadata(vocab: GgufVocab) -> GgufMetadata {
+    let mut metadata = GgufMetadata::default();
+    let mut set = |name: &str, value: Option<GgufValue>| {
+        if let Some(value) = value {
+            metadata.set(format!("tokenizer.ggml.{name}"), value);
+        }
+    };
+    let id = |id: Option<u32>| id.map(|id| GgufValue::Int(id.into()));
+    let types = vocab.token_types.into_iter().map(i64::from).collect();
+    set("model", Some(GgufValue::String(vocab.model)));
+    set("pre", vocab.pre.map(GgufValue::String));
+    set("tokens", Some(GgufValue::Strings(vocab.tokens)));
+    set("token_type", Some(GgufValue::Ints(types)));
+    // A vocabulary has one or the other.
+    if !vocab.scores.is_empty() {
+        set("scores", Some(GgufValue::Floats(vocab.scores)));
+    }
+    if !vocab.merges.is_empty() {
+        set("merges", Some(GgufValue::Strings(vocab.merges)));
+    }
+    set("bos_token_id", id(vocab.bos));
+    set("eos_token_id", id(vocab.eos));
+    set("eot_token_id", id(vocab.eot));
+    set("unknown_token_id", id(vocab.unk));
+    set("padding_token_id", id(vocab.pad));
+    set("add_bos_token", vocab.add_bos.map(GgufValue::Bool));
+    set("add_eos_token", vocab.add_eos.map(GgufValue::Bool));
+    set(
+        "add_space_prefix",
+        vocab.add_space_prefix.map(GgufValue::Bool),
+    );
+    if let Some(template) = vocab.chat_template {
+        metadata.set("tokenizer.chat_template", GgufValue::String(template));
+    }
+    metadata
+}

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use adapters::peft::PeftAdapter;
 use adapters::recipe::Quantization;
-use adapters::{Builder, Init, Method, Parameters, TensorSpec, Weights};
+use adapters::{Builder, GgufMetadata, Init, Method, Parameters, TensorSpec, Weights};
 use candle_core::DType;
 use datasets::{Template, Tokenizer};
 use serde_json::Value;
 
 use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
-use crate::gguf_vocab::gguf_vocab;
+use crate::gguf_vocab::{gguf_metadata, gguf_vocab};
 use crate::models::decoder_config;
 use crate::plan::StoredWeights;
 use crate::{Error, Result};
@@ -109,6 +109,16 @@ impl Checkpoint {
             config,
             tokenizer,
         })
+    }
+
+    /// The tokenizer as metadata for a GGUF file, with what such a file cannot say of it. Nothing for a base that is a
+    /// GGUF file, whose own metadata is carried over. `pre` is `tokenizer.ggml.pre` where it cannot be told.
+    pub fn gguf_vocabulary(&self, pre: Option<&str>) -> Result<(GgufMetadata, Vec<String>)> {
+        if self.weights.gguf().is_some() {
+            return Ok(Default::default());
+        }
+        let out = self.tokenizer.to_gguf(self.config.vocab_size, pre)?;
+        Ok((gguf_metadata(out.vocab), out.warnings))
     }
 
     /// Builds the decoder for training or inference; the parameters are those that `method` trains.

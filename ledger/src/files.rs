@@ -149,6 +149,65 @@ impl Drop for StagedDir {
     }
 }
 
+/// A file being made: it is `FILE.partial` until [`StagedFile::commit`] gives it its name, and is removed when it is
+/// dropped before that. For what is too large for [`write_atomic`].
+#[derive(Debug)]
+#[must_use = "dropping it removes the file"]
+pub struct StagedFile {
+    file: File,
+    partial: PathBuf,
+    target: PathBuf,
+    committed: bool,
+}
+
+impl StagedFile {
+    /// Makes an empty `target.partial`, in the place of what an interrupted attempt left. The folder must exist.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn create(target: &Path) -> Result<Self> {
+        let partial = beside(target, ".partial");
+        let file = File::create(&partial).map_err(|source| Error::Write {
+            path: partial.clone(),
+            source,
+        })?;
+        Ok(Self {
+            file,
+            partial,
+            target: target.to_owned(),
+            committed: false,
+        })
+    }
+
+    /// Where to write meanwhile.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Forces everything to the disk and gives the file its name; one that stood there before is replaced at once.
+    ///
+    /// # Errors
+    /// [`Error::Write`]; the old file is then as it was.
+    pub fn commit(mut self) -> Result<()> {
+        let failed = |source| Error::Write {
+            path: self.target.clone(),
+            source,
+        };
+        self.file.sync_all().map_err(failed)?;
+        fs::rename(&self.partial, &self.target).map_err(failed)?;
+        self.committed = true;
+        sync_parent(&self.target).map_err(failed)
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::remove_file(&self.partial);
+        }
+    }
+}
+
 /// Undoes the first half of a replacement that was cut between its two renames.
 fn restore_replaced(target: &Path) -> Result<()> {
     let replaced = beside(target, ".replaced");

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
 import numpy as np
 import peft
@@ -16,6 +16,8 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+import gguf_files
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -101,6 +103,31 @@ def find(folder, name):
 def difference(a, b):
     assert a.shape == b.shape, (a.shape, b.shape)
     return float((a - b).abs().max())
+
+
+def check_gguf(report, medtune, work):
+    """Models of every family, an adapter of each kind, and SmolLM2, as GGUF files."""
+    texts = ["Does aspirin lower the risk of 1234?\n", "  two  spaces", "na\u00efve caf\u00e9 \u2603"]
+    ids = np.random.RandomState(5).randint(3, COMMON["vocab_size"], size=40).tolist()
+    families = {"llama": dict(hidden_size=96, intermediate_size=512), "qwen2": dict(hidden_size=96, intermediate_size=160, tie_word_embeddings=True),
+                # transformers reads no head width from a qwen3 file, and takes its default.
+                "qwen3": dict(head_dim=128, hidden_size=256, intermediate_size=512, tie_word_embeddings=True)}
+    for kind, settings in families.items():
+        folder = work / f"gguf-{kind}" / "base"
+        make_base(folder, kind, settings)
+        kinds = ["f32", "f16", "bf16", "q8_0", "q4_k"]
+        gguf_files.check_model(report, medtune, folder.parent, kind, folder, load, ids, texts, kinds)
+        for name, lora in (("plain", dict(r=3, lora_alpha=7)), ("rslora", dict(r=5, lora_alpha=9, use_rslora=True))):
+            adapter = folder.parent / name
+            make_peft_adapter(folder, adapter, dict(target_modules="all-linear", **lora))
+            gguf_files.check_adapter(report, medtune, folder.parent, f"{kind}-{name}", folder, adapter, load)
+    rope = dict(rope_theta=500000.0, rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=128)
+    make_base(work / "gguf-rope" / "base", "llama", dict(rope_parameters=rope, head_dim=16))
+    gguf_files.check_rope(report, medtune, work / "gguf-rope" / "base", load)
+    folder = work / "smollm2"
+    sequence = json.loads((GOLDEN / "smollm2" / "golden.json").read_text())["sequences"][0]["input_ids"]
+    gguf_files.check_model(report, medtune, work, "SmolLM2", folder, load, sequence, gguf_files.smollm2_answers(GOLDEN), ["f16", "q8_0", "q4_k"])
+    gguf_files.check_metadata(report, work / "SmolLM2.f16.gguf", GGUF)
 
 
 class Report:
@@ -244,6 +271,7 @@ def main():
             check_architecture(report, medtune, Path(work), name)
         check_algebra(report, medtune, Path(work))
         check_convert(report, medtune, Path(work))
+        check_gguf(report, medtune, Path(work))
     result = dict(medtune=medtune.run("--version").strip(), torch=torch.__version__, transformers=transformers.__version__,
                   peft=peft.__version__, passed=all(c["passed"] for c in report.checks), checks=report.checks)
     (GOLDEN / "check-peft.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -5,6 +5,7 @@ mod build;
 mod chat;
 mod check;
 mod convert;
+mod export;
 mod logits;
 mod merge;
 mod plan;
@@ -39,6 +40,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Recipes(command) => recipes::recipes(&command, json),
         Command::Adapter(command) => adapter::adapter(&command, json),
         Command::Convert(args) => convert::convert(&args, json),
+        Command::Export(args) => export::export(args, json),
         Command::Logits(args) => logits::logits(&args, json),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -3,6 +3,7 @@
 mod adapter;
 mod data;
 mod errors;
+mod export;
 #[cfg(unix)]
 mod merge;
 mod qlora;

@@ -26,6 +26,7 @@ fn help_names_every_command() {
       check        Finds every problem of recipes and evaluation tasks
       recipes      Lists, prints and copies the recipes that come with medtune
       convert      Converts a GGUF file to a Hugging Face folder
+      export       Writes a model, or an adapter, as a GGUF file for llama.cpp and what is built on it
       logits       Prints a model's logits for token ids, to compare with another implementation
       completions  Prints a completion script for a shell
       help         Print this message or the help of the given subcommand(s)

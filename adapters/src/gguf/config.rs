@@ -341,7 +341,13 @@ fn llama3_scaling(
         return Ok(Value::Null);
     }
     let factor = f64::from(stored.iter().copied().fold(1.0, f32::max));
-    let expected = llama3_divisors(theta, head_dim, factor, original as f64);
+    let scaling = Llama3 {
+        factor,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: original as f64,
+    };
+    let expected = llama3_divisors(theta, head_dim, &scaling);
     let agrees = |(s, e): (&f32, &f64)| (f64::from(*s) - e).abs() <= 1e-4 * e;
     if !stored.iter().zip(&expected).all(agrees) {
         return Err(unknown());
@@ -355,10 +361,23 @@ fn llama3_scaling(
     }))
 }
 
-/// By what Llama 3's scaling divides each rotary frequency: 1 for wavelengths below original/4, `factor` above
-/// original/1, and smoothly between. Source: `_compute_llama3_parameters` in transformers.
-pub(super) fn llama3_divisors(theta: f64, head_dim: usize, factor: f64, original: f64) -> Vec<f64> {
-    let (low, high) = (1.0, 4.0);
+/// Settings of Llama 3's rotary scaling, by `config.json`'s names.
+pub(super) struct Llama3 {
+    pub factor: f64,
+    pub low_freq_factor: f64,
+    pub high_freq_factor: f64,
+    pub original_max_position_embeddings: f64,
+}
+
+/// By what Llama 3's scaling divides each rotary frequency: 1 for wavelengths below original/high, `factor` above
+/// original/low, and smoothly between. Source: `_compute_llama3_parameters` in transformers.
+pub(super) fn llama3_divisors(theta: f64, head_dim: usize, scaling: &Llama3) -> Vec<f64> {
+    let &Llama3 {
+        factor,
+        low_freq_factor: low,
+        high_freq_factor: high,
+        original_max_position_embeddings: original,
+    } = scaling;
     (0..head_dim / 2)
         .map(|i| {
             let frequency = theta.powf(-2.0 * i as f64 / head_dim as f64);

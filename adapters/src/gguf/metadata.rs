@@ -29,10 +29,21 @@ pub enum GgufValue {
 #[derive(Clone, Debug, Default)]
 pub struct GgufMetadata(pub(crate) BTreeMap<String, GgufValue>);
 
+impl FromIterator<(String, GgufValue)> for GgufMetadata {
+    fn from_iter<I: IntoIterator<Item = (String, GgufValue)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+}
+
 impl GgufMetadata {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&GgufValue> {
         self.0.get(key)
+    }
+
+    /// Sets a key, in the place of an earlier value.
+    pub fn set(&mut self, key: impl Into<String>, value: GgufValue) {
+        self.0.insert(key.into(), value);
     }
 
     /// All keys, sorted.

@@ -1,5 +1,5 @@
 //! GGUF files, llama.cpp's container: read here with every claim of the header checked, and shown under the names,
-//! shapes and configuration keys that Hugging Face gives the same model.
+//! shapes and configuration keys that Hugging Face gives the same model; and written.
 //!
 //! Source of the container: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>; of the names and of the
 //! permutation of q and k: llama.cpp's `convert_hf_to_gguf.py`.
@@ -8,10 +8,13 @@ mod config;
 mod metadata;
 mod names;
 mod read;
+mod write;
 
 pub use metadata::{GgufMetadata, GgufValue};
 
 pub(crate) use config::config;
+pub use write::{GgufFallback, GgufReport, GgufType, export_gguf, export_gguf_lora};
+
 use names::{Place, Rows, place};
 pub(crate) use read::{GgufFile, open};
 

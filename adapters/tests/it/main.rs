@@ -5,6 +5,7 @@ mod builder; // who is frozen, adapted, trained; target_modules
 mod convert; // GGUF to a folder; fully trained weights
 mod folder; // Hugging Face folders, whole and damaged
 mod gguf; // GGUF files, against transformers' reading of them, whole and damaged
+mod gguf_out; // GGUF files written: read back by us and by candle, hostile input
 mod gguf_writer; // the other side of the format, to make files with
 mod layers; // LinearGroup against candle's tape and finite differences
 mod merge; // against PEFT's merge; proofs that hold and that must not

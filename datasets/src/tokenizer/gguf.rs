@@ -227,7 +227,7 @@ fn byte_level(vocab: &GgufVocab) -> Result<Value> {
         "truncation": null,
         "padding": null,
         "added_tokens": added,
-        "normalizer": if pre.nfc { json!({"type": "NFC"}) } else { Value::Null },
+        "normalizer": pre.normalizer(),
         "pre_tokenizer": pre.json(),
         "post_processor": around_text(around, |id| vocab.tokens.get(id as usize).map(String::as_str)),
         "decoder": byte_level_step(true, true),
@@ -243,7 +243,40 @@ fn byte_level_step(add_prefix_space: bool, use_regex: bool) -> Value {
     json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": use_regex})
 }
 
+/// What of a `tokenizer.json` decides how a byte-level vocabulary cuts text into words.
+pub(super) fn rules(json: &Value) -> (Value, Vec<Value>, bool) {
+    let steps = match json["pre_tokenizer"]["pretokenizers"].as_array() {
+        Some(steps) => steps.clone(),
+        None => vec![json["pre_tokenizer"].clone()],
+    };
+    let without_offsets = |mut step: Value| {
+        // Which characters a token is said to cover.
+        step.as_object_mut().map(|step| step.remove("trim_offsets"));
+        step
+    };
+    let steps = steps.into_iter().map(without_offsets).collect();
+    let whole_words = json["model"]["ignore_merges"] == true;
+    (json["normalizer"].clone(), steps, whole_words)
+}
+
 impl PreTokenizer {
+    /// As [`rules`] finds them in a `tokenizer.json`.
+    pub(super) fn rules(&self) -> (Value, Vec<Value>, bool) {
+        rules(&json!({
+            "normalizer": self.normalizer(),
+            "pre_tokenizer": self.json(),
+            "model": {"ignore_merges": self.whole_words},
+        }))
+    }
+
+    fn normalizer(&self) -> Value {
+        if self.nfc {
+            json!({"type": "NFC"})
+        } else {
+            Value::Null
+        }
+    }
+
     fn json(&self) -> Value {
         let steps = match self.split {
             Split::Gpt2 => vec![byte_level_step(false, true)],

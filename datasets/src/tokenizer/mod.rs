@@ -10,6 +10,7 @@ mod cache;
 mod encoder;
 mod folder;
 mod gguf;
+mod gguf_out;
 mod prefix_space;
 mod sentencepiece;
 mod splitter;
@@ -24,6 +25,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 pub use gguf::{GgufVocab, PRE_TOKENIZERS};
+pub use gguf_out::GgufVocabOut;
 
 use encoder::Encoder;
 use prefix_space::{GoingOn, without_prefix_space};

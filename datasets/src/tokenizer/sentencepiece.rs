@@ -12,6 +12,8 @@ pub(super) const NORMAL: u32 = 1;
 pub(super) const UNKNOWN: u32 = 2;
 pub(super) const CONTROL: u32 = 3;
 pub(super) const USER_DEFINED: u32 = 4;
+pub(super) const UNUSED: u32 = 5;
+pub(super) const BYTE: u32 = 6;
 
 /// A vocabulary of pieces with scores.
 #[derive(Debug, Clone, Default, PartialEq)]

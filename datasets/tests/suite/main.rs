@@ -5,6 +5,7 @@ mod builder;
 mod cleaning;
 mod clinical;
 mod containers;
+mod gguf_out;
 mod golden;
 mod packing;
 mod phi;
