@@ -54,6 +54,16 @@ Examples:
         after_help = "Example:\n  medtune train recipes/quickstart.toml --set train.epochs=1"
     )]
     Train(StageArgs),
+    /// Downloads a model of the Hugging Face Hub into the cache that its tools share
+    ///
+    /// HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean there. Recipes and commands
+    /// then find the model by its name, without the network.
+    #[command(after_help = "\
+Examples:
+  medtune fetch HuggingFaceTB/SmolLM2-135M-Instruct
+  medtune fetch meta-llama/Llama-2-13b-hf --revision main
+  medtune fetch ORG/NAME-GGUF --include '*.Q8_0.gguf'")]
+    Fetch(FetchArgs),
     /// Merges an adapter into its base: a recipe's, or any two folders
     #[command(after_help = "\
 Examples:
@@ -203,6 +213,23 @@ pub struct PlanArgs {
     /// Plans for this device instead of the machine at hand: the name or the file of one in recipes/machines
     #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
     pub machine: Vec<PathBuf>,
+}
+
+/// A model of the hub.
+#[derive(Debug, ClapArgs)]
+pub struct FetchArgs {
+    /// The model's name on the hub; @REVISION may follow
+    #[arg(value_name = "ORG/NAME")]
+    pub model: String,
+    /// A branch, a tag or a commit [default: main]
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<String>,
+    /// Downloads the files that fit instead of what the model needs; can be given several times
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Downloads every file that is not pickled
+    #[arg(long, conflicts_with = "include")]
+    pub all: bool,
 }
 
 #[derive(Debug, ClapArgs)]

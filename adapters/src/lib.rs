@@ -7,6 +7,7 @@
 //! A model is built by asking a [`Builder`] for its layers by name. Only the builder knows what is frozen,
 //! quantized, adapted or trained; a decoder sees [`LinearGroup`], [`Norm`] and [`Embedding`].
 
+mod belonging;
 mod bitsandbytes;
 mod builder;
 mod dora;
@@ -18,6 +19,7 @@ mod folder;
 mod gguf;
 mod group;
 mod hint;
+pub mod hub;
 mod lora;
 mod low_rank;
 mod mapped;
@@ -31,14 +33,16 @@ pub mod recipe;
 mod safetensors_file;
 mod weights;
 
+pub use belonging::{BaseIdentity, Belonging, Difference, Vocabulary};
 pub use builder::{Builder, Embedding, LinearSpec, Method, Norm};
 pub use error::{Error, Result};
 pub use export::{ExportOptions, convert, refuse_base_as_output, save_full};
+pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use gguf::{GgufMetadata, GgufValue};
 pub use group::{GroupSaved, LinearGroup, Pass};
 pub use lora::{LoraConfig, TargetModules};
 pub use merge::{MergeOptions, MergeReport, merge, merge_into};
 pub use parameters::{GradSink, ParamId, Parameter, ParameterKind, Parameters};
-pub use peft::{Belonging, PeftAdapter, PeftConfig};
+pub use peft::{PeftAdapter, PeftConfig};
 pub use proof::{TensorProof, verify_tensors};
 pub use weights::{Init, TensorSpec, WeightView, Weights};

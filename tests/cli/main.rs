@@ -1,7 +1,10 @@
 //! The program from the outside: what it prints, and how it exits.
 
+mod belonging;
 mod data;
 mod errors;
+mod fetch;
+mod hub;
 mod qlora;
 #[cfg(unix)]
 mod recovery;
@@ -117,6 +120,8 @@ impl Place {
         command
             .args(args)
             .current_dir(self.0.path())
+            .env("HF_HOME", "huggingface")
+            .env_remove("HF_HUB_CACHE")
             .env("NO_COLOR", "1")
             .env("COLUMNS", "100");
         command
