@@ -245,10 +245,7 @@ impl Stated {
             return Self::default();
         }
         let matter: Vec<&str> = lines.take_while(|line| line.trim_end() != "---").collect();
-        let value = |key: &str| {
-            let after = |line: &&str| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim());
-            matter.iter().find_map(|line| after(&line))
-        };
+        let value = |key: &str| value_of(&matter, key);
         let licence = match value("license").and_then(word) {
             Some(other) if other == "other" => value("license_name").and_then(word).or(Some(other)),
             licence => licence,
@@ -268,6 +265,12 @@ impl Stated {
         };
         Self { licence, languages }
     }
+}
+
+/// What follows `key:` in front matter.
+fn value_of<'t>(matter: &[&'t str], key: &str) -> Option<&'t str> {
+    let mut lines = matter.iter();
+    lines.find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim()))
 }
 
 /// A value of front matter without its quotes, if it is a plain word.

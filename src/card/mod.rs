@@ -137,6 +137,7 @@ impl ModelCard {
 
     /// The card of any adapter merged into any base. `merge` is what the merge's manifest would say of it. An adapter of
     /// medtune brings its training's manifest along, and the data's where it still lies in its run.
+    #[allow(dead_code)]
     pub fn of_merge(
         name: &str,
         base: CardBase,

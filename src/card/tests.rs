@@ -123,7 +123,120 @@ fn whole() -> ModelCard {
 
 #[test]
 fn a_run_with_everything() {
-    insta::assert_snapshot!(whole().text(), @"");
+    insta::assert_snapshot!(whole().text(), @r#"
+    ---
+    base_model: meta-llama/Llama-2-13b-hf
+    base_model_relation: finetune
+    library_name: transformers
+    pipeline_tag: text-generation
+    license: other
+    license_name: credentialed-training-data
+    language:
+    - en
+    tags:
+    - medtune
+    - medical
+    - qlora
+    ---
+
+    # notes-qa
+
+    `meta-llama/Llama-2-13b-hf` with a LoRA of rank 8, alpha 20, on all linear layers merged into its weights. Access class: **credentialed**.
+
+    ## Base
+
+    | | |
+    |---|---|
+    | model | `meta-llama/Llama-2-13b-hf` |
+    | fingerprint (SHA-256 of configuration and weights) | `dd44` |
+    | licence | llama2 |
+    | in training | its linear layers quantized to 4-bit NormalFloat (QLoRA) |
+
+    ## Data
+
+    | source | samples | tokens | access | licence | searched for identifiers |
+    |---|---:|---:|---|---|---|
+    | questions | 1 240 | 98 765 | open | MIT | not searched |
+    | notes \| \*x\* | 1 240 | 98 765 | credentialed | PhysioNet Credentialed Health Data License 1.5.0 | redacted |
+
+    2 468 samples to train on and 12 held out. Samples are not part of this folder.
+
+    ## Terms
+
+    Access class **credentialed**: something that went in is given only to people with credentials under a data use agreement (PhysioNet, n2c2). A model can give back what it was trained on: treat these weights as the data themselves. Do not put them on a public hub, do not serve them to people without the same credentials, and publish them, if at all, where the data are published.
+
+    - MIT: questions
+    - PhysioNet Credentialed Health Data License 1.5.0: notes \| \*x\*
+    - llama2: the base
+
+    To cite:
+
+    - notes \| \*x\*: Doe et al. 2020
+
+    ## Training
+
+    | | |
+    |---|---|
+    | method | LoRA of rank 8, alpha 20, on all linear layers |
+    | steps | 300 |
+    | trained parameters | 2 442 240 |
+    | training samples | 2 468 |
+    | tokens of an epoch | 190 000 |
+    | of which target tokens | 4 900 |
+    | loss at the end | 1.2346 |
+    | held-out loss | 1.5000 |
+    | samples with a shortened prompt | 3 |
+
+    ## Evaluation
+
+    | metric | base | tuned | change |
+    |---|---:|---:|---:|
+    | pubmedqa.accuracy | 0.3375 | 0.5525 | 0.2150 |
+    | pubmedqa.items | 400 | 400 |  |
+    | validation.perplexity |  | 4.2500 |  |
+
+    ## Proof of the merge
+
+    Each tensor was computed again from base and adapter and compared with what was written, and the merged model was asked what base and adapter were asked.
+
+    | | |
+    |---|---|
+    | tensors that the adapter changes | 14 |
+    | tensors that are the base's, byte for byte | 9 |
+    | largest deviation from base + adapter, in rounding steps | 0.499 |
+    | change relative to the weights | 1.23e-2 |
+    | share of the change that survives rounding | 0.9991 |
+    | largest difference of a logit | 2.1e-3 of 17.3 |
+    | same first choice | 100.0 % of 96 positions |
+
+    ## Provenance
+
+    | | |
+    |---|---|
+    | trained by medtune | 0.1.0 |
+    | card written by medtune | 0.1.0 |
+    | training samples (SHA-256) | `aa11` |
+    | held-out samples (SHA-256) | unknown |
+    | adapter (SHA-256) | `cc33` |
+    | tokenizer (SHA-256) | `bb22` |
+
+    The weights take 269.1 MB.
+
+    ## Recipe
+
+    With every default:
+
+    ```toml
+    name = "notes-qa"
+
+    [train]
+    epochs = 3.0
+    ```
+
+    ## Use
+
+    These weights are for research. They are not a medical device, they have not been evaluated for clinical use, and their answers must not be used to diagnose or treat anyone. Language models state falsehoods with confidence; have a clinician check what you rely on.
+    "#);
 }
 
 #[test]
@@ -148,7 +261,79 @@ fn an_adapter_of_another_program() {
         forced: vec!["hidden_size is 7 here and 5 in the adapter's base".into()],
         ..ModelCard::default()
     };
-    insta::assert_snapshot!(card.text(), @"");
+    insta::assert_snapshot!(card.text(), @"
+    ---
+    base_model: models/base
+    base_model_relation: finetune
+    library_name: transformers
+    pipeline_tag: text-generation
+    license: unknown
+    tags:
+    - medtune
+    - medical
+    - lora
+    - dora
+    - rslora
+    ---
+
+    # merged
+
+    `models/base` with a rank-stabilised DoRA of rank 8, alpha 20, on q_proj, v_proj, with lm_head trained whole merged into its weights. Access class: **unknown**.
+
+    ## Base
+
+    | | |
+    |---|---|
+    | model | `models/base` |
+    | fingerprint (SHA-256 of configuration and weights) | unknown |
+    | licence | unknown |
+
+    The adapter was trained on another base, and merged all the same:
+
+    - hidden_size is 7 here and 5 in the adapter's base
+
+    ## Data
+
+    Unknown: what it was trained on is not recorded with it.
+
+    ## Terms
+
+    Access class **unknown**: whose terms the training data are under is not recorded. Ask whoever trained the adapter before you share these weights.
+
+    - unknown: the base, the training data
+
+    ## Training
+
+    Unknown: no record of the training lies beside the adapter.
+    The adapter is a rank-stabilised DoRA of rank 8, alpha 20, on q_proj, v_proj, with lm_head trained whole.
+
+    ## Evaluation
+
+    Not evaluated.
+
+    ## Proof of the merge
+
+    Not proven: the merge was told not to verify itself.
+
+    ## Provenance
+
+    | | |
+    |---|---|
+    | trained by medtune | unknown |
+    | card written by medtune | 0.1.0 |
+    | training samples (SHA-256) | unknown |
+    | held-out samples (SHA-256) | unknown |
+    | adapter (SHA-256) | unknown |
+    | tokenizer (SHA-256) | unknown |
+
+    ## Recipe
+
+    Unknown: the merge was not a recipe's.
+
+    ## Use
+
+    These weights are for research. They are not a medical device, they have not been evaluated for clinical use, and their answers must not be used to diagnose or treat anyone. Language models state falsehoods with confidence; have a clinician check what you rely on.
+    ");
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod token;
 
 pub use choose::Choice;
 pub use client::Client;
-pub use download::{Fetched, fetch};
+pub use download::fetch;
 
 /// Whether the environment forbids every connection.
 pub fn is_offline() -> bool {

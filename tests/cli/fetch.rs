@@ -359,6 +359,7 @@ fn a_content_that_is_not_the_one_promised_is_refused() {
     assert!(!model(&place).join("blobs").join(promised).exists());
     assert!(!model(&place).join("refs").exists());
     // Small files are named by git's hash.
+    let place = Place::new();
     hub.fail("GET config.json", &[Fault::Wrong]);
     let said = says(&place, &hub, &[], &["fetch", "org/tiny"]);
     assert!(said.contains("config.json came whole and wrong"), "{said}");
@@ -463,28 +464,82 @@ fn refusals_say_what_to_do() {
         says(&place, &hub, token, &["fetch", "org/tiny"])
     };
     let token = [("HF_TOKEN", "hf_x")];
-    insta::assert_snapshot!(refused(401, "RepoNotFound", &[]), @"");
-    insta::assert_snapshot!(refused(401, "GatedRepo", &[]), @"");
-    insta::assert_snapshot!(refused(401, "", &token), @"");
-    insta::assert_snapshot!(refused(403, "GatedRepo", &token), @"");
-    insta::assert_snapshot!(refused(404, "RepoNotFound", &token), @"");
-    insta::assert_snapshot!(refused(418, "", &[]), @"");
+    insta::assert_snapshot!(refused(401, "RepoNotFound", &[]), @"
+    exit 2
+    error: there is no model `org/tiny` that everyone may see
+    hint: check the spelling; if it is private or gated, accept its terms on HUB/org/tiny and set HF_TOKEN to a token of https://huggingface.co/settings/tokens, or run `hf auth login`
+    ");
+    insta::assert_snapshot!(refused(401, "GatedRepo", &[]), @"
+    exit 2
+    error: `org/tiny` is gated, and there is no token
+    hint: accept its terms on HUB/org/tiny, then set HF_TOKEN to a token of https://huggingface.co/settings/tokens, or run `hf auth login`
+    ");
+    insta::assert_snapshot!(refused(401, "", &token), @"
+    exit 2
+    error: the hub does not take your token for `org/tiny`
+    hint: check the spelling of the name, and that the token is still valid: `hf auth whoami`
+    ");
+    insta::assert_snapshot!(refused(403, "GatedRepo", &token), @"
+    exit 2
+    error: `org/tiny` is gated, and your token's account has not been given access
+    hint: accept its terms on HUB/org/tiny; a fine-grained token must also be allowed to read gated models
+    ");
+    insta::assert_snapshot!(refused(404, "RepoNotFound", &token), @"
+    exit 2
+    error: there is no model `org/tiny`
+    hint: check the spelling; if it is private, set HF_TOKEN to a token of https://huggingface.co/settings/tokens, or run `hf auth login`
+    ");
+    insta::assert_snapshot!(refused(418, "", &[]), @"
+    exit 2
+    error: HUB answered 418 I'm a teapot for `org/tiny`
+    ");
     let said = |args: &[&str]| says(&place, &hub, &[], args);
-    insta::assert_snapshot!(said(&["fetch", "org/tiny", "--revision", "v9"]), @"");
-    insta::assert_snapshot!(said(&["fetch", "org/tiny", "--revision", "../v9"]), @"");
-    insta::assert_snapshot!(said(&["fetch", "gpt2"]), @"");
+    insta::assert_snapshot!(said(&["fetch", "org/tiny", "--revision", "v9"]), @"
+    exit 2
+    error: `org/tiny` has no revision `v9`
+    hint: branches and tags are on HUB/org/tiny/tree/main; leave --revision out for the newest
+    ");
+    insta::assert_snapshot!(said(&["fetch", "org/tiny", "--revision", "../v9"]), @"
+    exit 2
+    error: `../v9` is not a branch, a tag or a commit
+    hint: a model is ORG/NAME as on the hub's page, such as HuggingFaceTB/SmolLM2-135M
+    ");
+    insta::assert_snapshot!(said(&["fetch", "gpt2"]), @"
+    exit 2
+    error: `gpt2` is not a model's name
+    hint: a model is ORG/NAME as on the hub's page, such as HuggingFaceTB/SmolLM2-135M
+    ");
     hub.fail("HEAD config.json", &[Fault::Status(404, "EntryNotFound")]);
-    insta::assert_snapshot!(said(&["fetch", "org/tiny"]), @"");
+    insta::assert_snapshot!(said(&["fetch", "org/tiny"]), @"
+    exit 2
+    error: `org/tiny` has no file config.json
+    hint: it may have been changed just now: try again
+    ");
     insta::assert_snapshot!(says(
         &place,
         &hub,
         &[("HF_ENDPOINT", "hub.co")],
         &["fetch", "org/tiny"]
-    ), @"");
+    ), @"
+    exit 2
+    error: HF_ENDPOINT is `hub.co`, which is no address
+    hint: give one with http:// or https://, or none
+    ");
     hub.fail("GET api", &[Fault::Wrong]);
-    insta::assert_snapshot!(said(&["fetch", "org/tiny"]), @"");
+    insta::assert_snapshot!(said(&["fetch", "org/tiny"]), @"
+    exit 2
+    error: HUB does not answer as a Hugging Face Hub does
+    hint: is HF_ENDPOINT right, and is there a proxy that asks for a login?
+    ");
     let pickled = Hub::with(&[("config.json", vec![1]), ("pytorch_model.bin", vec![2])]);
-    insta::assert_snapshot!(says(&place, &pickled, &[], &["fetch", "org/tiny"]), @"");
+    insta::assert_snapshot!(says(&place, &pickled, &[], &["fetch", "org/tiny"]), @"
+    exit 2
+    error: org/tiny holds only pickled weights (pytorch_model.bin), which medtune does not read
+    hint: pickled files can run code when they are opened: convert them to safetensors with transformers' save_pretrained(safe_serialization=True)
+    ");
     let outside = Hub::with(&[("config.json", vec![1]), ("../model.safetensors", vec![2])]);
-    insta::assert_snapshot!(says(&place, &outside, &[], &["fetch", "org/tiny"]), @"");
+    insta::assert_snapshot!(says(&place, &outside, &[], &["fetch", "org/tiny"]), @"
+    exit 2
+    error: `org/tiny` lists a file `../model.safetensors`, which would lie outside of its folder
+    ");
 }

@@ -251,7 +251,7 @@ fn files_of_both_forms_are_read() {
       "tokenizer_fingerprint": "ef",
       "base": {
         "name": "org/base",
-        "config_sha256": "36ebb9dd7f5a6ee8ad70e8b6d0a07e34ad1ac9b3a9a66bb9c8e6d6de3a4b8e5b",
+        "config_sha256": "f916ce9418683f41959e0f0f30191b059980120acd19adbdb53bd6a1a07b1327",
         "weights_sha256": "0123456789abcdef",
         "quantization": "nf4",
         "vocabulary": {
@@ -259,7 +259,14 @@ fn files_of_both_forms_are_read() {
           "tokens": 11,
           "sha256": "ab"
         },
-        "config": {}
+        "config": {
+          "hidden_size": 5,
+          "model_type": "llama",
+          "num_attention_heads": 1,
+          "rms_norm_eps": 0.00001,
+          "rope_scaling": null,
+          "rope_theta": 10000.0
+        }
       }
     }
     "#);
