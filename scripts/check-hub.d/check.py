@@ -31,6 +31,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.split("?")[0]
+        if path.startswith("/api/models/org/tiny/tree/"):
+            tree = [{"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()} for name, body in FILES.items()]
+            return self.answer(200, json.dumps(tree).encode(), Content_Type="application/json")
         if path.startswith("/api/models/org/tiny"):
             listing = {"id": "org/tiny", "modelId": "org/tiny", "sha": COMMIT, "siblings": [{"rfilename": name} for name in FILES]}
             return self.answer(200, json.dumps(listing).encode(), Content_Type="application/json")

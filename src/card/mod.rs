@@ -10,7 +10,7 @@ mod text;
 
 use std::path::Path;
 
-use adapters::hub::{HubName, Stated};
+use adapters::hub::{HubCache, HubName, Stated};
 use adapters::recipe::{AdapterSection, Quantization};
 use adapters::{Belonging, LoraConfig, PeftAdapter};
 use anyhow::{Context, Result};
@@ -55,6 +55,8 @@ pub struct ModelCard {
 pub struct CardBase {
     /// `ORG/NAME`, or a path as the user wrote it.
     pub name: Option<String>,
+    /// Whether it lies in the hub's cache, so that the name is one of the hub and not of a folder.
+    pub published: bool,
     /// [`adapters::Weights::fingerprint`].
     pub fingerprint: Option<String>,
     /// What its publisher says of it.
@@ -69,6 +71,7 @@ impl CardBase {
         let readme = folder.and_then(|folder| std::fs::read_to_string(folder.join(CARD_FILE)).ok());
         Self {
             name: name.map(str::to_owned),
+            published: folder.is_some_and(|folder| folder.starts_with(HubCache::from_env().root())),
             fingerprint,
             stated: Stated::of(&readme.unwrap_or_default()),
             quantization: None,
@@ -77,7 +80,7 @@ impl CardBase {
 
     /// The name, where it is one of the hub.
     fn hub_name(&self) -> Option<HubName> {
-        HubName::parse(self.name.as_deref()?)
+        HubName::parse(self.name.as_deref()?).filter(|_| self.published)
     }
 }
 

@@ -99,6 +99,7 @@ fn whole() -> ModelCard {
         name: "notes-qa".into(),
         base: CardBase {
             name: Some("meta-llama/Llama-2-13b-hf".into()),
+            published: true,
             fingerprint: Some("dd44".into()),
             stated: Stated {
                 licence: Some("llama2".into()),
@@ -263,8 +264,6 @@ fn an_adapter_of_another_program() {
     };
     insta::assert_snapshot!(card.text(), @"
     ---
-    base_model: models/base
-    base_model_relation: finetune
     library_name: transformers
     pipeline_tag: text-generation
     license: unknown

@@ -50,9 +50,10 @@ fn name(args: &FetchArgs) -> Result<HubName> {
     let name = parsed.ok_or_else(|| wrong(format!("`{}` is not a model's name", args.model)))?;
     match &args.revision {
         None => Ok(name),
-        Some(revision) => Ok(name
-            .at(revision)
-            .ok_or_else(|| wrong(format!("`{revision}` is not a branch, a tag or a commit")))?),
+        Some(revision) => Ok(name.at(revision).ok_or_else(|| {
+            let message = format!("`{revision}` is not a branch, a tag or a commit");
+            Failure::user(message).hint("such as main, v1.0 or 0123abc")
+        })?),
     }
 }
 

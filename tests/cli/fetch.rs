@@ -502,7 +502,7 @@ fn refusals_say_what_to_do() {
     insta::assert_snapshot!(said(&["fetch", "org/tiny", "--revision", "../v9"]), @"
     exit 2
     error: `../v9` is not a branch, a tag or a commit
-    hint: a model is ORG/NAME as on the hub's page, such as HuggingFaceTB/SmolLM2-135M
+    hint: such as main, v1.0 or 0123abc
     ");
     insta::assert_snapshot!(said(&["fetch", "gpt2"]), @"
     exit 2

@@ -239,7 +239,12 @@ fn answer_as_hub(state: &Mutex<State>, request: Request) -> Answer {
             None => return none("RepoNotFound"),
         },
     };
-    let found = fault(&mut state, &request, &file);
+    // What is to go wrong with a large file's content goes wrong where it lies.
+    let elsewhere = is_large(&file) && request.method == "GET";
+    let found = match elsewhere {
+        true => None,
+        false => fault(&mut state, &request, &file),
+    };
     if let Some(answer) = refused(found) {
         return answer;
     }
