@@ -57,6 +57,16 @@ Examples:
         after_help = "Example:\n  medtune train recipes/quickstart.toml --set train.epochs=1"
     )]
     Train(StageArgs),
+    /// Downloads a model of the Hugging Face Hub into the cache that its tools share
+    ///
+    /// HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean there. Recipes and commands
+    /// then find the model by its name, without the network.
+    #[command(after_help = "\
+Examples:
+  medtune fetch HuggingFaceTB/SmolLM2-135M-Instruct
+  medtune fetch meta-llama/Llama-2-13b-hf --revision main
+  medtune fetch ORG/NAME-GGUF --include '*.Q8_0.gguf'")]
+    Fetch(FetchArgs),
     /// Merges an adapter into its base: a recipe's, or any two folders
     #[command(after_help = "\
 Examples:
@@ -220,6 +230,23 @@ pub struct PlanArgs {
     pub machine: Vec<PathBuf>,
 }
 
+/// A model of the hub.
+#[derive(Debug, ClapArgs)]
+pub struct FetchArgs {
+    /// The model's name on the hub; @REVISION may follow
+    #[arg(value_name = "ORG/NAME")]
+    pub model: String,
+    /// A branch, a tag or a commit [default: main]
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<String>,
+    /// Downloads the files that fit instead of what the model needs; can be given several times
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Downloads every file that is not pickled
+    #[arg(long, conflicts_with = "include")]
+    pub all: bool,
+}
+
 #[derive(Debug, ClapArgs)]
 pub struct MergeArgs {
     /// A recipe's file, or the name of one in ./recipes
@@ -259,12 +286,15 @@ pub struct MergeFlags {
     /// Takes the adapter out of a merged model, which --base names
     #[arg(long)]
     pub subtract: bool,
-    /// What the adapter's training quantized the base to (QLoRA)
+    /// What the adapter's training quantized the base to (QLoRA) [default: what the adapter says]
     #[arg(long, value_enum)]
     pub quantization: Option<QuantizationType>,
     /// Which numbers of a quantized base the adapter is added to
     #[arg(long, value_enum, default_value_t = OntoBase::Trained)]
     pub onto: OntoBase,
+    /// Merges onto a base that is not the one of the adapter's training, and records it
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `5GB`, `500MB`, `1.5GiB`: powers of ten, or of two with an `i`.

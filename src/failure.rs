@@ -54,6 +54,14 @@ impl Failure {
         }
     }
 
+    /// Something that the machine or the network refuses.
+    pub fn machine(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Ours,
+            ..Self::user(message)
+        }
+    }
+
     /// What to do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

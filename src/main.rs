@@ -6,9 +6,11 @@
 //! ([`failure`]).
 
 mod args;
+mod card;
 mod commands;
 mod credentials;
 mod failure;
+mod hub;
 mod library;
 mod merging;
 mod plan;

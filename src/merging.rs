@@ -26,6 +26,8 @@ pub struct Merging<'a> {
     pub section: &'a MergeSection,
     /// Take the adapter out instead.
     pub subtract: bool,
+    /// Merge onto a base that is not the adapter's, and record it.
+    pub force: bool,
 }
 
 /// What was merged into a folder.
@@ -34,6 +36,8 @@ pub struct Merged {
     pub logits: Option<LogitProof>,
     /// Of a quantized base, where the adapter went onto the stored one.
     pub onto_stored: Option<OntoStored>,
+    /// In what the base is not the adapter's, where that was forced.
+    pub forced: Vec<String>,
     /// Seconds that the proof of the logits took.
     pub logits_secs: f64,
 }
@@ -51,7 +55,16 @@ impl Merging<'_> {
     /// Writes the model's files into `dir`, which the caller has made and will answer for.
     pub fn write(&self, dir: &Path) -> Result<Merged> {
         let trained = Checkpoint::open(self.base)?;
-        let adapter = PeftAdapter::load(self.adapter)?;
+        let mut adapter = PeftAdapter::load(self.adapter)?;
+        for remark in remarks(&adapter, &trained)? {
+            note(&format!("merge  note: {remark}"));
+        }
+        let belonging = adapter.belonging.clone();
+        if self.force {
+            adapter = adapter.without_belonging();
+        } else {
+            adapter.check_base(&trained.identity())?;
+        }
         let onto_stored = self.section.onto == Onto::Stored && self.base.stored() != self.base;
         let stored = onto_stored
             .then(|| Checkpoint::open(self.base.stored()))
@@ -74,6 +87,14 @@ impl Merging<'_> {
         let report = adapters::merge_into(&base.weights, &adapter, dir, &options);
         bar.finish_and_clear();
         let report = report?;
+        let forced = match belonging.filter(|_| self.force && !self.subtract) {
+            Some(belonging) => {
+                let mut found = belonging.check(&trained.identity());
+                found.extend(belonging.check_weights(&report.fingerprint));
+                found.iter().map(ToString::to_string).collect()
+            }
+            None => Vec::new(),
+        };
         if report.dequantized {
             note(
                 "merge  the adapted layers of the base were quantized: they were widened, as training saw them",
@@ -111,6 +132,7 @@ impl Merging<'_> {
             report,
             logits,
             onto_stored,
+            forced,
             logits_secs: started.elapsed().as_secs_f64(),
         })
     }
@@ -130,6 +152,9 @@ impl Merged {
             if let Some(value) = value.transpose()? {
                 details[key] = value;
             }
+        }
+        if !self.forced.is_empty() {
+            details["forced"] = json!(self.forced);
         }
         Ok(details)
     }
@@ -162,6 +187,14 @@ impl Merged {
         }
         line
     }
+}
+
+/// What is worth a line before an adapter goes onto a base.
+fn remarks(adapter: &PeftAdapter, base: &Checkpoint) -> Result<Vec<String>> {
+    let Some(belonging) = &adapter.belonging else {
+        return Ok(adapter.unchecked_base().into_iter().collect());
+    };
+    Ok(belonging.notes(&base.identity(), Some(&base.tokenizer.fingerprint()?)))
 }
 
 /// Asks base + adapter and the merged model in `merged` the same probes.

@@ -192,7 +192,10 @@ fn base(document: &Document<Recipe>) -> Base {
                 .map(|path| resolve("model.tokenizer", path)),
             seed: document.value.seed,
         },
-        (path, _) => Base::Path(resolve("model.path", path.as_deref().unwrap_or_default())),
+        (path, _) => Base::find(
+            Path::new(path.as_deref().unwrap_or_default()),
+            &document.folder_of("model.path"),
+        ),
     };
     match model.quantization {
         Some(quantization) => Base::Quantized {

@@ -37,15 +37,30 @@ pub fn colour() -> bool {
 
 /// A progress bar with the time that is left; silent where stderr is not a terminal.
 pub fn bar(total: u64, what: &str) -> ProgressBar {
+    styled_bar(
+        total,
+        what,
+        "  {prefix:<10} {bar:30} {pos}/{len}  {elapsed}, {eta} left  {msg}",
+    )
+}
+
+/// As [`bar`], of bytes, with their speed.
+pub fn bytes_bar(total: u64, what: &str) -> ProgressBar {
+    styled_bar(
+        total,
+        what,
+        "  {prefix:<10} {bar:30} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}, {eta} left  {msg}",
+    )
+}
+
+fn styled_bar(total: u64, what: &str, template: &str) -> ProgressBar {
     let target = if io::stderr().is_terminal() {
         ProgressDrawTarget::stderr_with_hz(5)
     } else {
         ProgressDrawTarget::hidden()
     };
-    let style = ProgressStyle::with_template(
-        "  {prefix:<10} {bar:30} {pos}/{len}  {elapsed}, {eta} left  {msg}",
-    )
-    .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style);
     bar.with_prefix(what.to_owned())
 }

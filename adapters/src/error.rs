@@ -1,6 +1,8 @@
 //! What can go wrong with weights and adapters, each with the tensor, file or setting it is about.
 
-use std::path::PathBuf;
+use crate::belonging::Difference;
+use crate::hub::HubName;
+use std::path::{Path, PathBuf};
 
 /// The crate's result.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -21,6 +23,16 @@ pub enum Error {
     NotFound {
         /// The path as given.
         path: PathBuf,
+    },
+    /// A name of the Hugging Face Hub that is neither a folder nor in the hub's cache.
+    #[error("{}", not_cached(name, cache, *partly))]
+    NotCached {
+        /// The name.
+        name: HubName,
+        /// The cache that was looked in.
+        cache: PathBuf,
+        /// Whether the cache holds some of its files.
+        partly: bool,
     },
     /// A path that is neither a Hugging Face folder nor a GGUF file.
     #[error("{} is not a model: {why}", path.display())]
@@ -377,6 +389,14 @@ pub enum Error {
         /// What the adapter holds.
         found: Vec<usize>,
     },
+    /// An adapter on a base that it was not trained on.
+    #[error("the adapter was trained on another base: {}", list(differences))]
+    WrongBase {
+        /// How the base that it was trained on is called.
+        made_for: Option<String>,
+        /// Everything that differs.
+        differences: Vec<Difference>,
+    },
     /// Training is asked to go on from an adapter that was made with another setting.
     #[error(
         "the adapter to start from has {key} = {adapter}, and this run asks for {key} = {asked}"
@@ -450,6 +470,20 @@ impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Error::Io { path, source }
+    }
+}
+
+fn list(differences: &[Difference]) -> String {
+    let shown: Vec<String> = differences.iter().map(Difference::to_string).collect();
+    shown.join("; ")
+}
+
+fn not_cached(name: &HubName, cache: &Path, partly: bool) -> String {
+    let cache = cache.display();
+    if partly {
+        format!("the Hugging Face cache {cache} holds only a part of `{name}`")
+    } else {
+        format!("there is no folder `{name}`, and no such model in the Hugging Face cache {cache}")
     }
 }
 

@@ -6,12 +6,14 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+/// The weights in one file.
 pub(crate) const SINGLE: &str = "model.safetensors";
+/// Which file holds which tensor, where there are several.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Files beside the weights that a copy of the model needs as they are: the tokenizer in each of its forms, chat
 /// templates, generation settings, and the terms it comes under.
-const COMPANIONS: &[&str] = &[
+pub(crate) const COMPANIONS: &[&str] = &[
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.model",

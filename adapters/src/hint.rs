@@ -16,6 +16,10 @@ impl Error {
                 Some(name) if name.ends_with(".gguf") => "check the spelling of the file's path".into(),
                 _ => "give a Hugging Face folder or a .gguf file that is on this machine".into(),
             },
+            Error::NotCached { name, partly: true, .. } => format!("download the rest with `medtune fetch {name}`"),
+            Error::NotCached { name, .. } => format!(
+                "download it with `medtune fetch {name}`, or give a Hugging Face folder or a .gguf file that is on this machine"
+            ),
             Error::NotAModel { .. } => {
                 "a model is a folder with config.json and model.safetensors (or its index and shards), or a .gguf file".into()
             }
@@ -83,6 +87,20 @@ impl Error {
                 "adapter_config.json and adapter_model.safetensors do not belong together, or a program wrote them wrongly".into()
             }
             Error::NotFinite { .. } => "the training run that wrote it diverged: use an earlier checkpoint".into(),
+            Error::WrongBase { made_for, .. } => {
+                let base = made_for.as_ref().map_or("the base that it was trained on".into(), |name| format!("`{name}`"));
+                format!("use {base}; `medtune merge --base BASE --adapter ADAPTER --into DIR --force` merges all the same, and records what differs")
+            }
+            Error::AdapterShape { key, expected, found }
+                if (key.contains("embed_tokens") || key.contains("lm_head")) && expected.first() != found.first() =>
+            {
+                format!(
+                    "the adapter was trained with {} tokens and this base has {} rows: its embedding was resized before \
+                     training, so resize this one in the same way, or use the base that the adapter was trained on",
+                    found.first().unwrap_or(&0),
+                    expected.first().unwrap_or(&0)
+                )
+            }
             Error::AdapterShape { .. } => "the adapter belongs to another base model".into(),
             Error::AdapterDiffers { key, .. } => format!("set {key} as the adapter has it, or start a new adapter"),
             Error::AdapterUnderFull => "merge the adapter into its base first, and tune the merged model".into(),

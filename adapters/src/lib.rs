@@ -8,6 +8,7 @@
 //! quantized, adapted or trained; a decoder sees [`LinearGroup`], [`Norm`] and [`Embedding`].
 
 mod algebra;
+mod belonging;
 mod bitsandbytes;
 mod builder;
 mod change;
@@ -20,6 +21,7 @@ mod folder;
 mod gguf;
 mod group;
 mod hint;
+pub mod hub;
 mod lora;
 mod low_rank;
 mod mapped;
@@ -41,9 +43,11 @@ pub use algebra::{
     LayerNorm, ModuleEnergy, ModuleUpdate, NoOp, Resized, Rest, SavedModule, combine, extract,
     inspect, resize,
 };
+pub use belonging::{BaseIdentity, Belonging, Difference, Vocabulary};
 pub use builder::{Builder, Embedding, LinearSpec, Method, Norm};
 pub use error::{Error, Result};
 pub use export::{ExportOptions, convert, refuse_base_as_output, save_full};
+pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use gguf::{
     GgufFallback, GgufMetadata, GgufReport, GgufType, GgufValue, export_gguf, export_gguf_lora,
 };
@@ -51,7 +55,7 @@ pub use group::{GroupSaved, LinearGroup, Pass};
 pub use lora::{LoraConfig, TargetModules};
 pub use merge::{MergeOptions, MergeReport, merge, merge_into, verify_tensors};
 pub use parameters::{GradSink, ParamId, Parameter, ParameterKind, Parameters};
-pub use peft::{Belonging, PeftAdapter, PeftConfig};
+pub use peft::{PeftAdapter, PeftConfig};
 pub use proof::TensorProof;
 pub use quantize::{QuantizationDifference, quantization_difference};
 pub use stream::Progress;

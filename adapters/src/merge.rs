@@ -4,12 +4,13 @@
 use crate::change::{Change, LowRank};
 use crate::error::nearest;
 use crate::export::{ExportOptions, staged, total, write_model};
-use crate::fingerprint::fingerprint_of;
 use crate::peft::{EMBEDDING, HEAD, Key, module_of};
 use crate::proof::{Findings, verify_updates};
 use crate::recipe::Verify;
 use crate::stream::{Progress, Watch};
-use crate::{Error, PeftAdapter, Result, TensorProof, WeightView, Weights};
+use crate::{
+    Error, Fingerprint, FingerprintBuilder, PeftAdapter, Result, TensorProof, WeightView, Weights,
+};
 use candle_core::{DType, Tensor};
 use ledger::FileHash;
 use serde::Serialize;
@@ -41,6 +42,9 @@ pub struct MergeReport {
     pub bytes: u64,
     /// [`Weights::fingerprint`] of the base, as it was read.
     pub base_fingerprint: String,
+    /// The same and that of the weights alone.
+    #[serde(skip)]
+    pub fingerprint: Fingerprint,
     /// Whether the adapted tensors of the base were quantized ones, which were widened first.
     pub dequantized: bool,
     /// The proof, if one was asked for.
@@ -62,6 +66,10 @@ pub fn merge(
 }
 
 /// As [`merge`], into a folder that the caller has made and will answer for.
+///
+/// # Errors
+/// Among others [`Error::WrongBase`] where the weights, once they have been read, are not those that the adapter was
+/// trained on, and [`Error::ProofFailed`]. The folder is then not to be used.
 pub fn merge_into(
     base: &Weights,
     adapter: &PeftAdapter,
@@ -76,6 +84,15 @@ pub fn merge_into(
     };
     let change = |view: &WeightView| updates.change(view);
     let (written, items) = write_model(base, dir, &options.export, watch, change)?;
+    let mut fingerprint = FingerprintBuilder::new(base.config());
+    for (item, hash) in items.iter().zip(&written.base_hashes) {
+        fingerprint.add(item.view, *hash);
+    }
+    let fingerprint = fingerprint.finish();
+    // A merged model is not the adapter's base.
+    if !options.subtract {
+        adapter.check_weights(&fingerprint)?;
+    }
     let mut proof = None;
     if watch.prove {
         let mut findings = Findings::default();
@@ -101,13 +118,13 @@ pub fn merge_into(
             problems: proof.problems.clone(),
         });
     }
-    let hashes = items.iter().map(|item| item.view).zip(&written.base_hashes);
     let is_dequantized = |name: &String| base.view(name).is_ok_and(|v| v.float_dtype().is_none());
     Ok(MergeReport {
         targeted: updates.changes.len(),
         tensors: items.len(),
         bytes: total(&written.files),
-        base_fingerprint: fingerprint_of(base.config(), hashes),
+        base_fingerprint: fingerprint.whole.clone(),
+        fingerprint,
         dequantized: updates.changes.keys().any(is_dequantized),
         proof,
         files: written.files,

@@ -58,7 +58,7 @@ pub(crate) struct Written {
     /// By item, where asked for.
     pub deviations: Vec<Deviation>,
     /// SHA-256 of the base's bytes by item, where asked for.
-    pub base_hashes: Vec<String>,
+    pub base_hashes: Vec<[u8; 32]>,
 }
 
 /// Writes the items, which `entries` describe one for one, into the shards' files in `dir`.
@@ -377,7 +377,7 @@ pub(crate) fn deviation_of(
 }
 
 /// SHA-256 of each item's tensor as the base has it. Says how many bytes it has read, so that others follow.
-fn hash_base(items: &[Item], progress: &SyncSender<u64>) -> Result<Vec<String>> {
+fn hash_base(items: &[Item], progress: &SyncSender<u64>) -> Result<Vec<[u8; 32]>> {
     let mut read = 0;
     let mut hashes = Vec::with_capacity(items.len());
     for item in items {
@@ -401,7 +401,7 @@ fn hash_base(items: &[Item], progress: &SyncSender<u64>) -> Result<Vec<String>> 
                 }
             }
         }
-        hashes.push(ledger::hash::hex(&hash.finalize()));
+        hashes.push(hash.finalize().into());
     }
     Ok(hashes)
 }

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use adapters::hub::HubName;
 use adapters::peft::PeftAdapter;
 use adapters::recipe::Quantization;
-use adapters::{Builder, GgufMetadata, Init, Method, Parameters, TensorSpec, Weights};
+use adapters::{
+    BaseIdentity, Builder, GgufMetadata, Init, Method, Parameters, TensorSpec, Weights,
+};
 use candle_core::DType;
 use datasets::{Template, Tokenizer};
 use serde_json::Value;
@@ -30,6 +33,16 @@ pub enum Base {
         /// Seed of the weights.
         seed: u64,
     },
+    /// A name of the Hugging Face Hub that is neither a folder nor in the hub's cache. Opening it says so, so that a
+    /// recipe can be planned where its model is not.
+    Absent {
+        /// `ORG/NAME`, with a revision where one is given.
+        name: HubName,
+        /// The cache that was looked in.
+        cache: PathBuf,
+        /// Whether the cache holds some of its files.
+        partly: bool,
+    },
     /// Another base whose frozen linear layers are quantized as they are loaded.
     Quantized {
         /// The base as it is stored.
@@ -40,6 +53,23 @@ pub enum Base {
 }
 
 impl Base {
+    /// The model that a recipe or a command names: a path below `folder`, or `ORG/NAME` in the hub's cache.
+    pub fn find(given: &Path, folder: &Path) -> Self {
+        match adapters::hub::locate(given, folder) {
+            Ok(path) => Self::Path(path),
+            Err(adapters::Error::NotCached {
+                name,
+                cache,
+                partly,
+            }) => Self::Absent {
+                name,
+                cache,
+                partly,
+            },
+            Err(_) => Self::Path(folder.join(given)),
+        }
+    }
+
     /// The base as it is stored.
     pub fn stored(&self) -> &Base {
         match self {
@@ -75,6 +105,19 @@ impl Checkpoint {
                     None => Tokenizer::from_folder(path)?,
                 };
                 (weights, tokenizer)
+            }
+            Base::Absent {
+                name,
+                cache,
+                partly,
+            } => {
+                let (name, cache, partly) = (name.clone(), cache.clone(), *partly);
+                return Err(adapters::Error::NotCached {
+                    name,
+                    cache,
+                    partly,
+                }
+                .into());
             }
             Base::Random {
                 config,
@@ -121,7 +164,16 @@ impl Checkpoint {
         Ok((gguf_metadata(out.vocab), out.warnings))
     }
 
-    /// Builds the decoder for training or inference; the parameters are those that `method` trains.
+    /// What an adapter's base is compared by, without the hash of the weights.
+    pub fn identity(&self) -> BaseIdentity {
+        let mut identity = BaseIdentity::of(&self.weights);
+        identity.vocabulary.tokens = Some(self.tokenizer.vocab_size());
+        identity.vocabulary.sha256 = Some(self.tokenizer.vocabulary_sha256());
+        identity
+    }
+
+    /// Builds the decoder for training or inference; the parameters are those that `method` trains. An adapter that says
+    /// it was trained on another base is refused, by what is cheap to compare.
     pub fn decoder(
         &self,
         compute: DType,
@@ -131,6 +183,9 @@ impl Checkpoint {
     ) -> Result<(Decoder, Parameters)> {
         let mut builder = Builder::new(&self.weights, compute, method, seed);
         if let Some(adapter) = adapter {
+            if adapter.belonging.is_some() {
+                adapter.check_base(&self.identity())?;
+            }
             builder = builder.with_adapter(adapter)?;
         }
         let decoder = Decoder::build(&mut builder, self.config.clone(), compute)?;

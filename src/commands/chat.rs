@@ -4,6 +4,7 @@ use std::io::{self, BufRead, IsTerminal};
 use std::path::Path;
 
 use adapters::PeftAdapter;
+use adapters::hub::locate;
 use adapters::recipe::ComputeDtype;
 use anyhow::Result;
 use datasets::recipe::TemplateKind;
@@ -44,11 +45,12 @@ fn model(args: &ChatArgs) -> Result<Model> {
         let plan = Plan::new(&args.model, &args.flags)?;
         let mut model = tuned(&plan)?;
         if let Some(adapter) = &args.adapter {
-            model.adapter = Some(adapter.clone());
+            model.adapter = Some(locate(adapter, Path::new(""))?);
         }
         return load(&plan, &model, &plan.recipe().name, true);
     }
-    if !args.model.exists() {
+    let base = Base::find(&args.model, Path::new(""));
+    if matches!(&base, Base::Path(path) if !path.exists()) {
         let message = format!("there is no recipe and no model `{}`", args.model.display());
         return Err(Failure::user(message)
             .hint("name a recipe, a Hugging Face folder or a .gguf file")
@@ -57,11 +59,23 @@ fn model(args: &ChatArgs) -> Result<Model> {
     if !args.flags.sets.is_empty() {
         return Err(Failure::user("--set changes a recipe, and this is a model").into());
     }
-    let checkpoint = Checkpoint::open(&Base::Path(args.model.clone()))?;
-    let adapter = args.adapter.as_deref().map(PeftAdapter::load).transpose()?;
+    let checkpoint = Checkpoint::open(&base)?;
+    let adapter = adapter(args)?;
     let template = Template::new(TemplateKind::Chat, &checkpoint.tokenizer)?;
     let name = args.model.display().to_string();
     Ok(checkpoint.into_model(ComputeDtype::F32.into(), adapter, template, name)?)
+}
+
+/// The adapter that is named, with a line where nothing says which base it belongs to.
+fn adapter(args: &ChatArgs) -> Result<Option<PeftAdapter>> {
+    let Some(given) = &args.adapter else {
+        return Ok(None);
+    };
+    let adapter = PeftAdapter::load(&locate(given, Path::new(""))?)?;
+    if let Some(unchecked) = adapter.unchecked_base() {
+        note(&format!("note: {unchecked}"));
+    }
+    Ok(Some(adapter))
 }
 
 fn is_recipe(path: &Path) -> bool {

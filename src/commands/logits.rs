@@ -1,6 +1,9 @@
 //! `medtune logits`: a model's numbers for given token ids, to compare with another implementation.
 
+use std::path::Path;
+
 use adapters::PeftAdapter;
+use adapters::hub::locate;
 use adapters::recipe::ComputeDtype;
 use anyhow::Result;
 use datasets::{Batch, Pack, Tokenized};
@@ -12,8 +15,11 @@ use crate::terminal::print;
 
 /// Prints one line a position: the logits of every token, in f32; with `--json` one array of rows.
 pub fn logits(args: &LogitsArgs, json: bool) -> Result<Exit> {
-    let checkpoint = Checkpoint::open(&Base::Path(args.model.clone()))?;
-    let adapter = args.adapter.as_deref().map(PeftAdapter::load).transpose()?;
+    let checkpoint = Checkpoint::open(&Base::find(&args.model, Path::new("")))?;
+    let adapter = match &args.adapter {
+        Some(given) => Some(PeftAdapter::load(&locate(given, Path::new(""))?)?),
+        None => None,
+    };
     let (decoder, _) = checkpoint.decoder(
         ComputeDtype::F32.into(),
         adapters::Method::Frozen,

@@ -2,15 +2,18 @@
 
 use std::path::Path;
 
+use adapters::hub::locate;
 use adapters::recipe::MergeSection;
+use adapters::{Belonging, PeftAdapter};
 use anyhow::Result;
 use finetune::Base;
-use ledger::FileHash;
 use ledger::files::StagedDir;
+use ledger::{AccessClass, FileHash};
 use serde_json::json;
 
 use super::run::run_plan;
 use crate::args::{MergeArgs, MergeFlags};
+use crate::card::{CardBase, ModelCard};
 use crate::failure::{Exit, Failure};
 use crate::merging::Merging;
 use crate::plan::{Plan, Stage};
@@ -29,22 +32,33 @@ pub fn merge(args: MergeArgs, json: bool) -> Result<Exit> {
         args.adapter.unwrap_or_default(),
         args.into.unwrap_or_default(),
     );
-    refuse_input_as_output(&base, &adapter, &into)?;
+    let given = (base.display().to_string(), into.clone());
+    let base = Base::find(&base, Path::new(""));
+    let adapter = locate(&adapter, Path::new(""))?;
+    if let Base::Path(base) = &base {
+        refuse_input_as_output(base, &adapter, &into)?;
+    }
     let clock = Clock::start();
     let section = section(&args.how);
-    let stored = Base::Path(base.clone());
-    let model = match args.how.quantization {
+    let trained_on = Belonging::read(&adapter)?.and_then(|belonging| belonging.quantization());
+    let quantization = args.how.quantization.map(Into::into).or(trained_on);
+    let folder = match &base {
+        Base::Path(path) => Some(path.clone()),
+        _ => None,
+    };
+    let model = match quantization.filter(|_| !args.how.subtract) {
         Some(quantization) => Base::Quantized {
-            base: Box::new(stored),
-            quantization: quantization.into(),
+            base: Box::new(base),
+            quantization,
         },
-        None => stored,
+        None => base,
     };
     let merging = Merging {
         base: &model,
         adapter: &adapter,
         section: &section,
         subtract: args.how.subtract,
+        force: args.how.force,
     };
     let staged = StagedDir::create(&into)?;
     let merged = merging.write(staged.path())?;
@@ -57,10 +71,19 @@ pub fn merge(args: MergeArgs, json: bool) -> Result<Exit> {
     let input = StageInput {
         stage: "merge",
         inputs,
-        settings: json!({"merge": section, "subtract": args.how.subtract, "quantization": args.how.quantization.map(adapters::recipe::Quantization::from)}),
+        settings: json!({"merge": section, "subtract": args.how.subtract, "quantization": quantization}),
     };
-    let access = access_of(&adapter).max(access_of(&base));
+    let of_base = folder.as_deref().map_or(AccessClass::Open, access_of);
+    let access = access_of(&adapter).max(of_base);
     let details = merged.details()?;
+    if !args.how.subtract {
+        let (name, into) = given;
+        let fingerprint = Some(merged.report.base_fingerprint.clone());
+        let base = CardBase::of(Some(&name), folder.as_deref(), fingerprint);
+        let name = into.file_name().unwrap_or_default().to_string_lossy();
+        let peft = PeftAdapter::load(&adapter)?;
+        ModelCard::of_merge(&name, base, &adapter, &peft, details.clone())?.write(staged.path())?;
+    }
     let manifest = input.manifest_with(staged.path(), merged.files(), access, details.clone())?;
     manifest.write(staged.path())?;
     clock.write(staged.path(), merged.facts())?;

@@ -6,6 +6,7 @@ mod chat;
 mod check;
 mod convert;
 mod export;
+mod fetch;
 mod logits;
 mod merge;
 mod plan;
@@ -29,6 +30,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Run(args) => run::run(&args, None, json),
         Command::Build(args) => build::build(&args, json),
         Command::Train(args) => run::run(&args, Some(Stage::Train), json),
+        Command::Fetch(args) => fetch::fetch(&args, json),
         Command::Merge(args) => merge::merge(args, json),
         Command::Verify(args) => verify::verify(&args, json),
         Command::Eval(args) => run::run(&args, Some(Stage::Eval), json),

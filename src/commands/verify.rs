@@ -1,7 +1,8 @@
 //! `medtune verify`: is this merged model its base plus its adapter?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use adapters::hub::locate;
 use adapters::{PeftAdapter, TensorProof, Weights, verify_tensors};
 use anyhow::Result;
 use finetune::{Base, Checkpoint, LogitProof};
@@ -32,8 +33,8 @@ pub fn verify(args: &VerifyArgs, json: bool) -> Result<Exit> {
         None => {
             let path = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
             (
-                Base::Path(path(&args.base)),
-                path(&args.adapter),
+                Base::find(&path(&args.base), Path::new("")),
+                locate(&path(&args.adapter), Path::new(""))?,
                 path(&args.merged),
             )
         }

@@ -32,6 +32,7 @@ impl Work<'_> {
             adapter: &adapter,
             section: &section,
             subtract: false,
+            force: false,
         };
         let merged = merging.write(staged.path())?;
         let access = access_of(&adapter).max(self.base_access());

@@ -10,9 +10,9 @@ mod stop;
 mod train;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use adapters::{PeftAdapter, Weights};
+use adapters::{Fingerprint, PeftAdapter, Weights};
 use anyhow::Result;
 use finetune::Base;
 use ledger::{AccessClass, FileHash, Manifest};
@@ -23,6 +23,7 @@ pub use expect::{Verdict, known_metrics, verdicts};
 pub use samples::{Tokens, template_of, tokens};
 pub use train::companions;
 
+use crate::card;
 use crate::failure::Failure;
 use crate::plan::{Plan, Stage};
 use crate::run::{RunFolder, access_of};
@@ -47,8 +48,8 @@ struct Work<'a> {
     run: &'a RunFolder,
     /// Stopping was asked for when a training was at its end: no later stage starts.
     stop_asked: bool,
-    /// [`Weights::fingerprint`] of the base, asked for once: it reads every weight.
-    base: Option<FileHash>,
+    /// Hashes of the base, asked for once: it reads every weight.
+    base: Option<Fingerprint>,
 }
 
 /// Runs the stages that a recipe has, up to one of them.
@@ -87,6 +88,11 @@ pub fn run(plan: &Plan, until: Option<Stage>, fresh: bool) -> Result<Outcome> {
                 ("eval", manifest)
             }
         };
+        // Beside the outputs that the manifest has, since an evaluation adds to it.
+        let whole = *stage == Stage::Train && train::product(plan) == "model";
+        if whole || matches!(stage, Stage::Merge | Stage::Eval) {
+            card::write_of_run(plan)?;
+        }
         outcome.metrics.extend(metrics_of(name, &manifest));
         outcome.manifests.insert(name, manifest);
     }
@@ -111,20 +117,23 @@ fn metrics_of(stage: &str, manifest: &Manifest) -> BTreeMap<String, f64> {
 impl Work<'_> {
     /// The base model by its content.
     fn base_hash(&mut self) -> Result<FileHash> {
-        if let Some(hash) = &self.base {
-            return Ok(hash.clone());
-        }
-        let sha256 = match &self.plan.base {
-            Base::Path(path) => Weights::open(path)?.fingerprint()?,
-            base => finetune::Checkpoint::open(base)?.weights.fingerprint()?,
-        };
         // The weights may lie in many files; their length says nothing more.
-        let hash = FileHash {
+        Ok(FileHash {
             path: "base".into(),
-            sha256,
+            sha256: self.base_fingerprint()?.whole,
             bytes: 0,
+        })
+    }
+
+    fn base_fingerprint(&mut self) -> Result<Fingerprint> {
+        if let Some(fingerprint) = &self.base {
+            return Ok(fingerprint.clone());
+        }
+        let fingerprint = match &self.plan.base {
+            Base::Path(path) => Weights::open(path)?.fingerprints()?,
+            base => finetune::Checkpoint::open(base)?.weights.fingerprints()?,
         };
-        Ok(self.base.insert(hash).clone())
+        Ok(self.base.insert(fingerprint).clone())
     }
 
     /// The terms that the base comes under.
@@ -144,7 +153,9 @@ impl Work<'_> {
 /// `model.adapter`, with its path resolved.
 pub fn given_adapter(plan: &Plan) -> Option<PathBuf> {
     let path = plan.recipe().model.adapter.as_deref()?;
-    Some(plan.document.folder_of("model.adapter").join(path))
+    let folder = plan.document.folder_of("model.adapter");
+    let found = adapters::hub::locate(Path::new(path), &folder);
+    Some(found.unwrap_or_else(|_| folder.join(path)))
 }
 
 /// The model that a recipe makes: where its weights are, and the adapter to put on them.

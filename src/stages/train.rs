@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use adapters::recipe::{AdapterSection, ComputeDtype};
-use adapters::{ExportOptions, LoraConfig, Method, Parameters, PeftAdapter};
+use adapters::{
+    BaseIdentity, Belonging, ExportOptions, LoraConfig, Method, Parameters, PeftAdapter,
+};
 use anyhow::{Context, Result};
 use datasets::BuiltSamples;
 use finetune::recipe::TrainMethod;
@@ -324,12 +326,18 @@ impl Work<'_> {
         config: &LoraConfig,
         folder: &Path,
     ) -> Result<()> {
-        let belonging = adapters::Belonging {
-            base_fingerprint: self.base_hash()?.sha256,
-            tokenizer_fingerprint: Some(checkpoint.tokenizer.fingerprint()?),
-        };
         // As the recipe writes it: an absolute path would be another one on every machine.
         let base = self.plan.recipe().model.path.as_deref();
+        let fingerprint = self.base_fingerprint()?;
+        let belonging = Belonging {
+            base_fingerprint: fingerprint.whole,
+            tokenizer_fingerprint: Some(checkpoint.tokenizer.fingerprint()?),
+            base: Some(BaseIdentity {
+                name: base.map(str::to_owned),
+                weights_sha256: Some(fingerprint.weights),
+                ..checkpoint.identity()
+            }),
+        };
         adapters::peft::save(folder, parameters, config, base, Some(&belonging))?;
         Ok(())
     }

@@ -49,13 +49,13 @@ fn files_that_are_not_there() {
     let model = "init = \"random\"\nconfig = \"shape/config.json\"\ntokenizer = \"shape\"";
     insta::assert_snapshot!(edited("recipe.toml", model, "path = \"models/none\""), @"
     exit 2
-    error: models/none does not exist
-    hint: give a Hugging Face folder or a .gguf file that is on this machine
+    error: there is no folder `models/none`, and no such model in the Hugging Face cache huggingface/hub
+    hint: download it with `medtune fetch models/none`, or give a Hugging Face folder or a .gguf file that is on this machine
     ");
     insta::assert_snapshot!(place.medtune(&["chat", "models/none"]).failure(), @"
     exit 2
-    error: there is no recipe and no model `models/none`
-    hint: name a recipe, a Hugging Face folder or a .gguf file
+    error: there is no folder `models/none`, and no such model in the Hugging Face cache huggingface/hub
+    hint: download it with `medtune fetch models/none`, or give a Hugging Face folder or a .gguf file that is on this machine
     ");
     insta::assert_snapshot!(place.medtune(&["convert", "none.gguf", "out"]).failure(), @"
     exit 2

@@ -1,9 +1,12 @@
 //! The program from the outside: what it prints, and how it exits.
 
 mod adapter;
+mod belonging;
 mod data;
 mod errors;
 mod export;
+mod fetch;
+mod hub;
 #[cfg(unix)]
 mod merge;
 mod qlora;
@@ -121,6 +124,8 @@ impl Place {
         command
             .args(args)
             .current_dir(self.0.path())
+            .env("HF_HOME", "huggingface")
+            .env_remove("HF_HUB_CACHE")
             .env("NO_COLOR", "1")
             .env("COLUMNS", "100");
         command

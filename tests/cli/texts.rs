@@ -15,6 +15,7 @@ fn help_names_every_command() {
       run          Runs every stage of a recipe: data, training, merge, evaluation
       build        Builds a recipe's data: reads, cleans, splits, samples to quota, and says what it did
       train        Trains, after building the data
+      fetch        Downloads a model of the Hugging Face Hub into the cache that its tools share
       merge        Merges an adapter into its base: a recipe's, or any two folders
       verify       Proves that a merged model is its base plus its adapter, tensor by tensor
       eval         Evaluates a recipe's model, before and after tuning

@@ -15,29 +15,21 @@ pub use config::PeftConfig;
 pub(crate) use keys::{Key, module_of};
 
 use crate::safetensors_file::{self, Entry, Stored};
-use crate::{Error, LoraConfig, ParameterKind, Parameters, Result, TargetModules, encode, folder};
+use crate::{
+    Belonging, Error, LoraConfig, ParameterKind, Parameters, Result, TargetModules, belonging,
+    encode,
+};
 use candle_core::{DType, Tensor};
 use kernels::Matrix;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";
 const MODEL: &str = "adapter_model.safetensors";
-const BELONGING: &str = "medtune.json";
 /// The output head's name in a checkpoint, and that of the table it may share.
 pub(crate) const HEAD: &str = "lm_head.weight";
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
-
-/// Which base and tokenizer an adapter was trained on, by hash.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Belonging {
-    /// [`crate::Weights::fingerprint`] of the base.
-    pub base_fingerprint: String,
-    /// The tokenizer's fingerprint.
-    pub tokenizer_fingerprint: Option<String>,
-}
 
 /// An adapter read from its files.
 #[derive(Clone, Debug)]
@@ -69,16 +61,7 @@ impl PeftAdapter {
             let tensor = read_tensor(&key, stored)?;
             tensors.insert(key, tensor);
         }
-        let belonging = match dir.join(BELONGING) {
-            file if file.is_file() => {
-                let json = folder::read_json(&file)?;
-                Some(
-                    serde_json::from_value(json)
-                        .map_err(|source| Error::Json { path: file, source })?,
-                )
-            }
-            _ => None,
-        };
+        let belonging = Belonging::read(dir)?;
         // A pattern (PEFT takes a string for a regular expression) has done its work: the matrices say where.
         if let TargetModules::Named(names) = &config.lora.target_modules
             && names.is_empty()
@@ -283,7 +266,7 @@ fn write_files(
             path: dir.into(),
             source,
         })?;
-        files.push((dir.join(BELONGING), pretty(&json)));
+        files.push((dir.join(belonging::FILE), pretty(&json)));
     }
     for (path, bytes) in &files {
         ledger::files::write_atomic(path, bytes)?;

@@ -5,7 +5,8 @@ use crate::support::{
     distance, flat, golden, json_file, lora, numbers, random_weights, random_weights_in,
     read_tensors, refused, shown, tensor, write_safetensors,
 };
-use adapters::peft::{Belonging, PeftAdapter, PeftConfig};
+use adapters::Belonging;
+use adapters::peft::{PeftAdapter, PeftConfig};
 use adapters::{
     CombineMethod, CombineOptions, ExtractOptions, LoraConfig, MergeOptions, NoOp, TargetModules,
     Weights, combine, extract, inspect, merge, resize,
@@ -350,6 +351,7 @@ fn adapters_of_different_bases_are_combined_by_force_only() {
         one.belonging = Some(Belonging {
             base_fingerprint: base.repeat(32),
             tokenizer_fingerprint: tokenizer.map(|t| t.repeat(32)),
+            base: None,
         });
         one
     };

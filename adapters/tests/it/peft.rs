@@ -4,7 +4,8 @@ use crate::support::{
     distance, golden, json_file, lora, numbers, refuse_every_prefix, refused, shown, tensor,
     write_safetensors,
 };
-use adapters::peft::{self, Belonging, PeftAdapter};
+use adapters::Belonging;
+use adapters::peft::{self, PeftAdapter};
 use adapters::{LoraConfig, Parameter, ParameterKind, Parameters, TargetModules};
 use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ fn key(which: &str) -> String {
     format!("base_model.model.{MODULE}.{which}.weight")
 }
 
-fn parameters(dtype: DType) -> Parameters {
+pub fn parameters(dtype: DType) -> Parameters {
     use ParameterKind::{LoraA, LoraB};
     Parameters(vec![
         parameter(key("lora_A"), tensor((2, 5), dtype, 1), LoraA),
@@ -49,6 +50,7 @@ fn what_is_saved_is_loaded() {
         let belonging = Belonging {
             base_fingerprint: "ab".into(),
             tokenizer_fingerprint: Some("cd".into()),
+            base: None,
         };
         let saved = parameters(dtype);
         let files = peft::save(

@@ -314,6 +314,20 @@ impl Tokenizer {
         Ok((tokenizer, Value::Object(config)))
     }
 
+    /// A hash of which token has which id: the part that a model's embedding depends on, the same for a tokenizer that
+    /// comes from another file format.
+    pub fn vocabulary_sha256(&self) -> String {
+        let mut tokens: Vec<(u32, String)> = self
+            .inner
+            .tokenizer()
+            .get_vocab(true)
+            .into_iter()
+            .map(|(token, id)| (id, token))
+            .collect();
+        tokens.sort_unstable();
+        ledger::hash::sha256_bytes(json!(tokens).to_string().as_bytes())
+    }
+
     /// A hash of everything that changes ids or rendered text.
     ///
     /// # Errors

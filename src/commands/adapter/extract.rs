@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adapters::{Belonging, ExtractOptions, Rest, TargetModules, Weights};
+use adapters::{BaseIdentity, Belonging, ExtractOptions, Rest, TargetModules, Weights};
 use anyhow::Result;
 use finetune::{Base, Checkpoint};
 use ledger::FileHash;
@@ -37,14 +37,19 @@ pub fn extract(args: &ExtractArgs, json: bool) -> Result<Exit> {
     })?;
     shown.finish_and_clear();
     // Reads every weight once more, so only now that there is a result.
-    let base_fingerprint = base.fingerprint()?;
+    let fingerprint = base.fingerprints()?;
     let inputs = vec![
-        model("base", base_fingerprint.clone()),
+        model("base", fingerprint.whole.clone()),
         model("tuned", tuned.fingerprint()?),
     ];
     options.belonging = Some(Belonging {
-        base_fingerprint,
+        base_fingerprint: fingerprint.whole,
         tokenizer_fingerprint,
+        base: Some(BaseIdentity {
+            name: options.base_model.clone(),
+            weights_sha256: Some(fingerprint.weights),
+            ..BaseIdentity::of(&base)
+        }),
     });
     found.adapter.belonging = options.belonging;
     let input = StageInput {

@@ -103,6 +103,7 @@ fn needed(plan: &Plan) -> Vec<Needed> {
     match plan.base.stored() {
         Base::Random { config, .. } => paths.push(config.clone()),
         Base::Path(path) if plan.has_model() => paths.push(path.clone()),
+        Base::Absent { name, .. } => paths.push(name.to_string().into()),
         _ => {}
     }
     let section = plan.recipe().data.as_ref();

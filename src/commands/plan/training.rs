@@ -113,7 +113,7 @@ fn shape(plan: &Plan) -> Result<Option<Shape>> {
     let is_here = match plan.base.stored() {
         Base::Path(path) => path.exists(),
         Base::Random { config, .. } => config.exists(),
-        Base::Quantized { .. } => false,
+        Base::Quantized { .. } | Base::Absent { .. } => false,
     };
     if is_here {
         let checkpoint = Checkpoint::open(&plan.base)?;
