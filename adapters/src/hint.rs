@@ -91,16 +91,11 @@ impl Error {
                 let base = made_for.as_ref().map_or("the base that it was trained on".into(), |name| format!("`{name}`"));
                 format!("use {base}; `medtune merge --base BASE --adapter ADAPTER --into DIR --force` merges all the same, and records what differs")
             }
-            Error::AdapterShape { key, expected, found }
-                if (key.contains("embed_tokens") || key.contains("lm_head")) && expected.first() != found.first() =>
-            {
-                format!(
-                    "the adapter was trained with {} tokens and this base has {} rows: its embedding was resized before \
-                     training, so resize this one in the same way, or use the base that the adapter was trained on",
-                    found.first().unwrap_or(&0),
-                    expected.first().unwrap_or(&0)
-                )
-            }
+            Error::AdapterShape { key, expected, found } if is_resized(key, expected, found) => format!(
+                "the adapter was trained with {} tokens and this base has {} rows: its embedding was resized before \
+                 training, so resize this one in the same way, or use the base that the adapter was trained on",
+                found[0], expected[0]
+            ),
             Error::AdapterShape { .. } => "the adapter belongs to another base model".into(),
             Error::AdapterDiffers { key, .. } => format!("set {key} as the adapter has it, or start a new adapter"),
             Error::AdapterUnderFull => "merge the adapter into its base first, and tune the merged model".into(),
@@ -122,6 +117,12 @@ impl Error {
             | Error::Candle(_) => return None,
         })
     }
+}
+
+/// Whether an adapter's table differs from its base's in its number of rows alone, as after `resize_token_embeddings`.
+fn is_resized(key: &str, expected: &[usize], found: &[usize]) -> bool {
+    let table = key.contains("embed_tokens") || key.contains("lm_head");
+    matches!((expected, found), ([_, expected], [_, found]) if table && expected == found)
 }
 
 #[cfg(test)]

@@ -304,3 +304,31 @@ fn an_adapter_that_says_nothing_says_so() {
     adapter.config.base_model = None;
     insta::assert_snapshot!(adapter.unchecked_base().unwrap(), @"the adapter does not say which base it belongs to: only shapes can be checked");
 }
+
+#[test]
+fn a_vocabulary_that_was_resized_is_explained() {
+    let hint = |key: &str, expected: &[usize], found: &[usize]| {
+        let (key, expected, found) = (key.into(), expected.into(), found.into());
+        let error = adapters::Error::AdapterShape {
+            key,
+            expected,
+            found,
+        };
+        error.hint().unwrap()
+    };
+    insta::assert_snapshot!(hint("base_model.model.lm_head.weight", &[9, 6], &[11, 6]), @"the adapter was trained with 11 tokens and this base has 9 rows: its embedding was resized before training, so resize this one in the same way, or use the base that the adapter was trained on");
+    // Another width, another kind of tensor, another layer: another base.
+    let other = "the adapter belongs to another base model";
+    assert_eq!(
+        hint("base_model.model.lm_head.weight", &[9, 6], &[9, 7]),
+        other
+    );
+    assert_eq!(
+        hint("base_model.model.lm_head.weight", &[9, 6], &[6]),
+        other
+    );
+    assert_eq!(
+        hint("base_model.model.model.norm.weight", &[9, 6], &[11, 6]),
+        other
+    );
+}
