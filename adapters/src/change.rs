@@ -102,7 +102,6 @@ impl<'a> Changed<'a> {
         way: Way,
         out: &mut Vec<f32>,
     ) -> Result<Vec<f32>> {
-        out.clear();
         let update = match (&self.change, &self.instead) {
             (Change::Add(update), _) => update,
             (_, Some(instead)) => {
@@ -111,6 +110,7 @@ impl<'a> Changed<'a> {
                 return Ok(Vec::new());
             }
             _ => {
+                out.clear();
                 out.extend_from_slice(base);
                 return Ok(Vec::new());
             }

@@ -5,8 +5,8 @@
 //! generators", 2014), its state being a hash of seed and name; normal numbers come by Box and Muller's transform with
 //! libm's ln and cos, which give the same digits on every machine.
 
+use ledger::hash::Sha256;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 /// One named stream of numbers.
 #[derive(Clone, Copy)]
@@ -14,10 +14,10 @@ pub(crate) struct Stream(u64);
 
 impl Stream {
     pub(crate) fn new(seed: u64, name: &str) -> Self {
-        let digest = Sha256::new()
-            .chain_update(seed.to_le_bytes())
-            .chain_update(name)
-            .finalize();
+        let mut hash = Sha256::new();
+        hash.update(seed.to_le_bytes());
+        hash.update(name);
+        let digest = hash.finalize();
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);
         Stream(u64::from_le_bytes(first))

@@ -13,8 +13,8 @@ use crate::{Error, Result, WeightView};
 use candle_core::DType;
 use kernels::{Bytes, Deviation};
 use ledger::FileHash;
+use ledger::hash::Sha256;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
@@ -57,7 +57,7 @@ pub(crate) struct Written {
     pub files: Vec<FileHash>,
     /// By item, where asked for.
     pub deviations: Vec<Deviation>,
-    /// SHA-256 of the base's bytes by item, where asked for.
+    /// BLAKE3 of the base's bytes by item, where asked for.
     pub base_hashes: Vec<[u8; 32]>,
 }
 
@@ -364,24 +364,25 @@ pub(crate) fn deviation_of(
         }
         rounded
     };
+    let factors = changed.read(rows.clone(), base, Way::Plain, plain)?;
     let mut deviation = Deviation::default();
-    for (at, row) in rows.enumerate() {
-        let at = at * changed.columns..(at + 1) * changed.columns;
-        let (base, rounded, found) = (&base[at.clone()], &rounded[at.clone()], &found[at]);
-        let factors = changed.read(row..row + 1, base, Way::Plain, plain)?;
-        let tolerance = changed.tolerance(row, factors.first().copied().unwrap_or(1.0));
+    for (i, row) in rows.enumerate() {
+        let at = i * changed.columns..(i + 1) * changed.columns;
+        let (base, rounded) = (&base[at.clone()], &rounded[at.clone()]);
+        let (plain, found) = (&plain[at.clone()], &found[at]);
+        let tolerance = changed.tolerance(row, factors.get(i).copied().unwrap_or(1.0));
         let of_row = Deviation::of(base, rounded, plain, found, dtype, tolerance);
         deviation = deviation.with(of_row);
     }
     Ok(deviation)
 }
 
-/// SHA-256 of each item's tensor as the base has it. Says how many bytes it has read, so that others follow.
+/// BLAKE3 of each item's tensor as the base has it. Says how many bytes it has read, so that others follow.
 fn hash_base(items: &[Item], progress: &SyncSender<u64>) -> Result<Vec<[u8; 32]>> {
     let mut read = 0;
     let mut hashes = Vec::with_capacity(items.len());
     for item in items {
-        let mut hash = Sha256::new();
+        let mut hash = blake3::Hasher::new();
         match item.view.mapped() {
             Some(bytes) => {
                 for chunk in bytes.as_slice().chunks(CHUNK) {
@@ -394,7 +395,7 @@ fn hash_base(items: &[Item], progress: &SyncSender<u64>) -> Result<Vec<[u8; 32]>
                 }
             }
             None => {
-                item.view.with_bytes(|bytes| hash.update(bytes))?;
+                item.view.with_bytes(|bytes| _ = hash.update(bytes))?;
                 read += item.view.stored_bytes();
                 if progress.send(read).is_err() {
                     return Ok(hashes);

@@ -56,25 +56,31 @@ impl LowRankRows<'_> {
     /// out = base + s·(B A), element by element: a sum over r in its order, times s, added.
     pub fn added_plainly(&self, base: &[f32], out: &mut [f32], columns: usize) -> Result<()> {
         self.rows(out, columns)?;
+        /// Columns of A that stay in the first-level cache while all rows pass over them.
+        const SOME: usize = 256;
         let (rank, scaling) = (self.rank, self.scaling);
         wide!({
-            let rows = out.chunks_exact_mut(columns.max(1));
-            for (row, b) in rows.zip(self.b.chunks_exact(rank.max(1))) {
-                row.fill(0.0);
-                let a = |k: usize| &self.a[k * columns..][..columns];
-                // Four at a time: the sums are read and written once for four products.
-                let (fours, rest) = b.as_chunks::<4>();
-                for (four, [b0, b1, b2, b3]) in fours.iter().enumerate() {
-                    let k = 4 * four;
-                    let pairs = a(k).iter().zip(a(k + 1)).zip(a(k + 2)).zip(a(k + 3));
-                    for (sum, (((a0, a1), a2), a3)) in row.iter_mut().zip(pairs) {
-                        *sum = b3
-                            .mul_add(*a3, b2.mul_add(*a2, b1.mul_add(*a1, b0.mul_add(*a0, *sum))));
+            out.fill(0.0);
+            for first in (0..columns).step_by(SOME) {
+                let some = first..(first + SOME).min(columns);
+                let a = |k: usize| &self.a[k * columns..][some.clone()];
+                let rows = out.chunks_exact_mut(columns.max(1));
+                for (row, b) in rows.zip(self.b.chunks_exact(rank.max(1))) {
+                    let sums = &mut row[some.clone()];
+                    // Four at a time: the sums are read and written once for four products.
+                    let (fours, rest) = b.as_chunks::<4>();
+                    for (four, [b0, b1, b2, b3]) in fours.iter().enumerate() {
+                        let k = 4 * four;
+                        let pairs = a(k).iter().zip(a(k + 1)).zip(a(k + 2)).zip(a(k + 3));
+                        for (sum, (((a0, a1), a2), a3)) in sums.iter_mut().zip(pairs) {
+                            let two = b1.mul_add(*a1, b0.mul_add(*a0, *sum));
+                            *sum = b3.mul_add(*a3, b2.mul_add(*a2, two));
+                        }
                     }
-                }
-                for (k, b) in rest.iter().enumerate() {
-                    for (sum, a) in row.iter_mut().zip(a(4 * fours.len() + k)) {
-                        *sum = b.mul_add(*a, *sum);
+                    for (k, b) in rest.iter().enumerate() {
+                        for (sum, a) in sums.iter_mut().zip(a(4 * fours.len() + k)) {
+                            *sum = b.mul_add(*a, *sum);
+                        }
                     }
                 }
             }

