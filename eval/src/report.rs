@@ -184,6 +184,7 @@ impl Report {
             "access": task.access,
             "unextracted": task.unextracted,
             "scores": scores,
+            "clean": task.clean.as_ref().map(crate::CleanScores::json),
             "items": items,
         })
     }

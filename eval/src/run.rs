@@ -50,6 +50,9 @@ pub struct TaskResult {
     pub scores: Vec<Score>,
     /// Answers that the filter could not extract; `None` where options were scored.
     pub unextracted: Option<usize>,
+    /// The scores without the items that the training data was found to hold, where some are
+    /// among these; see [`FlaggedItems::clean`](crate::FlaggedItems::clean).
+    pub clean: Option<crate::CleanScores>,
     /// Every item, in the order asked.
     pub items: Vec<ItemResult>,
 }
@@ -305,6 +308,7 @@ fn mark(
         model: model.to_owned(),
         access: AccessClass::strictest(items.iter().map(|item| item.access)),
         unextracted,
+        clean: None,
         items: results.collect(),
         scores,
     }

@@ -8,6 +8,8 @@ mod first_line;
 mod label;
 mod labels;
 mod letter;
+mod number;
+mod ranked_list;
 mod spans;
 mod strip;
 
@@ -34,6 +36,8 @@ pub const FILTERS: &[Filter] = &[
     first_line::FIRST_LINE,
     strip::STRIP,
     spans::SPANS,
+    number::NUMBER,
+    ranked_list::RANKED_LIST,
 ];
 
 /// What a task with options uses where it names no filter.

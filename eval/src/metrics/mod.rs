@@ -11,6 +11,7 @@ mod entity_f1;
 mod exact_match;
 mod f1;
 mod multi_label_f1;
+mod ranked;
 mod rouge_l;
 mod token_f1;
 
@@ -79,6 +80,9 @@ pub const METRICS: &[Metric] = &[
     entity_f1::ENTITY_F1,
     entity_f1::ENTITY_MACRO_F1,
     rouge_l::ROUGE_L,
+    ranked::TOP_1,
+    ranked::TOP_3,
+    ranked::TOP_5,
 ];
 
 impl Named for Metric {
@@ -125,6 +129,15 @@ impl Marks {
             classes,
             items,
             score: metric.score,
+        }
+    }
+
+    /// The marks of the items with these indices.
+    pub fn of_items(&self, items: &[usize]) -> Marks {
+        Marks {
+            classes: self.classes.clone(),
+            items: items.iter().map(|&item| self.items[item].clone()).collect(),
+            score: self.score,
         }
     }
 

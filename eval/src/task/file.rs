@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::Answering;
 use crate::filters::{self, FilterName};
 use crate::metrics::MetricName;
+use crate::published::PublishedSet;
+use crate::shots::FewShot;
 
 /// A task file as it is written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +42,12 @@ pub struct TaskFile {
     pub generate: Generate,
     /// How answers are marked. The first says whether an item is right.
     pub metrics: Vec<MetricName>,
+    /// Where solved examples come from that may stand before the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub few_shot: Option<FewShot>,
+    /// The published set that these items are: other papers' scores on it stand beside the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<PublishedSet>,
     /// Where the records come from, and in [source.task] how they are asked: `answer` gives the
     /// right answer, an option's text where there are options.
     pub source: SourceSection,
@@ -77,7 +85,8 @@ pub enum Options {
     Fixed(Vec<String>),
     /// A template over the record's fields for each option: `options.templates = ["{{ opa }}", ..]`.
     Templates(Vec<String>),
-    /// A field of the record that lists them: `options.field = "choices"`.
+    /// A field of the record that lists them: `options.field = "choices"`, or one inside of it:
+    /// `options.field = "choices.text"`.
     Field(String),
 }
 

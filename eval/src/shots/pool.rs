@@ -1,0 +1,151 @@
+//! The training split that examples come from, and what each item must not see of it.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use datasets::clean::{Contamination, Probe};
+use datasets::{Message, Role};
+use ledger::AccessClass;
+
+use super::FewShot;
+use crate::task::{Item, ItemMaker, Task};
+use crate::{Error, Result};
+
+/// Words in a row that make a training record a near copy of an item: those of the rule by which
+/// evaluation items are kept out of training data.
+const COPY_WORDS: usize = 13;
+/// A training split that has more than this share of the test's items, word for word, is no other
+/// split. Independent collections share a few short sentences: these are only kept from the item
+/// that they repeat.
+const SHARED_PERCENT: usize = 5;
+
+/// One solved example.
+#[derive(Debug)]
+pub(super) struct Shot {
+    messages: Vec<Message>,
+    /// As the template writes it, which is what tuning teaches.
+    pub answer: String,
+    /// Everything asked, for comparing.
+    pub text: String,
+    pub access: AccessClass,
+}
+
+impl Shot {
+    /// What the user asks.
+    pub(super) fn question(&self) -> impl Iterator<Item = &Message> {
+        let asked = |message: &&Message| message.role != Role::System;
+        self.messages.iter().filter(asked)
+    }
+}
+
+/// Every example that could be shown.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub shots: Vec<Shot>,
+    /// Records without an answer.
+    pub unanswered: usize,
+    /// For each item, the numbers of the examples that are copies of it, sorted.
+    copies: Vec<Vec<usize>>,
+}
+
+impl Pool {
+    /// Reads the training split and holds it against the items.
+    pub(super) fn read(
+        task: &Task,
+        few_shot: &FewShot,
+        items: &[Item],
+        data_root: &Path,
+    ) -> Result<Pool> {
+        let source = &few_shot.source;
+        let maker = ItemMaker::new(task, source.task.as_ref().unwrap_or(&task.templates))?;
+        let records = task.records(source, data_root)?;
+        let mut pool = Pool {
+            shots: Vec::with_capacity(records.len()),
+            unanswered: 0,
+            copies: vec![Vec::new(); items.len()],
+        };
+        for record in &records {
+            let (messages, answer) = maker.solved(record)?;
+            if answer.trim().is_empty() {
+                pool.unanswered += 1;
+                continue;
+            }
+            pool.shots.push(Shot {
+                text: task.prompt(messages.clone()).text(),
+                messages,
+                answer,
+                access: record.provenance.access,
+            });
+        }
+        let shared = pool.find_same(items);
+        // One of a handful of items is no share to speak of.
+        if shared * 100 > items.len() * SHARED_PERCENT && shared > 1 {
+            return Err(Error::ShotsFromTest {
+                task: task.name.clone(),
+                source_name: source.name.clone(),
+                shared,
+                items: items.len(),
+                records: records.len(),
+            });
+        }
+        pool.find_copies(task, items);
+        Ok(pool)
+    }
+
+    /// Whether an example must not be shown to an item.
+    pub(super) fn is_copy(&self, item: usize, shot: usize) -> bool {
+        self.copies[item].binary_search(&shot).is_ok()
+    }
+
+    /// Items of which there are copies.
+    pub(super) fn copied_items(&self) -> usize {
+        self.copies
+            .iter()
+            .filter(|copies| !copies.is_empty())
+            .count()
+    }
+
+    /// Notes the examples that ask just what an item asks; returns how many items have such.
+    fn find_same(&mut self, items: &[Item]) -> usize {
+        let mut by_text: HashMap<String, Vec<usize>> = HashMap::new();
+        for (number, shot) in self.shots.iter().enumerate() {
+            by_text.entry(key(&shot.text)).or_default().push(number);
+        }
+        let mut shared = 0;
+        for (item, copies) in items.iter().zip(&mut self.copies) {
+            if let Some(same) = by_text.get(&key(&item.prompt.text())) {
+                copies.extend(same);
+                shared += 1;
+            }
+        }
+        shared
+    }
+
+    fn find_copies(&mut self, task: &Task, items: &[Item]) {
+        let probes: Vec<Probe> = items
+            .iter()
+            .map(|item| Probe {
+                task: task.family.clone(),
+                item_id: item.id.clone(),
+                text: item.prompt.text(),
+                options: Vec::new(),
+            })
+            .collect();
+        let contamination = Contamination::new(&probes, COPY_WORDS);
+        for (number, shot) in self.shots.iter().enumerate() {
+            for hit in contamination.hits(&shot.text) {
+                self.copies[hit.probe].push(number);
+            }
+        }
+        for copies in &mut self.copies {
+            copies.sort_unstable();
+            copies.dedup();
+        }
+    }
+}
+
+/// The same for texts that differ in case, punctuation or space only.
+fn key(text: &str) -> String {
+    let words: Vec<String> = super::bm25::words(text).collect();
+    ledger::hash::sha256_bytes(words.join(" ").as_bytes())
+}

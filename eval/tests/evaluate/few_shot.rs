@@ -1,0 +1,351 @@
+//! Solved examples before a question: which, in what shape, and what is refused.
+
+use std::error::Error as _;
+
+use datasets::{Message, Role};
+use eval::{Asked, Error, Prompt, Result, Task, choose_tasks};
+use ledger::AccessClass;
+use tempfile::TempDir;
+
+use crate::scripted::{folder, questions, yes_no};
+
+const BY_LIKELIHOOD: &str = "answering = [\"log-likelihood\"]\nmetrics = [\"accuracy\"]\n";
+
+/// Thirty training questions on as many subjects; the answers are yes, no and maybe in turn.
+fn training() -> String {
+    let record = |i: usize| {
+        let answer = ["yes", "no", "maybe"][i % 3];
+        format!(
+            "{{\"question\": \"Does drug{i} help against disease{}?\", \"answer\": \"{answer}\"}}\n",
+            i % 7
+        )
+    };
+    (0..30).map(record).collect()
+}
+
+/// A folder with the task, its items and its training split; `few_shot` are lines of that table.
+fn place(lines: &str, few_shot: &str, items: &str, training: &str) -> TempDir {
+    let task = yes_no(&format!("{BY_LIKELIHOOD}{lines}"))
+        + &format!(
+            "\n[few_shot]\n{few_shot}\n[few_shot.source]\nname = \"train\"\nformat = \"records\"\npath = \"train.jsonl\"\n"
+        );
+    let folder = folder(&task, items);
+    std::fs::write(folder.path().join("train.jsonl"), training).unwrap();
+    folder
+}
+
+fn task(place: &TempDir, shots: usize) -> Result<Task> {
+    Task::load(&place.path().join("task.toml"), &[])?
+        .remove(0)
+        .with_shots(Some(shots))
+}
+
+fn asked(place: &TempDir, shots: usize, seed: u64) -> Result<Asked> {
+    task(place, shots)?.asked(place.path(), seed, &mut |_| true)
+}
+
+fn messages(prompt: &Prompt) -> &[Message] {
+    match prompt {
+        Prompt::Chat(messages) => messages,
+        Prompt::Text(text) => panic!("{text}"),
+    }
+}
+
+/// What the assistant says in a prompt: the answers of its shots.
+fn answers(prompt: &Prompt) -> Vec<&str> {
+    let said = messages(prompt)
+        .iter()
+        .filter(|m| m.role == Role::Assistant);
+    said.map(|message| message.content.as_str()).collect()
+}
+
+fn shown(error: &Error) -> String {
+    let mut text = error.to_string();
+    if let Some(cause) = error.source() {
+        text.push_str(&format!("\ncaused by: {cause}"));
+    }
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("\nhint: {hint}"));
+    }
+    text
+}
+
+#[test]
+fn shots_are_turns_before_the_question() {
+    let place = place("", "", &questions(), &training());
+    let task = task(&place, 3).unwrap();
+    assert_eq!(
+        (task.name.as_str(), task.family.as_str()),
+        ("questions@3", "questions")
+    );
+    let asked = task.asked(place.path(), 5, &mut |_| true).unwrap();
+    let roles: Vec<Role> = messages(&asked.items[0].prompt)
+        .iter()
+        .map(|m| m.role)
+        .collect();
+    use Role::{Assistant, System, User};
+    assert_eq!(
+        roles,
+        [
+            System, User, Assistant, User, Assistant, User, Assistant, User
+        ]
+    );
+    for (item, plain) in asked.items.iter().zip(task.items(place.path()).unwrap()) {
+        let (shown, question) = (messages(&item.prompt), messages(&plain.prompt));
+        assert_eq!(shown.last(), question.last());
+        assert_eq!((&item.id, &item.gold), (&plain.id, &plain.gold));
+        for turn in shown[1..7].chunks(2) {
+            let record = turn[0].content.strip_prefix("Does drug").unwrap();
+            let number: usize = record.split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(turn[1].content, ["yes", "no", "maybe"][number % 3]);
+        }
+    }
+    let report = asked.shots.unwrap();
+    assert_eq!(
+        (report.shots, report.candidates, report.dropped),
+        (3, 30, 0)
+    );
+    assert_eq!(report.line(), None);
+}
+
+#[test]
+fn the_seed_and_the_items_id_choose_the_shots() {
+    let prompts = |place: &TempDir, seed| -> Vec<Prompt> {
+        let items = asked(place, 3, seed).unwrap().items;
+        items.into_iter().map(|item| item.prompt).collect()
+    };
+    for selection in ["random", "stratified"] {
+        let lines = format!("selection = \"{selection}\"");
+        let all = place("", &lines, &questions(), &training());
+        let first = prompts(&all, 5);
+        assert_eq!(first, prompts(&all, 5));
+        assert_ne!(first, prompts(&all, 6));
+        assert_ne!(messages(&first[0])[1..7], messages(&first[1])[1..7]);
+        // What else is asked changes nothing.
+        let few: String = questions()
+            .lines()
+            .take(4)
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let few = place("", &lines, &few, &training());
+        assert_eq!(prompts(&few, 5), first[..4]);
+    }
+}
+
+#[test]
+fn stratified_shots_have_each_answer_once() {
+    let place = place("", "selection = \"stratified\"", &questions(), &training());
+    let items = asked(&place, 3, 1).unwrap().items;
+    let mut orders = std::collections::BTreeSet::new();
+    for item in &items {
+        let mut said = answers(&item.prompt);
+        orders.insert(said.clone());
+        said.sort_unstable();
+        assert_eq!(said, ["maybe", "no", "yes"]);
+    }
+    assert!(orders.len() > 1, "one order for all tells the next answer");
+}
+
+#[test]
+fn bm25_shows_the_nearest_question_last() {
+    let items = r#"{"question": "Would drug11 help with disease2 or disease3?", "answer": "no"}"#;
+    let place = place("", "selection = \"bm25\"", items, &training());
+    let asked = asked(&place, 2, 1).unwrap();
+    let shown = messages(&asked.items[0].prompt);
+    assert_eq!(shown[3].content, "Does drug11 help against disease4?");
+    assert!(shown[1].content.ends_with("disease2?") || shown[1].content.ends_with("disease3?"));
+}
+
+#[test]
+fn inline_shots_are_text() {
+    let first = |lines: &str, few_shot: &str| {
+        let place = place(lines, few_shot, &questions(), &training());
+        asked(&place, 2, 3).unwrap().items.remove(0).prompt
+    };
+    let Prompt::Text(text) = first("chat_template = false", "") else {
+        panic!("a text")
+    };
+    insta::assert_snapshot!(text, @"");
+    let chat = first("", "layout = \"inline\"");
+    let [system, user] = messages(&chat) else {
+        panic!("two messages")
+    };
+    assert_eq!(text, format!("{}\n\n{}", system.content, user.content));
+}
+
+#[test]
+fn shots_can_be_asked_in_their_own_way() {
+    let place = place("", "", &questions(), &training());
+    let path = place.path().join("task.toml");
+    let own = std::fs::read_to_string(&path).unwrap()
+        + "[few_shot.source.task]\nprompt = \"Q: {{ question }}\"\nanswer = \"It is so: {{ answer }}\"\n";
+    std::fs::write(&path, own).unwrap();
+    let asked = asked(&place, 1, 3).unwrap();
+    let shown = messages(&asked.items[0].prompt);
+    assert!(shown[1].content.starts_with("Q: Does drug"));
+    assert!(shown[2].content.starts_with("It is so: "));
+    assert_eq!(shown[3].content, "Question 0: yes?");
+}
+
+#[test]
+fn what_would_be_too_long_loses_its_farthest_shots() {
+    let place = place("", "selection = \"bm25\"", &questions(), &training());
+    let task = task(&place, 3).unwrap();
+    let whole = task.asked(place.path(), 1, &mut |_| true).unwrap();
+    // Room for two shots, for none with one item.
+    let mut fits = |prompt: &Prompt| {
+        let (length, text) = (messages(prompt).len(), prompt.text());
+        length <= 6 && !(text.ends_with("Question 7: no?") && length > 2)
+    };
+    let cut = task.asked(place.path(), 1, &mut fits).unwrap();
+    for (index, (cut, whole)) in cut.items.iter().zip(&whole.items).enumerate() {
+        let (cut, whole) = (messages(&cut.prompt), messages(&whole.prompt));
+        let kept = if index == 7 { 0 } else { 2 };
+        assert_eq!(cut[1..], whole[1 + 2 * (3 - kept)..]);
+    }
+    let report = cut.shots.unwrap();
+    assert_eq!((report.shortened_items, report.dropped), (12, 11 + 3));
+    insta::assert_snapshot!(report.line().unwrap(), @"");
+}
+
+#[test]
+fn a_test_that_is_its_own_training_split_is_refused() {
+    let refused = |training: &str| {
+        let place = place("", "", &questions(), training);
+        shown(&asked(&place, 3, 1).unwrap_err())
+    };
+    insta::assert_snapshot!(refused(&questions()), @"");
+    // Other case, other space, and an answer that is not the test's.
+    let two: String = questions()
+        .lines()
+        .take(2)
+        .map(|line| {
+            line.to_uppercase()
+                .replace("QUESTION\":", "question\":")
+                .replace("ANSWER\": \"YES", "answer\": \"no")
+                + "\n"
+        })
+        .collect();
+    let two = two
+        .replace("\"QUESTION", "\"question")
+        .replace("0: YES", "0:  YES");
+    insta::assert_snapshot!(refused(&(training() + &two)), @"");
+}
+
+#[test]
+fn an_item_never_sees_its_own_copy() {
+    let story = "A woman of 54 with fever, cough and swollen nodes of both hila comes to the clinic after a journey; \
+                 is her angiotensin converting enzyme raised";
+    let item = |end: &str, answer| {
+        format!("{{\"question\": \"{story}{end}?\", \"answer\": \"{answer}\"}}\n")
+    };
+    let items = questions() + &item(" today", "yes");
+    let training = training() + &item(", in your view", "no");
+    let place = place("", "selection = \"bm25\"", &items, &training);
+    let asked = asked(&place, 30, 1).unwrap();
+    let shows = |item: &eval::Item| {
+        let turns = messages(&item.prompt);
+        turns[..turns.len() - 1]
+            .iter()
+            .any(|m| m.content.contains("hila"))
+    };
+    assert!(!shows(&asked.items[12]));
+    assert_eq!(
+        asked.items[..12].iter().filter(|item| shows(item)).count(),
+        12
+    );
+    let report = asked.shots.unwrap();
+    assert_eq!((report.candidates, report.copied_items), (31, 1));
+    insta::assert_snapshot!(report.line().unwrap(), @"");
+}
+
+#[test]
+fn what_cannot_be_shown_is_named() {
+    let fails = |lines: &str, few_shot: &str, training: &str| {
+        let place = place(lines, few_shot, &questions(), training);
+        let error = asked(&place, 3, 1).unwrap_err();
+        shown(&error).replace(&format!("{}/", place.path().display()), "")
+    };
+    let two: String = training()
+        .lines()
+        .take(2)
+        .map(|l| format!("{l}\n"))
+        .collect();
+    let unanswered = two.clone() + "{\"question\": \"Does drug99 help?\", \"answer\": \" \"}\n";
+    insta::assert_snapshot!(fails("", "", &unanswered), @"");
+    insta::assert_snapshot!(fails("", "", ""), @"");
+    insta::assert_snapshot!(fails("", "", "{\"query\": 1}"), @"");
+    insta::assert_snapshot!(fails("chat_template = false", "layout = \"multi-turn\"", &two), @"");
+    insta::assert_snapshot!(fails("", "selection = \"nearest\"\nnumber = 3", &two), @"");
+
+    let free = yes_no("answering = [\"generate\"]\nmetrics = [\"exact_match\"]")
+        .replace("options.fixed = [\"yes\", \"no\", \"maybe\"]", "");
+    let source =
+        "[few_shot.source]\nname = \"train\"\nformat = \"records\"\npath = \"train.jsonl\"\n";
+    let load = |text: &str| {
+        let place = folder(text, &questions());
+        let tasks = Task::load(&place.path().join("task.toml"), &[]);
+        shown(
+            &tasks
+                .and_then(|mut tasks| tasks.remove(0).with_shots(Some(3)))
+                .unwrap_err(),
+        )
+    };
+    insta::assert_snapshot!(load(&format!("{free}\n[few_shot]\nselection = \"stratified\"\n{source}")), @"");
+    insta::assert_snapshot!(load(&free), @"");
+}
+
+#[test]
+fn shots_are_as_confidential_as_their_split() {
+    let place = place("", "", &questions(), &training());
+    let path = place.path().join("task.toml");
+    let text = std::fs::read_to_string(&path).unwrap() + "access = \"credentialed\"\n";
+    std::fs::write(&path, text).unwrap();
+    let class = |shots| asked(&place, shots, 1).unwrap().items[0].access;
+    assert_eq!(class(1), AccessClass::Credentialed);
+    assert_eq!(class(0), AccessClass::Open);
+}
+
+#[test]
+fn recipes_say_how_many_shots() {
+    let place = place("", "count = 2", &questions(), &training());
+    std::fs::create_dir_all(place.path().join("tasks/suite")).unwrap();
+    let text = std::fs::read_to_string(place.path().join("task.toml")).unwrap();
+    std::fs::write(place.path().join("tasks/suite/questions.toml"), &text).unwrap();
+    let both = text
+        .replace("[\"log-likelihood\"]", "[\"log-likelihood\", \"generate\"]")
+        .replace("\"questions\"", "\"others\"");
+    std::fs::write(place.path().join("tasks/suite/others.toml"), both).unwrap();
+    let folders = [place.path().join("tasks")];
+    let names = |choices: &[&str]| {
+        let choices: Vec<String> = choices.iter().map(|c| c.to_string()).collect();
+        let chosen = choose_tasks(&choices, place.path(), &folders)?;
+        let named = chosen.into_iter().map(|chosen| match chosen.limit {
+            Some(limit) => format!("{}:{limit}", chosen.task.name),
+            None => chosen.task.name,
+        });
+        Result::Ok(named.collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(
+        names(&["questions", "questions@0", "questions@3:5"]).unwrap(),
+        "questions@2 questions questions@3:5"
+    );
+    assert_eq!(
+        names(&["suite@1:7"]).unwrap(),
+        "others@1:7 others-generate@1:7 questions@1:7"
+    );
+    // A name asks the task that has it, a path all of its file.
+    assert_eq!(
+        names(&["others@0", "others-generate@0"]).unwrap(),
+        "others others-generate"
+    );
+    assert_eq!(
+        names(&["tasks/suite/others.toml"]).unwrap(),
+        "others@2 others-generate@2"
+    );
+    assert!(matches!(
+        names(&["suite", "questions@2"]),
+        Err(Error::TaskTwice { .. })
+    ));
+    insta::assert_snapshot!(shown(&names(&["questions@few"]).unwrap_err()), @"");
+}
