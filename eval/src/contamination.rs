@@ -61,7 +61,10 @@ impl FlaggedItems {
                 return Err(failed(number, problem));
             }
             let line: Line = serde_json::from_slice(&bytes).map_err(|error| {
-                failed(number, format!("column {}: not a build's", error.column()))
+                failed(
+                    number,
+                    format!("column {} is not as a build writes it", error.column()),
+                )
             })?;
             for (item, _) in line.items {
                 *flagged.items.entry(item).or_insert(0) += 1;

@@ -37,6 +37,7 @@ pub const FILTERS: &[Filter] = &[
     strip::STRIP,
     spans::SPANS,
     number::NUMBER,
+    number::MARKED_NUMBER,
     ranked_list::RANKED_LIST,
 ];
 

@@ -56,7 +56,7 @@ impl Chooser {
         count: usize,
     ) -> Vec<usize> {
         let seed = self.draws.of(&item.id);
-        let may = |shot: &usize| !pool.is_copy(number, *shot);
+        let may = |shot: &usize| pool.may_show(number, *shot);
         match &self.by {
             By::Random => Shuffled::new(pool.shots.len(), seed, "any")
                 .filter(may)
@@ -87,7 +87,7 @@ fn stratified(
             Shuffled::new(members.len(), seed, &purpose).map(|at| members[at])
         })
         .collect();
-    let mut chosen = Vec::with_capacity(count);
+    let mut chosen = Vec::new();
     let mut more = true;
     while more && chosen.len() < count {
         more = false;

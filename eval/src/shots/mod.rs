@@ -33,6 +33,9 @@ pub struct FewShot {
     /// How those of an item are chosen.
     #[serde(default)]
     pub selection: Selection,
+    /// A field that must be the same in the item and its examples, such as MMLU's `subject`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same: Option<String>,
     /// How they are written: by default `multi-turn` under a chat template, `inline` otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
@@ -104,7 +107,10 @@ pub struct ShotReport {
     pub candidates: usize,
     /// Records of the training split without an answer.
     pub unanswered: usize,
-    /// Items of which the training split has near copies, which they are not shown.
+    /// Items that the training split has too, word for word.
+    pub shared_items: usize,
+    /// Items of which the training split has near copies, which they are not shown; those that it
+    /// has word for word among them.
     pub copied_items: usize,
     /// Items that are shown fewer examples because all would be too long.
     pub shortened_items: usize,
@@ -150,13 +156,13 @@ impl Task {
             let items = self.items(data_root)?;
             return Ok(Asked { items, shots: None });
         };
-        let records = self.records(&self.source, data_root)?;
+        let records = self.own_records(data_root)?;
         let maker = ItemMaker::new(self, &self.templates)?;
         let mut items: Vec<Item> = records
             .iter()
             .map(|record| maker.item(record))
             .collect::<Result<_>>()?;
-        let pool = Pool::read(self, few_shot, &items, data_root)?;
+        let pool = Pool::read(self, few_shot, &items, &records, data_root)?;
         let chooser = Chooser::new(few_shot.selection, seed, &pool);
         let layout = few_shot.layout(self.chat_template);
         let mut report = ShotReport {
@@ -164,6 +170,7 @@ impl Task {
             shots: self.shots,
             candidates: pool.shots.len(),
             unanswered: pool.unanswered,
+            shared_items: pool.shared,
             copied_items: pool.copied_items(),
             shortened_items: 0,
             dropped: 0,
@@ -180,15 +187,13 @@ impl Task {
                 });
             }
             let (question, _) = maker.solved(record)?;
-            let mut shown = chosen.as_slice();
-            item.prompt = loop {
-                let shots = shown.iter().map(|&shot| &pool.shots[shot]);
-                let prompt = layout.prompt(self, shots, &question);
-                if shown.is_empty() || fits(&prompt) {
-                    break prompt;
-                }
-                shown = &shown[1..];
+            let prompt = |left_out: usize| {
+                let shots = chosen[left_out..].iter().map(|&shot| &pool.shots[shot]);
+                layout.prompt(self, shots, &question)
             };
+            let left_out = fewest(chosen.len(), |left_out| fits(&prompt(left_out)));
+            item.prompt = prompt(left_out);
+            let shown = &chosen[left_out..];
             report.dropped += chosen.len() - shown.len();
             report.shortened_items += usize::from(shown.len() < chosen.len());
             let of_shots = shown.iter().map(|&shot| pool.shots[shot].access);
@@ -198,5 +203,39 @@ impl Task {
             items,
             shots: Some(report),
         })
+    }
+}
+
+/// The fewest of `all` that must be left out, the farthest first, for the rest to fit. Fewer examples
+/// are a shorter prompt, so that halving finds it; with none the question stands alone, and is asked
+/// whether it fits or not.
+fn fewest(all: usize, mut fits: impl FnMut(usize) -> bool) -> usize {
+    if all == 0 || fits(0) {
+        return 0;
+    }
+    let (mut too_few, mut enough) = (0, all);
+    while enough - too_few > 1 {
+        let middle = too_few + (enough - too_few) / 2;
+        if fits(middle) {
+            enough = middle;
+        } else {
+            too_few = middle;
+        }
+    }
+    enough
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fewest;
+
+    #[test]
+    fn halving_finds_what_trying_all_would() {
+        for all in 0..20 {
+            for needed in 0..=all {
+                assert_eq!(fewest(all, |left_out| left_out >= needed), needed);
+            }
+            assert_eq!(fewest(all, |_| false), all);
+        }
     }
 }

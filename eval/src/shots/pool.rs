@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use datasets::clean::{Contamination, Probe};
-use datasets::{Message, Role};
+use datasets::{Message, Record, Role};
 use ledger::AccessClass;
 
 use super::FewShot;
@@ -44,16 +44,22 @@ pub(super) struct Pool {
     pub shots: Vec<Shot>,
     /// Records without an answer.
     pub unanswered: usize,
+    /// Items that are among the examples, word for word.
+    pub shared: usize,
     /// For each item, the numbers of the examples that are copies of it, sorted.
     copies: Vec<Vec<usize>>,
+    /// What must be the same in an item and its examples: of the examples, and of the items; empty
+    /// where nothing must.
+    same: (Vec<String>, Vec<String>),
 }
 
 impl Pool {
-    /// Reads the training split and holds it against the items.
+    /// Reads the training split and holds it against the items, which are made of `asked`.
     pub(super) fn read(
         task: &Task,
         few_shot: &FewShot,
         items: &[Item],
+        asked: &[Record],
         data_root: &Path,
     ) -> Result<Pool> {
         let source = &few_shot.source;
@@ -62,14 +68,27 @@ impl Pool {
         let mut pool = Pool {
             shots: Vec::with_capacity(records.len()),
             unanswered: 0,
+            shared: 0,
             copies: vec![Vec::new(); items.len()],
+            same: (Vec::new(), Vec::new()),
         };
+        let same = |record: &Record, values: &mut Vec<String>| -> Result<()> {
+            if let Some(field) = &few_shot.same {
+                let value = record.text(field).map_err(|error| task.data_error(error))?;
+                values.push(value.to_owned());
+            }
+            Ok(())
+        };
+        for record in asked {
+            same(record, &mut pool.same.1)?;
+        }
         for record in &records {
             let (messages, answer) = maker.solved(record)?;
             if answer.trim().is_empty() {
                 pool.unanswered += 1;
                 continue;
             }
+            same(record, &mut pool.same.0)?;
             pool.shots.push(Shot {
                 text: task.prompt(messages.clone()).text(),
                 messages,
@@ -77,13 +96,13 @@ impl Pool {
                 access: record.provenance.access,
             });
         }
-        let shared = pool.find_same(items);
+        pool.shared = pool.find_same(items);
         // One of a handful of items is no share to speak of.
-        if shared * 100 > items.len() * SHARED_PERCENT && shared > 1 {
+        if pool.shared * 100 > items.len() * SHARED_PERCENT && pool.shared > 1 {
             return Err(Error::ShotsFromTest {
                 task: task.name.clone(),
                 source_name: source.name.clone(),
-                shared,
+                shared: pool.shared,
                 items: items.len(),
                 records: records.len(),
             });
@@ -92,9 +111,11 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Whether an example must not be shown to an item.
-    pub(super) fn is_copy(&self, item: usize, shot: usize) -> bool {
-        self.copies[item].binary_search(&shot).is_ok()
+    /// Whether an example may be shown to an item.
+    pub(super) fn may_show(&self, item: usize, shot: usize) -> bool {
+        let (of_shots, of_items) = &self.same;
+        (of_shots.is_empty() || of_shots[shot] == of_items[item])
+            && self.copies[item].binary_search(&shot).is_err()
     }
 
     /// Items of which there are copies.

@@ -33,24 +33,30 @@ impl Task {
     /// Reads the source and makes an item of every record that its `where` and `require` choose, in
     /// the order of its files. No shots stand before the questions: see [`Task::asked`].
     pub fn items(&self, data_root: &Path) -> Result<Vec<Item>> {
-        let records = self.records(&self.source, data_root)?;
+        let records = self.own_records(data_root)?;
         let maker = ItemMaker::new(self, &self.templates)?;
         records.iter().map(|record| maker.item(record)).collect()
+    }
+
+    /// The records that are asked, one or more.
+    pub(crate) fn own_records(&self, data_root: &Path) -> Result<Vec<Record>> {
+        let records = self.records(&self.source, data_root)?;
+        if records.is_empty() {
+            return Err(Error::NoItems {
+                task: self.name.clone(),
+            });
+        }
+        Ok(records)
     }
 
     /// The records of the task's own source or of the one that its shots come from.
     pub(crate) fn records(&self, source: &SourceSection, data_root: &Path) -> Result<Vec<Record>> {
         // The source's own `limit` is part of the task, so no recipe's seed may move it.
         let selected = selected_records(source, data_root, 0).map_err(|e| self.data_error(e))?;
-        if selected.records.is_empty() {
-            return Err(Error::NoItems {
-                task: self.name.clone(),
-            });
-        }
         Ok(selected.records)
     }
 
-    fn data_error(&self, source: datasets::Error) -> Error {
+    pub(crate) fn data_error(&self, source: datasets::Error) -> Error {
         Error::Data {
             task: self.name.clone(),
             source: Box::new(source),

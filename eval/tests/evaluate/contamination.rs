@@ -110,9 +110,18 @@ fn lists_that_are_none_are_named() {
         let text = format!("{error}\nhint: {}", error.hint().unwrap());
         text.replace(&format!("{}/", place.path().display()), "")
     };
-    insta::assert_snapshot!(fails(b"{\"id\": \"a\"}\n{\"items\": [\"patient Smith\"]}\n"), @"");
-    insta::assert_snapshot!(fails(b"{\"id\": \"a\", "), @"");
-    insta::assert_snapshot!(fails(b"\xff\xfe"), @"");
+    insta::assert_snapshot!(fails(b"{\"id\": \"a\"}\n{\"items\": [\"patient Smith\"]}\n"), @"
+    `dropped.jsonl`, line 2: column 26 is not as a build writes it
+    hint: it is the `dropped.jsonl` of a run's `data/`; build the data again
+    ");
+    insta::assert_snapshot!(fails(b"{\"id\": \"a\", "), @"
+    `dropped.jsonl`, line 1: column 12 is not as a build writes it
+    hint: it is the `dropped.jsonl` of a run's `data/`; build the data again
+    ");
+    insta::assert_snapshot!(fails(b"\xff\xfe"), @"
+    `dropped.jsonl`, line 1: column 1 is not as a build writes it
+    hint: it is the `dropped.jsonl` of a run's `data/`; build the data again
+    ");
     std::fs::remove_file(&path).unwrap();
     let missing = FlaggedItems::read(&path).unwrap_err().to_string();
     assert!(missing.contains("dropped.jsonl`, line 0: "), "{missing}");

@@ -75,7 +75,7 @@ fn task_files_with_problems() {
     task.toml:5:14: `answering[0]` is the string "guess", expected `log-likelihood` or `generate`
     task.toml:6:12: `metrics[0]` is the string "acuracy", expected one of `accuracy`, `macro_f1`, `weighted_f1`, `micro_f1`, `multi_label_f1`, `exact_match`, `token_f1`, `entity_f1`, `entity_macro_f1`, `rouge_l`, `top_1`, `top_3`, `top_5`
       hint: did you mean `accuracy`?
-    task.toml:7:19: `generate.filter` is the string "lable", expected one of `label`, `labels`, `letter`, `first_line`, `strip`, `spans`, `number`, `ranked_list`
+    task.toml:7:19: `generate.filter` is the string "lable", expected one of `label`, `labels`, `letter`, `first_line`, `strip`, `spans`, `number`, `marked_number`, `ranked_list`
       hint: did you mean `label`?
     task.toml:8:1: unknown key `temperature` in the recipe
       hint: known keys: `about`, `reference`, `chat_template`, `log_likelihood`, `few_shot`, `published`, `extends`

@@ -165,7 +165,15 @@ fn inline_shots_are_text() {
     let Prompt::Text(text) = first("chat_template = false", "") else {
         panic!("a text")
     };
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @"
+    Answer the question.
+
+    Does drug18 help against disease4? yes
+
+    Does drug14 help against disease0? maybe
+
+    Question 0: yes?
+    ");
     let chat = first("", "layout = \"inline\"");
     let [system, user] = messages(&chat) else {
         panic!("two messages")
@@ -205,7 +213,7 @@ fn what_would_be_too_long_loses_its_farthest_shots() {
     }
     let report = cut.shots.unwrap();
     assert_eq!((report.shortened_items, report.dropped), (12, 11 + 3));
-    insta::assert_snapshot!(report.line().unwrap(), @"");
+    insta::assert_snapshot!(report.line().unwrap(), @"questions@3: 14 shots left out, as the prompts of 12 items would be too long");
 }
 
 #[test]
@@ -214,7 +222,10 @@ fn a_test_that_is_its_own_training_split_is_refused() {
         let place = place("", "", &questions(), training);
         shown(&asked(&place, 3, 1).unwrap_err())
     };
-    insta::assert_snapshot!(refused(&questions()), @"");
+    insta::assert_snapshot!(refused(&questions()), @"
+    task `questions@3`: the training split `train` is not apart from the test: 12 of the 12 items asked are among its 12 records, word for word
+    hint: take [few_shot.source] from a split of its own; the hosted copies of some sets have their test as train
+    ");
     // Other case, other space, and an answer that is not the test's.
     let two: String = questions()
         .lines()
@@ -229,7 +240,10 @@ fn a_test_that_is_its_own_training_split_is_refused() {
     let two = two
         .replace("\"QUESTION", "\"question")
         .replace("0: YES", "0:  YES");
-    insta::assert_snapshot!(refused(&(training() + &two)), @"");
+    insta::assert_snapshot!(refused(&(training() + &two)), @"
+    task `questions@3`: the training split `train` is not apart from the test: 2 of the 12 items asked are among its 32 records, word for word
+    hint: take [few_shot.source] from a split of its own; the hosted copies of some sets have their test as train
+    ");
 }
 
 #[test]
@@ -239,10 +253,11 @@ fn an_item_never_sees_its_own_copy() {
     let item = |end: &str, answer| {
         format!("{{\"question\": \"{story}{end}?\", \"answer\": \"{answer}\"}}\n")
     };
-    let items = questions() + &item(" today", "yes");
+    let related = "{\"question\": \"Is a raised angiotensin converting enzyme usual with swollen nodes?\", \"answer\": \"yes\"}\n";
+    let items = questions() + &item(" today", "yes") + related;
     let training = training() + &item(", in your view", "no");
     let place = place("", "selection = \"bm25\"", &items, &training);
-    let asked = asked(&place, 30, 1).unwrap();
+    let asked = asked(&place, 2, 1).unwrap();
     let shows = |item: &eval::Item| {
         let turns = messages(&item.prompt);
         turns[..turns.len() - 1]
@@ -250,13 +265,10 @@ fn an_item_never_sees_its_own_copy() {
             .any(|m| m.content.contains("hila"))
     };
     assert!(!shows(&asked.items[12]));
-    assert_eq!(
-        asked.items[..12].iter().filter(|item| shows(item)).count(),
-        12
-    );
+    assert!(shows(&asked.items[13]));
     let report = asked.shots.unwrap();
     assert_eq!((report.candidates, report.copied_items), (31, 1));
-    insta::assert_snapshot!(report.line().unwrap(), @"");
+    insta::assert_snapshot!(report.line().unwrap(), @"questions@2: 1 items have near copies in the training split, which they are not shown");
 }
 
 #[test]
@@ -272,11 +284,43 @@ fn what_cannot_be_shown_is_named() {
         .map(|l| format!("{l}\n"))
         .collect();
     let unanswered = two.clone() + "{\"question\": \"Does drug99 help?\", \"answer\": \" \"}\n";
-    insta::assert_snapshot!(fails("", "", &unanswered), @"");
-    insta::assert_snapshot!(fails("", "", ""), @"");
-    insta::assert_snapshot!(fails("", "", "{\"query\": 1}"), @"");
-    insta::assert_snapshot!(fails("chat_template = false", "layout = \"multi-turn\"", &two), @"");
-    insta::assert_snapshot!(fails("", "selection = \"nearest\"\nnumber = 3", &two), @"");
+    insta::assert_snapshot!(fails("", "", &unanswered), @"
+    task `questions@3`, item `items/1`: 3 shots are asked for, and the training split `train` has 2 that it may be shown
+    hint: ask for fewer shots, or check the path and the split in [few_shot.source]
+    ");
+    insta::assert_snapshot!(fails("", "", ""), @"
+    task `questions@3`, item `items/1`: 3 shots are asked for, and the training split `train` has 0 that it may be shown
+    hint: ask for fewer shots, or check the path and the split in [few_shot.source]
+    ");
+    insta::assert_snapshot!(fails("", "", "{\"query\": 1}"), @"
+    task `questions@3`
+    caused by: sample train/1 (train.jsonl, record 1): template task.prompt, line 1: undefined value: `question` is undefined
+    hint: the record's fields are query
+    ");
+    insta::assert_snapshot!(fails("chat_template = false", "layout = \"multi-turn\"", &two), @r#"
+    task `questions`: `few_shot.layout` is "multi-turn", and `chat_template` is false
+    hint: write `layout = "inline"`
+    "#);
+    insta::assert_snapshot!(fails("", "selection = \"nearest\"\nnumber = 3", &two), @r#"
+    the recipe has 2 problems
+    task.toml:19:13: `few_shot.selection` is the string "nearest", expected one of `random`, `stratified`, `bm25`
+    task.toml:20:1: unknown key `number` in [few_shot]
+      hint: known keys: `count`, `layout`
+    "#);
+
+    for selection in ["random", "stratified", "bm25"] {
+        let place = place(
+            "",
+            &format!("selection = \"{selection}\""),
+            &questions(),
+            &two,
+        );
+        let error = asked(&place, usize::MAX, 1).unwrap_err();
+        assert!(
+            matches!(error, Error::TooFewShots { found: 2, .. }),
+            "{error}"
+        );
+    }
 
     let free = yes_no("answering = [\"generate\"]\nmetrics = [\"exact_match\"]")
         .replace("options.fixed = [\"yes\", \"no\", \"maybe\"]", "");
@@ -291,8 +335,29 @@ fn what_cannot_be_shown_is_named() {
                 .unwrap_err(),
         )
     };
-    insta::assert_snapshot!(load(&format!("{free}\n[few_shot]\nselection = \"stratified\"\n{source}")), @"");
-    insta::assert_snapshot!(load(&free), @"");
+    insta::assert_snapshot!(load(&format!("{free}\n[few_shot]\nselection = \"stratified\"\n{source}")), @r#"
+    task `questions`: `few_shot.selection` is "stratified", and the task has no options to spread shots over
+    hint: write `selection = "random"` or `"bm25"`
+    "#);
+    insta::assert_snapshot!(load(&free), @"
+    task `questions`: 3 shots are asked for, and it has no [few_shot]
+    hint: name a training split in a [few_shot.source], or ask this task with `NAME@0`
+    ");
+}
+
+#[test]
+fn tables_that_are_none_are_named_with_their_lines() {
+    let load = |tables: &str| {
+        let task = yes_no(BY_LIKELIHOOD) + tables;
+        let place = folder(&task, &questions());
+        let error = Task::load(&place.path().join("task.toml"), &[]).unwrap_err();
+        shown(&error).replace(&format!("{}/", place.path().display()), "")
+    };
+    insta::assert_snapshot!(load("[few_shot]\ncount = -1\n"), @"");
+    insta::assert_snapshot!(load(
+        "[few_shot.source]\nname = \"train\"\nformat = \"recods\"\npath = 3\n"
+    ), @"");
+    insta::assert_snapshot!(load("[published]\ndataset = \"PubMedQA\"\nsplits = \"test\"\nitems = 0.5\n"), @"");
 }
 
 #[test]
@@ -347,5 +412,8 @@ fn recipes_say_how_many_shots() {
         names(&["suite", "questions@2"]),
         Err(Error::TaskTwice { .. })
     ));
-    insta::assert_snapshot!(shown(&names(&["questions@few"]).unwrap_err()), @"");
+    insta::assert_snapshot!(shown(&names(&["questions@few"]).unwrap_err()), @"
+    task `questions@few`: `few` is not a number of shots
+    hint: write `name@3` for three shots, `name` for as many as the recipe says
+    ");
 }
