@@ -162,6 +162,13 @@ impl Report {
                     "value": score.value,
                     "interval": interval_json(score.interval),
                 });
+                let published = task.published.as_ref();
+                let published =
+                    published.map(|set| set.scores(score.metric.name, task.items.len()));
+                if let Some(theirs) = published.filter(|theirs| !theirs.is_empty()) {
+                    // Others' numbers, each with whose it is.
+                    written["published"] = json!(theirs);
+                }
                 if let Some(change) = self.change(task, score).filter(|_| with_change) {
                     written["change"] = json!({
                         "value": change.value,

@@ -53,6 +53,8 @@ pub struct TaskResult {
     /// The scores without the items that the training data was found to hold, where some are
     /// among these; see [`FlaggedItems::clean`](crate::FlaggedItems::clean).
     pub clean: Option<crate::CleanScores>,
+    /// The published set that the task asks; see [`PublishedSet::scores`](crate::PublishedSet::scores).
+    pub published: Option<crate::PublishedSet>,
     /// Every item, in the order asked.
     pub items: Vec<ItemResult>,
 }
@@ -309,6 +311,7 @@ fn mark(
         access: AccessClass::strictest(items.iter().map(|item| item.access)),
         unextracted,
         clean: None,
+        published: task.published.clone(),
         items: results.collect(),
         scores,
     }

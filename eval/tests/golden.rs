@@ -1,5 +1,5 @@
 //! Every metric against the package that the field computes it with, on made-up and awkward
-//! answers. `scripts/golden/metrics.py` writes the expected scores.
+//! answers. `scripts/golden/metrics.py` and `ranked.py` write the expected scores.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +17,12 @@ struct Case {
 
 #[test]
 fn scores_are_those_of_the_reference_packages() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/metrics.json");
-    let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut cases: Vec<Case> = Vec::new();
+    for file in ["metrics.json", "ranked.json"] {
+        let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        cases.extend(serde_json::from_str::<Vec<Case>>(&text).unwrap());
+    }
     let mut compared = BTreeSet::new();
     for case in &cases {
         for (name, expected) in &case.scores {

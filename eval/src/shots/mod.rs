@@ -39,8 +39,8 @@ pub struct FewShot {
     /// How they are written: by default `multi-turn` under a chat template, `inline` otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
-    /// The training split that they come from. They are asked as the task's own records are, but
-    /// for a [few_shot.source.task] of their own.
+    /// The training split that they come from, asked as the task's own records are
+    /// where it has no [few_shot.source.task].
     pub source: SourceSection,
 }
 
@@ -107,14 +107,16 @@ pub struct ShotReport {
     pub candidates: usize,
     /// Records of the training split without an answer.
     pub unanswered: usize,
-    /// Items that the training split has too, word for word.
+    /// Items that the training split has too, word for word, and no more often than the test.
     pub shared_items: usize,
     /// Items of which the training split has near copies, which they are not shown; those that it
     /// has word for word among them.
     pub copied_items: usize,
+    /// Items that are shown fewer examples because too few of the others are no copies of them.
+    pub lacking_items: usize,
     /// Items that are shown fewer examples because all would be too long.
     pub shortened_items: usize,
-    /// How many examples they lack in all.
+    /// How many examples were left out of prompts that would be too long.
     pub dropped: usize,
 }
 
@@ -132,6 +134,12 @@ impl ShotReport {
             parts.push(format!(
                 "{} items have near copies in the training split, which they are not shown",
                 self.copied_items
+            ));
+        }
+        if self.lacking_items > 0 {
+            parts.push(format!(
+                "{} of them are shown fewer shots",
+                self.lacking_items
             ));
         }
         (!parts.is_empty()).then(|| format!("{}: {}", self.task, parts.join("; ")))
@@ -172,20 +180,22 @@ impl Task {
             unanswered: pool.unanswered,
             shared_items: pool.shared,
             copied_items: pool.copied_items(),
+            lacking_items: 0,
             shortened_items: 0,
             dropped: 0,
         };
         for (index, (item, record)) in items.iter_mut().zip(&records).enumerate() {
             let chosen = chooser.choose(&pool, index, item, self.shots);
-            if chosen.len() < self.shots {
+            if chosen.len() < self.shots && pool.usual(index) < self.shots {
                 return Err(Error::TooFewShots {
                     task: self.name.clone(),
                     item: item.id.clone(),
                     source_name: few_shot.source.name.clone(),
                     shots: self.shots,
-                    found: chosen.len(),
+                    found: pool.usual(index),
                 });
             }
+            report.lacking_items += usize::from(chosen.len() < self.shots);
             let (question, _) = maker.solved(record)?;
             let prompt = |left_out: usize| {
                 let shots = chosen[left_out..].iter().map(|&shot| &pool.shots[shot]);

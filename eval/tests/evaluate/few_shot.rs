@@ -246,6 +246,34 @@ fn a_test_that_is_its_own_training_split_is_refused() {
     ");
 }
 
+/// Half of the items are a sentence that the training split has again and again.
+#[test]
+fn phrases_of_the_trade_are_no_leak() {
+    let phrase = "{\"question\": \"The lungs are clear. Is it so?\", \"answer\": \"yes\"}\n";
+    let items: String = questions()
+        .lines()
+        .take(4)
+        .map(|l| format!("{l}\n"))
+        .collect();
+    let items = items + &phrase.repeat(4);
+    let often = place("", "", &items, &(training() + &phrase.repeat(5)));
+    let report = asked(&often, 3, 1).unwrap().shots.unwrap();
+    assert_eq!((report.shared_items, report.copied_items), (0, 4));
+    let no_more = place("", "", &items, &(training() + &phrase.repeat(4)));
+    let error = asked(&no_more, 3, 1).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::ShotsFromTest {
+                shared: 4,
+                items: 8,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
 #[test]
 fn an_item_never_sees_its_own_copy() {
     let story = "A woman of 54 with fever, cough and swollen nodes of both hila comes to the clinic after a journey; \
@@ -269,6 +297,56 @@ fn an_item_never_sees_its_own_copy() {
     let report = asked.shots.unwrap();
     assert_eq!((report.candidates, report.copied_items), (31, 1));
     insta::assert_snapshot!(report.line().unwrap(), @"questions@2: 1 items have near copies in the training split, which they are not shown");
+}
+
+/// Two answers to choose from, one of which is the item's own.
+#[test]
+fn an_item_may_have_fewer_shots_than_others() {
+    let story = "A woman of 54 with fever, cough and swollen nodes of both hila comes to the clinic after a journey";
+    let items = questions() + &format!("{{\"question\": \"{story}\", \"answer\": \"yes\"}}\n");
+    let training = "{\"question\": \"Does drug1 help?\", \"answer\": \"no\"}\n".to_owned()
+        + &format!("{{\"question\": \"{story}, why?\", \"answer\": \"yes\"}}\n");
+    let place = place("", "", &items, &training);
+    let asked = asked(&place, 2, 1).unwrap();
+    assert_eq!(answers(&asked.items[0].prompt).len(), 2);
+    assert_eq!(answers(&asked.items[12].prompt), ["no"]);
+    let report = asked.shots.unwrap();
+    assert_eq!((report.lacking_items, report.dropped), (1, 0));
+    let line = report.line().unwrap();
+    assert!(
+        line.ends_with("; 1 of them are shown fewer shots"),
+        "{line}"
+    );
+}
+
+#[test]
+fn shots_can_be_held_to_the_items_own_field() {
+    let record = |i: usize| {
+        let subject = ["heart", "lung"][i % 2];
+        format!(
+            "{{\"question\": \"{subject} {i}?\", \"answer\": \"yes\", \"subject\": \"{subject}\"}}\n"
+        )
+    };
+    let items: String = (0..6).map(record).collect();
+    let training: String = (100..110).map(record).collect();
+    let place = place("", "same = \"subject\"", &items, &training);
+    for item in asked(&place, 5, 1).unwrap().items {
+        let text = item.prompt.text();
+        let counts = ["heart", "lung"].map(|subject| text.matches(subject).count());
+        assert!(counts == [6, 0] || counts == [0, 6], "{counts:?}");
+    }
+    insta::assert_snapshot!(shown(&asked(&place, 6, 1).unwrap_err()), @"
+    task `questions@6`, item `items/1`: 6 shots are asked for, and the training split `train` has 5 that it may be shown
+    hint: ask for fewer shots, or check the path and the split in [few_shot.source]
+    ");
+    let path = place.path().join("task.toml");
+    let other = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(path, other.replace("\"subject\"", "\"topic\"")).unwrap();
+    let error = shown(&asked(&place, 1, 1).unwrap_err());
+    assert!(
+        error.contains("topic") && error.contains("items/1"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -305,7 +383,7 @@ fn what_cannot_be_shown_is_named() {
     the recipe has 2 problems
     task.toml:19:13: `few_shot.selection` is the string "nearest", expected one of `random`, `stratified`, `bm25`
     task.toml:20:1: unknown key `number` in [few_shot]
-      hint: known keys: `count`, `layout`
+      hint: known keys: `count`, `same`, `layout`
     "#);
 
     for selection in ["random", "stratified", "bm25"] {
@@ -353,11 +431,27 @@ fn tables_that_are_none_are_named_with_their_lines() {
         let error = Task::load(&place.path().join("task.toml"), &[]).unwrap_err();
         shown(&error).replace(&format!("{}/", place.path().display()), "")
     };
-    insta::assert_snapshot!(load("[few_shot]\ncount = -1\n"), @"");
+    insta::assert_snapshot!(load("[few_shot]\ncount = -1\n"), @"
+    the recipe has 2 problems
+    task.toml:17:1: [few_shot] lacks `source`
+      hint: `source`: The training split that they come from, asked as the task's own records are
+    task.toml:18:9: `few_shot.count` is the integer `-1`, and must be at least 0
+    ");
     insta::assert_snapshot!(load(
         "[few_shot.source]\nname = \"train\"\nformat = \"recods\"\npath = 3\n"
-    ), @"");
-    insta::assert_snapshot!(load("[published]\ndataset = \"PubMedQA\"\nsplits = \"test\"\nitems = 0.5\n"), @"");
+    ), @r#"
+    the recipe has 2 problems
+    task.toml:19:10: `few_shot.source.format` is the string "recods", expected one of `alpaca`, `messages`, `sharegpt`, `prompt-completion`, `text`, `pubmedqa`, `records`, `csv`, `tsv`, `xlsx`, `parquet`, `medqa`, `medmcqa`, `mmlu`, `hoc`, `ddi-blue`, `mednli`, `bionli`, `emrqa`, `mtsamples`, `truthfulqa`, `pubmed-summarization`, `mslr`, `medquad`, `liveqa`, `liveqa-test`, `mediqa-qa`, `mediqa-rqe`, `ddi2013`, `i2b2-2012`, `iob`, `brat`, `medline`, `jats`, `umls-relations`, `umls-concepts`, `mimic-iii-notes`, `mimic-iv-notes`, `mimic-cxr`, `mimic-cxr-sectioned`
+      hint: did you mean `records`?
+    task.toml:20:8: `few_shot.source.path` is the integer `3`, expected a string
+      hint: put it in quotes
+    "#);
+    insta::assert_snapshot!(load("[published]\ndataset = \"PubMedQA\"\nsplits = \"test\"\nitems = 0.5\n"), @"
+    the recipe has 2 problems
+    task.toml:19:1: unknown key `splits` in [published]
+      hint: did you mean `split`?
+    task.toml:20:9: `published.items` is the number `0.5`, expected an integer
+    ");
 }
 
 #[test]
