@@ -94,12 +94,12 @@ pub fn load_tasks(
     let load = |file: PathBuf| {
         let mut tasks = Task::load(&file, &[])?;
         if let Some(name) = only {
-            // A name is that of the file, for its first way of answering, or of a later way.
-            let later = tasks.iter().skip(1).position(|task| {
-                let way = task.answering.name();
-                name.ends_with(&format!("-{way}")) && !stem(&file).ends_with(&format!("-{way}"))
-            });
-            tasks = vec![tasks.swap_remove(later.map_or(0, |at| at + 1))];
+            let asked = asked_way(name, stem(&file), &tasks).ok_or_else(|| Error::UnknownTask {
+                name: name.to_owned(),
+                nearest: Some(stem(&file).to_owned()),
+                known: Vec::new(),
+            })?;
+            tasks = vec![tasks.swap_remove(asked)];
         }
         let tasks = tasks
             .into_iter()
@@ -112,6 +112,17 @@ pub fn load_tasks(
         })
     };
     files.into_iter().map(load).collect()
+}
+
+/// Which of a file's tasks a name asks: the file's own name its first, `NAME-WAY` the one that is
+/// answered so.
+fn asked_way(name: &str, stem: &str, tasks: &[Task]) -> Option<usize> {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    if name == stem {
+        return Some(0);
+    }
+    let way = name.strip_prefix(stem)?.strip_prefix('-')?;
+    tasks.iter().position(|task| task.answering.name() == way)
 }
 
 fn stem(file: &Path) -> &str {

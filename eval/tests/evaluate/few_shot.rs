@@ -506,6 +506,10 @@ fn recipes_say_how_many_shots() {
         names(&["suite", "questions@2"]),
         Err(Error::TaskTwice { .. })
     ));
+    insta::assert_snapshot!(shown(&names(&["questions-generate"]).unwrap_err()), @"
+    there is no task `questions-generate`
+    hint: did you mean `questions`?
+    ");
     insta::assert_snapshot!(shown(&names(&["questions@few"]).unwrap_err()), @"
     task `questions@few`: `few` is not a number of shots
     hint: write `name@3` for three shots, `name` for as many as the recipe says
