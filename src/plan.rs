@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use eval::{Task, TaskChoice};
+use eval::Task;
 use finetune::Base;
 use ledger::recipe::{Document, nearest};
 
@@ -88,7 +88,7 @@ pub struct PlannedTask {
     pub file: PathBuf,
     /// How many items are asked; all where not given.
     pub limit: Option<usize>,
-    /// The tasks of the file, one a way of answering.
+    /// The tasks of the file that are asked, one a way of answering.
     pub tasks: Vec<Task>,
 }
 
@@ -119,11 +119,14 @@ impl Plan {
             .filter_map(|(stage, has)| has.then_some(stage))
             .collect();
         let entries = recipe.eval.as_ref().map(|eval| eval.tasks.as_slice());
-        let tasks = tasks(&document, folder, "eval.tasks", entries.unwrap_or_default())?;
+        let shots = recipe.eval.as_ref().and_then(|eval| eval.shots);
+        let entries = entries.unwrap_or_default();
+        let tasks = tasks(&document, folder, "eval.tasks", entries, shots)?;
         let entries = recipe.data.as_ref();
         let entries = entries.map(|data| data.clean.decontaminate.as_slice());
         let key = "data.clean.decontaminate";
-        let decontaminate = self::tasks(&document, folder, key, entries.unwrap_or_default())?;
+        let entries = entries.unwrap_or_default();
+        let decontaminate = self::tasks(&document, folder, key, entries, Some(0))?;
         check_expectations(&document, &tasks)?;
         Ok(Self {
             out,
@@ -206,12 +209,14 @@ fn base(document: &Document<Recipe>) -> Base {
     }
 }
 
-/// Finds the evaluation tasks that a list of the recipe names.
+/// Finds the evaluation tasks that a list of the recipe names. `shots` stand before each question where an entry
+/// does not say how many.
 fn tasks(
     document: &Document<Recipe>,
     folder: &Path,
     key: &str,
     entries: &[String],
+    shots: Option<usize>,
 ) -> Result<Vec<PlannedTask>> {
     let base = document.folder_of(key);
     let folders = [
@@ -220,17 +225,23 @@ fn tasks(
         folder.join("../../eval"),
         PathBuf::from("recipes/eval"),
     ];
-    let tasks = entries.iter().map(|entry| {
-        let choice = TaskChoice::parse(entry)?;
-        let file = eval::find_task(&choice.task, &base, &folders)?;
-        let tasks = Task::load(&file, &[])?;
-        Ok(PlannedTask {
-            file,
-            limit: choice.limit,
-            tasks,
-        })
-    });
-    tasks.collect()
+    let mut planned: Vec<PlannedTask> = Vec::new();
+    for entry in entries {
+        for found in eval::load_tasks(entry, shots, &base, &folders)? {
+            let mut known = planned.iter().flat_map(|planned| &planned.tasks);
+            let twice = known.find(|known| found.tasks.iter().any(|task| task.name == known.name));
+            if let Some(twice) = twice {
+                let task = twice.name.clone();
+                return Err(eval::Error::TaskTwice { task }.into());
+            }
+            planned.push(PlannedTask {
+                file: found.file,
+                limit: found.limit,
+                tasks: found.tasks,
+            });
+        }
+    }
+    Ok(planned)
 }
 
 /// Finds a misspelt metric now and not after hours of training.

@@ -46,6 +46,46 @@ pub enum Error {
         /// What follows the colon.
         limit: String,
     },
+    /// What follows the `@` in `pubmedqa@3` is not a number of shots.
+    #[error("task `{choice}`: `{shots}` is not a number of shots")]
+    TaskShots {
+        /// As the recipe writes it.
+        choice: String,
+        /// What follows the `@`.
+        shots: String,
+    },
+    /// The split that shots come from holds the test's items.
+    #[error(
+        "task `{task}`: the training split `{source_name}` is not apart from the test: {shared} of the {items} items asked are among its {records} records, word for word"
+    )]
+    ShotsFromTest {
+        /// The task.
+        task: String,
+        /// The training split.
+        source_name: String,
+        /// How many items are in both.
+        shared: usize,
+        /// How many items are asked.
+        items: usize,
+        /// How many records the training split has.
+        records: usize,
+    },
+    /// The training split has not enough records for an item's shots.
+    #[error(
+        "task `{task}`, item `{item}`: {shots} shots are asked for, and the training split `{source_name}` has {found} that it may be shown"
+    )]
+    TooFewShots {
+        /// The task.
+        task: String,
+        /// The item's id.
+        item: String,
+        /// The training split.
+        source_name: String,
+        /// How many are asked for.
+        shots: usize,
+        /// How many there are, without the item's near copies.
+        found: usize,
+    },
     /// Two of the tasks asked have one name.
     #[error("the task `{task}` is asked twice")]
     TaskTwice {
@@ -75,6 +115,16 @@ pub enum Error {
         item: String,
         /// What is wrong with it.
         problem: ItemProblem,
+    },
+    /// A build's list of what it left out cannot be read.
+    #[error("`{}`, line {line}: {problem}", path.display())]
+    Dropped {
+        /// The list.
+        path: PathBuf,
+        /// The line, from 1; 0 for the file.
+        line: usize,
+        /// What is wrong, without its text.
+        problem: String,
     },
     /// The model failed.
     #[error("task `{task}`: `{model}` gave no answer")]
@@ -193,6 +243,20 @@ pub enum TaskProblem {
     /// Nothing may be generated.
     #[error("`generate.max_new_tokens` is 0")]
     NoNewTokens,
+    /// Shots are asked of a task that has no source for them.
+    #[error("{shots} shots are asked for, and it has no [few_shot]")]
+    NoFewShot {
+        /// How many are asked for.
+        shots: usize,
+    },
+    /// Shots are to be spread over right answers that are free text.
+    #[error(
+        "`few_shot.selection` is \"stratified\", and the task has no options to spread shots over"
+    )]
+    StratifiedFreeText,
+    /// Shots are to be turns of a conversation that isn't one.
+    #[error("`few_shot.layout` is \"multi-turn\", and `chat_template` is false")]
+    TurnsWithoutTemplate,
 }
 
 /// What is wrong with one item.
@@ -266,6 +330,15 @@ impl Error {
             Error::TaskLimit { .. } => {
                 Some("write `name:100` to ask 100 items, or `name` to ask all".into())
             }
+            Error::TaskShots { .. } => {
+                Some("write `name@3` for three shots, `name` for as many as the recipe says".into())
+            }
+            Error::ShotsFromTest { .. } => Some(
+                "take [few_shot.source] from a split of its own; the hosted copies of some sets have their test as train".into(),
+            ),
+            Error::TooFewShots { .. } => {
+                Some("ask for fewer shots, or check the path and the split in [few_shot.source]".into())
+            }
             Error::TaskTwice { .. } => {
                 Some("name it once, or give the other file's task another `name`".into())
             }
@@ -279,6 +352,9 @@ impl Error {
             ),
             Error::NoEmbedder { metric, .. } => {
                 Some(format!("name an encoder's folder, or leave `{metric}` out"))
+            }
+            Error::Dropped { .. } => {
+                Some("it is the `dropped.jsonl` of a run's `data/`; build the data again".into())
             }
             Error::Embedder { .. } | Error::Model { .. } | Error::AnswerCount { .. } => None,
         }
@@ -313,6 +389,14 @@ impl TaskProblem {
                 )
             }
             TaskProblem::Options(_) => return None,
+            TaskProblem::NoFewShot { .. } => {
+                "name a training split in a [few_shot.source], or ask this task with `NAME@0`"
+                    .into()
+            }
+            TaskProblem::StratifiedFreeText => {
+                "write `selection = \"random\"` or `\"bm25\"`".into()
+            }
+            TaskProblem::TurnsWithoutTemplate => "write `layout = \"inline\"`".into(),
             TaskProblem::NoNewTokens => "leave it out for the default, or write how many".into(),
         };
         Some(hint)

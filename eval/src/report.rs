@@ -163,6 +163,13 @@ impl Report {
                     "value": score.value,
                     "interval": interval_json(score.interval),
                 });
+                let published = task.published.as_ref();
+                let published =
+                    published.map(|set| set.scores(score.metric.name, task.items.len()));
+                if let Some(theirs) = published.filter(|theirs| !theirs.is_empty()) {
+                    // Others' numbers, each with whose it is.
+                    written["published"] = json!(theirs);
+                }
                 if let Some(change) = self.change(task, score).filter(|_| with_change) {
                     written["change"] = json!({
                         "value": change.value,
@@ -185,6 +192,7 @@ impl Report {
             "access": task.access,
             "unextracted": task.unextracted,
             "scores": scores,
+            "clean": task.clean.as_ref().map(crate::CleanScores::json),
             "items": items,
         })
     }

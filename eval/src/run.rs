@@ -52,6 +52,11 @@ pub struct TaskResult {
     pub scores: Vec<Score>,
     /// Answers that the filter could not extract; `None` where options were scored.
     pub unextracted: Option<usize>,
+    /// The scores without the items that the training data was found to hold, where some are
+    /// among these; see [`FlaggedItems::clean`](crate::FlaggedItems::clean).
+    pub clean: Option<crate::CleanScores>,
+    /// The published set that the task asks; see [`PublishedSet::scores`](crate::PublishedSet::scores).
+    pub published: Option<crate::PublishedSet>,
     /// Every item, in the order asked.
     pub items: Vec<ItemResult>,
 }
@@ -363,6 +368,8 @@ fn mark(
         model: model.to_owned(),
         access: AccessClass::strictest(items.iter().map(|item| item.access)),
         unextracted,
+        clean: None,
+        published: task.published.clone(),
         items: results.collect(),
         scores,
     }

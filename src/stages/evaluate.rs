@@ -5,15 +5,16 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use datasets::Tokenized;
-use eval::{Item, LanguageModel, Report, Settings, Task, run_perplexity, run_task};
+use eval::{FlaggedItems, Item, LanguageModel, Report, Settings, Task, run_perplexity, run_task};
 use ledger::files::{StagedDir, write_atomic};
 use ledger::recipe as language;
 use ledger::{AccessClass, FileHash, Manifest};
 use serde_json::json;
 
+use super::room::Room;
 use super::{Tuned, Work, done, given_adapter, load, template_of, tokens, tuned};
 use crate::run::{Clock, StageInput, access_of};
-use crate::terminal::bar;
+use crate::terminal::{bar, note};
 
 /// The report for programs, in `eval/`.
 const REPORT_FILE: &str = "report.json";
@@ -24,6 +25,7 @@ const TABLE_FILE: &str = "report.txt";
 struct Asked<'a> {
     task: &'a Task,
     items: Vec<Item>,
+    shots: Option<eval::ShotReport>,
     limit: Option<usize>,
 }
 
@@ -44,6 +46,11 @@ impl Work<'_> {
         let clock = Clock::start();
         let section = self.plan.recipe().eval.clone().unwrap_or_default();
         let asked = self.asked()?;
+        let few_shot: Vec<_> = asked
+            .iter()
+            .filter_map(|asked| asked.shots.as_ref())
+            .collect();
+        let few_shot = json!(few_shot);
         let mut report = Report::new(section.bootstrap());
         let (mut access, mut secs) = (self.base_access(), BTreeMap::new());
         for (label, model) in self.models()? {
@@ -65,8 +72,11 @@ impl Work<'_> {
         write_atomic(&staged.path().join(TABLE_FILE), table.as_bytes())?;
         let made_access = AccessClass::strictest(made.values().map(|manifest| manifest.access));
         let access = access.max(report.access()).max(made_access);
-        let manifest =
-            input.manifest(staged.path(), access, json!({"metrics": report.metrics()}))?;
+        let manifest = input.manifest(
+            staged.path(),
+            access,
+            json!({"metrics": report.metrics(), "few_shot": few_shot}),
+        )?;
         manifest.write(staged.path())?;
         clock.write(staged.path(), json!({"secs_by_model": secs}))?;
         staged.commit()?;
@@ -94,13 +104,23 @@ impl Work<'_> {
         }
         let mut tasks = Vec::new();
         for planned in &self.plan.tasks {
-            for file in
-                datasets::files::source_files(&planned.tasks[0].source, &self.plan.data_root)?
+            let task = &planned.tasks[0];
+            let shots = task.few_shot.as_ref().filter(|_| task.shots > 0);
+            for source in
+                std::iter::once(&task.source).chain(shots.map(|few_shot| &few_shot.source))
             {
-                inputs.push(FileHash::of(&file.path, format!("items/{}", file.name))?);
+                for file in datasets::files::source_files(source, &self.plan.data_root)? {
+                    inputs.push(FileHash::of(&file.path, format!("items/{}", file.name))?);
+                }
             }
             let file = language::read::<eval::TaskFile>(&planned.file, &[])?;
-            tasks.push(json!({"limit": planned.limit, "task": file.value}));
+            // A file's ways of answering that are asked, with their shots.
+            let names: Vec<&str> = planned
+                .tasks
+                .iter()
+                .map(|task| task.name.as_str())
+                .collect();
+            tasks.push(json!({"limit": planned.limit, "names": names, "task": file.value}));
         }
         inputs.sort();
         inputs.dedup();
@@ -127,13 +147,29 @@ impl Work<'_> {
     }
 
     fn asked(&self) -> Result<Vec<Asked<'_>>> {
+        let section = self.plan.recipe().eval.as_ref();
+        let seed = section.map_or(0, |section| section.seed);
+        let mut tasks = self.plan.tasks.iter().flat_map(|planned| &planned.tasks);
+        let room = match tasks.any(|task| task.shots > 0) {
+            true => Some(Room::of(self.plan)?),
+            false => None,
+        };
         let mut asked = Vec::new();
         for planned in &self.plan.tasks {
             for task in &planned.tasks {
-                let items = task.items(&self.plan.data_root)?;
+                let mut fits = |prompt: &eval::Prompt| {
+                    let room = room.as_ref();
+                    room.is_none_or(|room| room.fits(task, prompt))
+                };
+                let eval::Asked { items, shots } =
+                    task.asked(&self.plan.data_root, seed, &mut fits)?;
+                if let Some(line) = shots.as_ref().and_then(eval::ShotReport::line) {
+                    note(&format!("eval   {line}"));
+                }
                 asked.push(Asked {
                     task,
                     items,
+                    shots,
                     limit: planned.limit,
                 });
             }
@@ -198,18 +234,29 @@ impl Work<'_> {
                 report.add_perplexity(label, result);
             }
         }
+        let flagged = self.flagged()?;
         for asked in asked {
-            let result = run_task(
+            let mut result = run_task(
                 asked.task,
                 &asked.items,
                 &mut model,
                 &settings(asked.limit),
                 &mut progress,
             )?;
+            result.clean = flagged.clean(&asked.task.family, &result, &section.bootstrap());
             report.add_task(label, result);
         }
         bar.finish_and_clear();
         Ok(())
+    }
+
+    /// The evaluation items that the run's data was found to hold.
+    fn flagged(&self) -> Result<FlaggedItems> {
+        let list = self.run.folder("data").join(datasets::DROPPED_FILE);
+        match list.is_file() {
+            true => Ok(FlaggedItems::read(&list)?),
+            false => Ok(FlaggedItems::default()),
+        }
     }
 
     /// The held-out samples, as this model's tokenizer writes them.

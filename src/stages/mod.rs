@@ -5,6 +5,7 @@ mod evaluate;
 mod expect;
 mod identity;
 mod merge;
+mod room;
 mod samples;
 mod stop;
 mod train;

@@ -190,7 +190,7 @@ fn recipes_are_listed_shown_and_copied() {
     let place = Place::new();
     let list = place.medtune(&["recipes", "list"]).ok().stdout;
     assert!(
-        list.contains("quickstart") && list.contains("eval/pubmedqa"),
+        list.contains("quickstart") && list.contains("eval/mibe/pubmedqa"),
         "{list}"
     );
     let names = place.medtune(&["recipes", "list", "--json"]).ok().json();

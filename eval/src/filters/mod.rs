@@ -14,6 +14,7 @@ mod letter;
 mod number;
 mod pattern;
 mod reasoning;
+mod ranked_list;
 mod spans;
 mod strip;
 
@@ -45,6 +46,7 @@ pub const FILTERS: &[Filter] = &[
     spans::SPANS,
     number::NUMBER,
     number::MARKED_NUMBER,
+    ranked_list::RANKED_LIST,
 ];
 
 /// The answer in what a model wrote.

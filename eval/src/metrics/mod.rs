@@ -26,6 +26,7 @@ mod number_match;
 mod paper;
 mod perplexity;
 mod porter;
+mod ranked;
 mod rouge_l;
 mod rouge_lsum;
 mod rouge_n;
@@ -182,6 +183,9 @@ pub const METRICS: &[Metric] = &[
     paper::rouge::ROUGE_1,
     paper::rouge::ROUGE_2,
     paper::rouge::ROUGE_L,
+    ranked::TOP_1,
+    ranked::TOP_3,
+    ranked::TOP_5,
 ];
 
 /// What every task with marked-up answers reports beside its scores.
@@ -231,6 +235,15 @@ impl Marks {
             classes,
             items,
             score: metric.score,
+        }
+    }
+
+    /// The marks of the items with these indices.
+    pub fn of_items(&self, items: &[usize]) -> Marks {
+        Marks {
+            classes: self.classes.clone(),
+            items: items.iter().map(|&item| self.items[item].clone()).collect(),
+            score: self.score,
         }
     }
 

@@ -78,7 +78,7 @@ fn task_files_with_problems() {
     task.toml:7:19: `generate.filter` is the string "lable", expected one of `label`, `labels`, `letter`, `first_line`, `strip`, `spans`, `number`, `marked_number`
       hint: did you mean `label`?
     task.toml:8:1: unknown key `temperature` in the recipe
-      hint: known keys: `about`, `reference`, `chat_template`, `log_likelihood`, `extends`
+      hint: known keys: `about`, `reference`, `chat_template`, `log_likelihood`, `few_shot`, `published`, `extends`
     "#);
 }
 

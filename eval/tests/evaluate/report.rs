@@ -167,3 +167,24 @@ fn changes_on_other_items_have_no_interval() {
     assert_eq!(change["interval"], serde_json::Value::Null);
     assert_eq!(change["value"], 0.25);
 }
+
+/// Others' scores stand beside those of all items of the set, and of nothing less.
+#[test]
+fn published_scores_stand_beside_the_whole_set() {
+    let set = "[published]\ndataset = \"HoC\"\nsplit = \"test\"\nitems = 12\n[source]";
+    let lines = "answering = [\"generate\"]\nmetrics = [\"multi_label_f1\"]";
+    let task = yes_no(lines).replace("[source]", set);
+    let (task, items) = open(&folder(&task, &questions())).unwrap();
+    let score = |items: &[eval::Item]| {
+        let mut report = Report::new(SETTINGS.bootstrap);
+        let result = ask(&task, items, &mut Scripted::default(), &SETTINGS);
+        report.add_task("base", result);
+        report.json(false)["models"][0]["tasks"][0]["scores"][0].clone()
+    };
+    let all = score(&items);
+    let theirs = &all["published"][3];
+    assert_eq!(theirs["model"], "Me-LLaMA-13B-chat");
+    assert_eq!(theirs["value"], 0.335);
+    assert!(theirs["source"].as_str().unwrap().contains("table 3"));
+    assert!(score(&items[..11])["published"].is_null());
+}
