@@ -14,7 +14,7 @@ use ledger::recipe::{Document, nearest};
 use crate::args::{DataFlags, RecipeFlags, StageArgs};
 use crate::failure::Failure;
 use crate::recipe::{Recipe, problem};
-use crate::stages::known_metrics;
+use crate::stages::{endpoints, known_metrics};
 
 /// A step of a run, in the order of running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +58,8 @@ pub struct Plan {
     pub decontaminate: Vec<PlannedTask>,
     /// How the data is built.
     pub build: BuildFlags,
+    /// Whether an evaluation's report has the texts of what is not open.
+    pub reveal: bool,
 }
 
 /// What the command line says of building data.
@@ -125,6 +127,7 @@ impl Plan {
         let key = "data.clean.decontaminate";
         let decontaminate = self::tasks(&document, folder, key, entries.unwrap_or_default())?;
         check_expectations(&document, &tasks)?;
+        endpoints::check(&document, &tasks, folder)?;
         Ok(Self {
             out,
             data_root,
@@ -133,6 +136,7 @@ impl Plan {
             tasks,
             decontaminate,
             build: BuildFlags::default(),
+            reveal: false,
             document,
         })
     }
@@ -144,7 +148,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether the recipe has a model; one that only builds data may do without.
+    /// Whether the recipe has a model; one that only builds data, or asks other models, may do without.
     pub fn has_model(&self) -> bool {
         let model = &self.recipe().model;
         model.path.is_some() || model.init.is_some()
@@ -203,6 +207,16 @@ fn base(document: &Document<Recipe>) -> Base {
     }
 }
 
+/// Where the tasks are that a recipe in a folder names.
+pub fn task_folders(folder: &Path) -> [PathBuf; 4] {
+    [
+        folder.join("eval"),
+        folder.join("../eval"),
+        folder.join("../../eval"),
+        PathBuf::from("recipes/eval"),
+    ]
+}
+
 /// Finds the evaluation tasks that a list of the recipe names.
 fn tasks(
     document: &Document<Recipe>,
@@ -211,12 +225,7 @@ fn tasks(
     entries: &[String],
 ) -> Result<Vec<PlannedTask>> {
     let base = document.folder_of(key);
-    let folders = [
-        folder.join("eval"),
-        folder.join("../eval"),
-        folder.join("../../eval"),
-        PathBuf::from("recipes/eval"),
-    ];
+    let folders = task_folders(folder);
     let tasks = entries.iter().map(|entry| {
         let choice = TaskChoice::parse(entry)?;
         let file = eval::find_task(&choice.task, &base, &folders)?;

@@ -4,6 +4,7 @@ mod build;
 mod chat;
 mod check;
 mod convert;
+mod eval;
 mod logits;
 mod merge;
 mod plan;
@@ -29,7 +30,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Train(args) => run::run(&args, Some(Stage::Train), json),
         Command::Merge(args) => merge::merge(args, json),
         Command::Verify(args) => verify::verify(&args, json),
-        Command::Eval(args) => run::run(&args, Some(Stage::Eval), json),
+        Command::Eval(args) => eval::eval(&args, json),
         Command::Chat(args) => chat::chat(&args),
         Command::Plan(args) => plan::plan(&args, json),
         Command::Show(args) => show::show(&args, json),

@@ -1,11 +1,20 @@
 //! The program from the outside: what it prints, and how it exits.
 
 mod data;
+#[cfg(unix)]
+mod endpoint;
 mod errors;
 mod qlora;
 #[cfg(unix)]
 mod recovery;
 mod run;
+#[cfg(unix)]
+#[path = "../../eval/tests/evaluate/server.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of eval, which use more of it"
+)]
+mod server;
 mod texts;
 
 use std::fs;
