@@ -180,10 +180,10 @@ fn what_fails_once_is_asked_again_and_nothing_else_is() {
     let result = ask(GENERATE, &mut model).unwrap();
     assert_eq!(result.scores[0].value, 1.0);
     let counts: Vec<usize> = server.counts().into_values().collect();
-    // In the order of the texts: 0, 1, 10, 11, 2, ..
+    // In the order of the texts: 0, 10, 11, 1, 2, ..
     assert_eq!(
         counts,
-        [2, 2, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2],
+        [2, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2],
         "{:?}",
         server.counts()
     );
@@ -213,11 +213,31 @@ fn what_keeps_failing_is_given_up_by_name() {
         assert_eq!(server.asked().len(), 3);
         shown(&error)
     };
-    insta::assert_snapshot!(give_up(|| refusal(429, "retry-after: 0\r\n", "rate_limit_exceeded")), @"");
-    insta::assert_snapshot!(give_up(|| Does::Says(503, "", String::new())), @"");
-    insta::assert_snapshot!(give_up(|| Does::Sleeps(Duration::from_millis(1300))), @"");
-    insta::assert_snapshot!(give_up(|| Does::CutsShort("{".into())), @"");
-    insta::assert_snapshot!(give_up(|| Does::Says(200, "", "{}".into())), @"");
+    insta::assert_snapshot!(give_up(|| refusal(429, "retry-after: 0\r\n", "rate_limit_exceeded")), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` gave no answer in 3 attempts; the last: HTTP 429 (rate_limit_exceeded)
+    hint: the server allows fewer requests: lower `concurrency`, or raise `max_retries`; the same command goes on from the answers so far
+    ");
+    insta::assert_snapshot!(give_up(|| Does::Says(503, "", String::new())), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` gave no answer in 3 attempts; the last: HTTP 503
+    hint: the server is overloaded or broken: try again later; the same command goes on from the answers so far
+    ");
+    insta::assert_snapshot!(give_up(|| Does::Sleeps(Duration::from_millis(1300))), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` gave no answer in 3 attempts; the last: no answer within 1 s
+    hint: raise `timeout_secs`, or lower `concurrency`; the same command goes on from the answers so far
+    ");
+    insta::assert_snapshot!(give_up(|| Does::CutsShort("{".into())), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` gave no answer in 3 attempts; the last: the answer is cut short or no JSON
+    hint: check that `url` is an OpenAI-compatible API; the same command goes on from the answers so far
+    ");
+    insta::assert_snapshot!(give_up(|| Does::Says(200, "", "{}".into())), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` gave no answer in 3 attempts; the last: the answer has no choice with a text
+    hint: check that `url` is an OpenAI-compatible API; the same command goes on from the answers so far
+    ");
 
     let nobody = TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -228,7 +248,11 @@ fn what_keeps_failing_is_given_up_by_name() {
         max_retries: 1,
         ..EndpointSection::new("gpt", &format!("http://{nobody}/v1"), "gpt-4")
     });
-    insta::assert_snapshot!(shown(&ask(GENERATE, &mut model).unwrap_err()), @"");
+    insta::assert_snapshot!(shown(&ask(GENERATE, &mut model).unwrap_err()), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` gave no answer in 2 attempts; the last: connection refused
+    hint: check that the server runs, and its `url`; the same command goes on from the answers so far
+    ");
 }
 
 #[test]
@@ -243,15 +267,51 @@ fn what_fails_for_good_is_asked_once() {
         assert_eq!(server.asked().len(), 1);
         shown(&error)
     };
-    insta::assert_snapshot!(refused(400, "unknown_parameter"), @"");
-    insta::assert_snapshot!(refused(400, "context_length_exceeded"), @"");
-    insta::assert_snapshot!(refused(401, "invalid_api_key"), @"");
-    insta::assert_snapshot!(refused(403, "not a code: Question 3"), @"");
-    insta::assert_snapshot!(refused(404, "model_not_found"), @"");
-    insta::assert_snapshot!(refused(307, ""), @"");
-    insta::assert_snapshot!(refused(413, ""), @"");
-    insta::assert_snapshot!(refused(429, "insufficient_quota"), @"");
-    insta::assert_snapshot!(refused(418, "teapot"), @"");
+    insta::assert_snapshot!(refused(400, "unknown_parameter"), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` refused with HTTP 400 (unknown_parameter)
+    hint: the server does not take this request: check `model`, `max_new_tokens` and `extra`; newer models of OpenAI want extra = { max_completion_tokens = 512, temperature = 1 }
+    ");
+    insta::assert_snapshot!(refused(400, "context_length_exceeded"), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` refused with HTTP 400 (context_length_exceeded)
+    hint: the prompt is longer than the model reads; ask a task with shorter prompts
+    ");
+    insta::assert_snapshot!(refused(401, "invalid_api_key"), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` refused with HTTP 401 (invalid_api_key)
+    hint: check the key in the variable that `api_key_env` names, and what it is allowed to use
+    ");
+    insta::assert_snapshot!(refused(403, "not a code: Question 3"), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` refused with HTTP 403 (error)
+    hint: check the key in the variable that `api_key_env` names, and what it is allowed to use
+    ");
+    insta::assert_snapshot!(refused(404, "model_not_found"), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` refused with HTTP 404 (model_not_found)
+    hint: check `url` (it ends with the version, as in /v1) and `model`
+    ");
+    insta::assert_snapshot!(refused(307, ""), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` refused with HTTP 307 (error)
+    hint: the server sends elsewhere, and is not followed: give the final `url`
+    ");
+    insta::assert_snapshot!(refused(413, ""), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` refused with HTTP 413 (error)
+    hint: the prompt is larger than the server takes
+    ");
+    insta::assert_snapshot!(refused(429, "insufficient_quota"), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` refused with HTTP 429 (insufficient_quota)
+    hint: the account has no credit left; the same command goes on from the answers so far
+    ");
+    insta::assert_snapshot!(refused(418, "teapot"), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` refused with HTTP 418 (teapot)
+    hint: the server's own log says more
+    ");
 }
 
 #[test]
@@ -292,7 +352,12 @@ fn what_will_not_be_answered_is_counted_beside_the_score() {
     );
     let mut report = Report::new(SETTINGS.bootstrap);
     report.add_task("gpt", result);
-    insta::assert_snapshot!(report.table(), @"");
+    insta::assert_snapshot!(report.table(), @"
+    task       metric      items  gpt
+    questions  accuracy    12     0.583 [0.250, 0.833]
+               no answer          8.3 %
+               unanswered         33.3 %
+    ");
     let json = report.json(false);
     let task = &json["models"][0]["tasks"][0];
     assert_eq!(task["unanswered"], 4);
@@ -308,9 +373,8 @@ fn what_will_not_be_answered_is_counted_beside_the_score() {
     );
 }
 
-/// Set once for the whole test binary, before any test reads it.
+/// Takes PATH for the key: it is in every environment, and what is in it is as good a secret as any.
 fn with_key(section: EndpointSection) -> EndpointSection {
-    // PATH is in every environment; what is in it is as good a secret as any.
     EndpointSection {
         api_key_env: Some("PATH".into()),
         ..section
@@ -346,7 +410,10 @@ fn a_key_is_sent_and_never_shown() {
         let error = Endpoint::new(section, None, TemplateKind::Chat, 7, &NEVER).err();
         shown(&error.unwrap().into())
     };
-    insta::assert_snapshot!(wrong("MEDTUNE_NO_SUCH_KEY"), @"");
+    insta::assert_snapshot!(wrong("MEDTUNE_NO_SUCH_KEY"), @"
+    the endpoint `gpt` takes its key from MEDTUNE_NO_SUCH_KEY, which is not set
+    hint: set it for this command: MEDTUNE_NO_SUCH_KEY=... medtune eval ...
+    ");
 }
 
 #[test]
@@ -469,8 +536,16 @@ fn a_server_without_prompt_log_probabilities_is_refused() {
         });
         shown(&ask(BY_LIKELIHOOD, &mut scoring(&server)).unwrap_err())
     };
-    insta::assert_snapshot!(with(Value::Null), @"");
-    insta::assert_snapshot!(with(json!({"token_logprobs": [-0.5]})), @"");
+    insta::assert_snapshot!(with(Value::Null), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` answered without the log-probabilities of the prompt
+    hint: the server must offer `echo` and `logprobs` of the completions API, as vLLM does; without them, leave `tokenizer` out and ask tasks that are answered by generation
+    ");
+    insta::assert_snapshot!(with(json!({"token_logprobs": [-0.5]})), @"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` gave log-probabilities of 1 tokens, 25 were sent
+    hint: `tokenizer` must be the folder of the model that the server has loaded
+    ");
 
     let task = |lines: &str, access: AccessClass| {
         let task = yes_no(lines).replace(
@@ -492,10 +567,19 @@ fn a_server_without_prompt_log_probabilities_is_refused() {
     };
     let gpt = EndpointSection::new("gpt", "https://api.openai.com/v1", "gpt-4");
     let open_task = task(BY_LIKELIHOOD, AccessClass::Open);
-    insta::assert_snapshot!(check(&gpt, &open_task, Some("questions-generate")), @"");
-    insta::assert_snapshot!(check(&gpt, &open_task, None), @"");
+    insta::assert_snapshot!(check(&gpt, &open_task, Some("questions-generate")), @"
+    task `questions` is answered by log-likelihood, and the endpoint `gpt` gives no log-probabilities of prompts
+    hint: ask `questions-generate` instead; the endpoint's `tasks` says which tasks it is asked. A server such as vLLM does give them: name the model's `tokenizer` there
+    ");
+    insta::assert_snapshot!(check(&gpt, &open_task, None), @r#"
+    task `questions` is answered by log-likelihood, and the endpoint `gpt` gives no log-probabilities of prompts
+    hint: ask a variant of `questions` with answering = ["generate"]; the endpoint's `tasks` says which tasks it is asked. A server such as vLLM does give them: name the model's `tokenizer` there
+    "#);
     let closed = task(GENERATE, AccessClass::Credentialed);
-    insta::assert_snapshot!(check(&gpt, &closed, None), @"");
+    insta::assert_snapshot!(check(&gpt, &closed, None), @r#"
+    task `questions` is credentialed, and the endpoint `gpt` at api.openai.com is not on this machine
+    hint: if its terms let you send these texts there, name them in the endpoint's table: agreement = "..."; the run records it. Or ask a server on this machine
+    "#);
     assert!(gpt.check(&task(GENERATE, AccessClass::Open), None).is_ok());
     let agreed = EndpointSection {
         agreement: Some("DUA 17".into()),
@@ -519,7 +603,11 @@ fn tokenizers_that_will_not_do() {
         Endpoint::new(section, Some(folder), TemplateKind::Chat, 7, &NEVER)
     };
     let error = with(Path::new("no/such/folder")).err().unwrap();
-    insta::assert_snapshot!(shown(&error.into()), @"");
+    insta::assert_snapshot!(shown(&error.into()), @"
+    the endpoint `gpt`: its tokenizer
+    caused by: no/such/folder has neither tokenizer.json nor tokenizer.model
+    hint: copy the tokenizer's files from the model's publisher into the folder
+    ");
 
     let bare = tempfile::tempdir().unwrap();
     for name in ["tokenizer.json"] {
@@ -528,7 +616,11 @@ fn tokenizers_that_will_not_do() {
     let config = json!({"eos_token": "</s>"}).to_string();
     std::fs::write(bare.path().join("tokenizer_config.json"), config).unwrap();
     let mut model = with(bare.path()).unwrap();
-    insta::assert_snapshot!(shown(&ask(BY_LIKELIHOOD, &mut model).unwrap_err()), @"");
+    insta::assert_snapshot!(shown(&ask(BY_LIKELIHOOD, &mut model).unwrap_err()), @r#"
+    task `questions`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt`: its tokenizer has no chat template, and a chat is asked
+    hint: name the folder of the chat model itself, or set data.template = "me-llama"
+    "#);
 }
 
 #[test]

@@ -164,8 +164,33 @@ fn a_journal_has_ids_and_hashes_and_what_was_answered() {
     let mut header = lines[0].clone();
     assert_eq!(header["items"].as_array().unwrap().len(), 12);
     header["items"] = header["items"][0].clone();
-    insta::assert_snapshot!(serde_json::to_string_pretty(&header).unwrap(), @"");
-    insta::assert_snapshot!(lines[1].to_string(), @"");
+    insta::assert_snapshot!(serde_json::to_string_pretty(&header).unwrap(), @r#"
+    {
+      "journal": 1,
+      "program": "0.1.0",
+      "task": "questions",
+      "model": "scripted",
+      "settings": {
+        "version": 1,
+        "answering": {
+          "log-likelihood": {
+            "normalisation": "none",
+            "before_option": ""
+          }
+        }
+      },
+      "identity": {
+        "base": "abc"
+      },
+      "items": {
+        "id": "items/1",
+        "prompt_sha256": "c2a1f2e542419a941074274cf24d2c51aedf48570051dd949e12ab8f4629f45f",
+        "options_sha256": "fc93c078efaebb635bf3f971ae1c2088d80cb37360de44ea3f984d98cb143a3b"
+      },
+      "batch_items": 4
+    }
+    "#);
+    insta::assert_snapshot!(lines[1].to_string(), @r#"{"items":[0,1,2,3],"answers":[{"scores":[["-31.08108108108108",1,3,false],["-30.81081081081081",1,2,false],["-31.62162162162162",1,5,false]]},{"scores":[["-31.08108108108108",1,3,false],["-30.81081081081081",1,2,false],["-31.62162162162162",1,5,false]]},{"scores":[["-31.08108108108108",1,3,false],["-30.81081081081081",1,2,false],["-31.62162162162162",1,5,false]]},{"scores":[["-31.08108108108108",1,3,false],["-30.81081081081081",1,2,false],["-31.62162162162162",1,5,false]]}]}"#);
     assert!(!text.contains("Question"), "{text}");
 }
 
@@ -268,7 +293,10 @@ fn journals_that_will_not_do() {
         shown(&error, place.0.path())
     };
     let with = |line: &str| [lines[0], line, lines[2], ""].join("\n");
-    insta::assert_snapshot!(wrong(with("{\"items\": [0")), @"");
+    insta::assert_snapshot!(wrong(with("{\"items\": [0")), @"
+    the journal `journal/scripted-questions-HASH.jsonl` is damaged in line 2
+    hint: remove it; its items are then asked again
+    ");
     let damaged = wrong(with("{\"items\": [99], \"answers\": [{\"scores\": []}]}"));
     assert!(damaged.contains("is damaged in line 2"), "{damaged}");
     let damaged = wrong(with("{\"items\": [0, 1], \"answers\": []}"));
@@ -279,11 +307,17 @@ fn journals_that_will_not_do() {
     ));
     assert!(damaged.contains("is damaged in line 1"), "{damaged}");
     assert!(wrong("no".into()).contains("is damaged in line 1"));
-    insta::assert_snapshot!(wrong(text.replacen("items/1", "items/9", 1)), @"");
+    insta::assert_snapshot!(wrong(text.replacen("items/1", "items/9", 1)), @"
+    the journal `journal/scripted-questions-HASH.jsonl` is of another evaluation than its name says
+    hint: remove it; its items are then asked again
+    ");
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     let error = resume(&place, &mut Mortal::new(9), &SETTINGS, json!(1)).unwrap_err();
-    insta::assert_snapshot!(shown(&error, place.0.path()), @"");
+    insta::assert_snapshot!(shown(&error, place.0.path()), @"
+    the journal `journal/scripted-questions-HASH.jsonl` of an evaluation
+    hint: it must be a file that you may read and write
+    ");
 }
 
 #[test]

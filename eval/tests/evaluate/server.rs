@@ -137,10 +137,11 @@ impl Shared {
                 (String::new(), String::new())
             }
         };
+        // Before the client knows that it may ask the next.
+        self.open.fetch_sub(1, SeqCst);
         if !head.is_empty() {
             let _ = write!(stream, "{head}\r\nconnection: close\r\n\r\n{body}");
         }
-        self.open.fetch_sub(1, SeqCst);
     }
 
     fn read(&self, stream: &TcpStream) -> Option<Asked> {
