@@ -59,7 +59,7 @@ fn recipe(name: &str, models: &ModelFlags) -> Result<Table> {
     let tasks: Result<Vec<Value>> = models.task.iter().map(|task| task_of(task)).collect();
     eval.insert("tasks".into(), tasks?.into());
     let mut names = vec!["base".to_owned(), "tuned".to_owned(), "change".to_owned()];
-    let others = models.against.iter().map(|path| {
+    let others = models.against.iter().map(|path| -> Result<Value> {
         let mut table = Table::new();
         table.insert("name".into(), unused(&mut names, &stem(path)).into());
         table.insert("path".into(), absolute(path)?);

@@ -172,13 +172,30 @@ fn endpoints_that_cannot_be_asked() {
         said(command).failure().replace(&server.url, "URL")
     };
     let recipe = "recipe.toml";
-    insta::assert_snapshot!(refused(&[(recipe, "tasks = [\"ask\"]\n", "")], true), @"");
+    insta::assert_snapshot!(refused(&[(recipe, "tasks = [\"ask\"]\n", "")], true), @r#"
+    exit 2
+    error: task `which` is answered by log-likelihood, and the endpoint `gpt-4` gives no log-probabilities of prompts
+    hint: ask a variant of `which` with answering = ["generate"]; the endpoint's `tasks` says which tasks it is asked. A server such as vLLM does give them: name the model's `tokenizer` there
+    "#);
     let away = (recipe, server.url.as_str(), "https://api.openai.com/v1");
     let closed = ("tasks/ask.toml", "\"open\"", "\"credentialed\"");
-    insta::assert_snapshot!(refused(&[away, closed], true), @"");
-    insta::assert_snapshot!(refused(&[], false), @"");
-    insta::assert_snapshot!(refused(&[(recipe, "tasks = [\"ask\"]", "tasks = [\"asks\"]")], true), @"");
-    let three = [
+    insta::assert_snapshot!(refused(&[away, closed], true), @r#"
+    exit 2
+    error: task `ask` is credentialed, and the endpoint `gpt-4` at api.openai.com is not on this machine
+    hint: if its terms let you send these texts there, name them in the endpoint's table: agreement = "..."; the run records it. Or ask a server on this machine
+    "#);
+    insta::assert_snapshot!(refused(&[], false), @"
+    exit 2
+    error: the endpoint `gpt-4` takes its key from MEDTUNE_TEST_KEY, which is not set
+    hint: set it for this command: MEDTUNE_TEST_KEY=... medtune eval ...
+    ");
+    insta::assert_snapshot!(refused(&[(recipe, "tasks = [\"ask\"]", "tasks = [\"asks\"]")], true), @r#"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:16:1: `eval.endpoint[0].tasks[0]` is "asks", which `eval.tasks` does not name
+      hint: did you mean `ask`?
+    "#);
+    let many = [
         (recipe, server.url.as_str(), "https://user:key@host/v1"),
         (recipe, "name = \"gpt-4\"", "name = \"base\""),
         (
@@ -187,7 +204,14 @@ fn endpoints_that_cannot_be_asked() {
             "concurrency = 0\nagreement = \"\"",
         ),
     ];
-    insta::assert_snapshot!(refused(&three, true), @"");
+    insta::assert_snapshot!(refused(&many, true), @r#"
+    exit 2
+    error: the recipe has 4 problems
+    recipe.toml:12:1: `eval.endpoint[0].name` is "base", which another model is called
+    recipe.toml:13:1: `eval.endpoint[0].url` has an `@`: a key belongs in the variable that `api_key_env` names
+    recipe.toml:17:1: `eval.endpoint[0].concurrency` must be from 1 to 256
+    recipe.toml:18:1: `eval.endpoint[0].agreement` is empty: leave it out, or fill it in
+    "#);
     assert_eq!(server.asked().len(), 0);
 }
 
@@ -223,7 +247,11 @@ fn texts_that_are_not_open_leave_this_machine_under_an_agreement_only_and_stay_o
 
     let report = fs::read_to_string(place.path("out/eval/report.json")).unwrap();
     assert!(!report.contains("Yes."), "{report}");
-    insta::assert_snapshot!(said(eval(&place, &["--reveal"])).failure(), @"");
+    insta::assert_snapshot!(said(eval(&place, &["--reveal"])).failure(), @"
+    exit 2
+    error: `eval --reveal` would show or export credentialed text: ask (a licence)
+    hint: if you have signed these terms, say so with --i-have-credentials; the run records it
+    ");
     said(eval(&place, &["--reveal", "--i-have-credentials"])).ok();
     let report = fs::read_to_string(place.path("out/eval/report.json")).unwrap();
     assert!(report.contains("Yes."), "{report}");
@@ -407,6 +435,16 @@ fn models_and_endpoints_are_evaluated_without_a_recipe() {
         said.stdout
     );
 
-    insta::assert_snapshot!(place.medtune(&["eval"]).failure(), @"");
-    insta::assert_snapshot!(place.medtune(&["eval", "--model", "none", "--task", "tasks/ask.toml"]).failure(), @"");
+    let nothing = place.medtune(&["eval"]);
+    assert!(
+        nothing.code == 2 && nothing.stderr.contains("RECIPE"),
+        "{}",
+        nothing.stderr
+    );
+    let none = place.medtune(&["eval", "--model", "none", "--task", "tasks/ask.toml"]);
+    assert!(
+        none.code == 2 && none.stderr.contains("none does not exist"),
+        "{}",
+        none.stderr
+    );
 }
