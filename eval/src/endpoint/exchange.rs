@@ -19,7 +19,7 @@ use crate::model::Unanswered;
 const MOST_BYTES: u64 = 64 << 20;
 
 /// A server's error codes are words such as `rate_limit_exceeded`.
-const LONGEST_CODE: usize = 64;
+const LONGEST_WORD: usize = 64;
 
 /// Why a request has no answer.
 pub(super) enum Failure {
@@ -121,19 +121,23 @@ impl Server {
         })
     }
 
-    /// The error's code or type, if it is one word without a part of the key.
+    /// The error's code or type.
     fn code(&self, json: &Value) -> Option<String> {
         let error = json.get("error").unwrap_or(json);
         let word = |key: &str| {
             let text = error.get(key)?.as_str()?;
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-            let shown = !text.is_empty()
-                && text.len() <= LONGEST_CODE
-                && text.bytes().all(plain)
-                && self.key.as_ref().is_none_or(|key| key.is_free_of(text));
-            shown.then(|| text.to_owned())
+            self.may_show(text).then(|| text.to_owned())
         };
         word("code").or_else(|| word("type"))
+    }
+
+    /// Whether what a server says is one word, such as a code or a model's name, without a part of the key.
+    pub fn may_show(&self, text: &str) -> bool {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/@".contains(&byte);
+        !text.is_empty()
+            && text.len() <= LONGEST_WORD
+            && text.bytes().all(plain)
+            && self.key.as_ref().is_none_or(|key| key.is_free_of(text))
     }
 
     fn transport(&self, error: ureq::Error) -> Failure {

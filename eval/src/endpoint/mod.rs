@@ -248,13 +248,14 @@ impl<'a> Endpoint<'a> {
         self.usage
             .completion_tokens
             .fetch_add(completion.unwrap_or(0), Relaxed);
-        if let Some(model) = answer.get("model").and_then(Value::as_str) {
+        let model = answer.get("model").and_then(Value::as_str);
+        if let Some(model) = model.filter(|model| self.server.may_show(model)) {
             let mut models = self
                 .usage
                 .models
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            models.insert(model.chars().take(100).collect());
+            models.insert(model.to_owned());
         }
     }
 
