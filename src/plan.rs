@@ -14,7 +14,7 @@ use ledger::recipe::{Document, nearest};
 use crate::args::{DataFlags, RecipeFlags, StageArgs};
 use crate::failure::Failure;
 use crate::recipe::{Recipe, problem};
-use crate::stages::known_metrics;
+use crate::stages::{endpoints, known_metrics};
 
 /// A step of a run, in the order of running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +58,8 @@ pub struct Plan {
     pub decontaminate: Vec<PlannedTask>,
     /// How the data is built.
     pub build: BuildFlags,
+    /// Whether an evaluation's report has the texts of what is not open.
+    pub reveal: bool,
 }
 
 /// What the command line says of building data.
@@ -128,6 +130,7 @@ impl Plan {
         let entries = entries.unwrap_or_default();
         let decontaminate = self::tasks(&document, folder, key, entries, Some(0))?;
         check_expectations(&document, &tasks)?;
+        endpoints::check(&document, &tasks, folder)?;
         Ok(Self {
             out,
             data_root,
@@ -136,6 +139,7 @@ impl Plan {
             tasks,
             decontaminate,
             build: BuildFlags::default(),
+            reveal: false,
             document,
         })
     }
@@ -147,7 +151,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether the recipe has a model; one that only builds data may do without.
+    /// Whether the recipe has a model; one that only builds data, or asks other models, may do without.
     pub fn has_model(&self) -> bool {
         let model = &self.recipe().model;
         model.path.is_some() || model.init.is_some()
@@ -209,6 +213,16 @@ fn base(document: &Document<Recipe>) -> Base {
     }
 }
 
+/// Where the tasks are that a recipe in a folder names.
+pub fn task_folders(folder: &Path) -> [PathBuf; 4] {
+    [
+        folder.join("eval"),
+        folder.join("../eval"),
+        folder.join("../../eval"),
+        PathBuf::from("recipes/eval"),
+    ]
+}
+
 /// Finds the evaluation tasks that a list of the recipe names. `shots` stand before each question where an entry
 /// does not say how many.
 fn tasks(
@@ -219,12 +233,7 @@ fn tasks(
     shots: Option<usize>,
 ) -> Result<Vec<PlannedTask>> {
     let base = document.folder_of(key);
-    let folders = [
-        folder.join("eval"),
-        folder.join("../eval"),
-        folder.join("../../eval"),
-        PathBuf::from("recipes/eval"),
-    ];
+    let folders = task_folders(folder);
     let mut planned: Vec<PlannedTask> = Vec::new();
     for entry in entries {
         for found in eval::load_tasks(entry, shots, &base, &folders)? {

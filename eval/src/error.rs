@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::endpoint::EndpointError;
 use crate::model::ModelError;
 
 /// This crate's result.
@@ -167,6 +168,37 @@ pub enum Error {
         asked: usize,
         /// How many came.
         given: usize,
+    },
+    /// An endpoint cannot be asked, or must not be.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The evaluation was stopped; what was answered so far is in its journal.
+    #[error("task `{task}`: stopped before its end")]
+    Stopped {
+        /// The task, or the name of the held-out split.
+        task: String,
+    },
+    /// A journal could not be read or written.
+    #[error("the journal `{}` of an evaluation", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A line of a journal is not what was written there.
+    #[error("the journal `{}` is damaged in line {line}", path.display())]
+    JournalDamaged {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A journal begins with other items, settings or another model than its name says.
+    #[error("the journal `{}` is of another evaluation than its name says", path.display())]
+    JournalOfOther {
+        /// The file.
+        path: PathBuf,
     },
     /// The model scored an option with something that can't be compared.
     #[error("task `{task}`, item `{item}`: `{model}` scored option {option} as not a number")]
@@ -356,7 +388,21 @@ impl Error {
             Error::Dropped { .. } => {
                 Some("it is the `dropped.jsonl` of a run's `data/`; build the data again".into())
             }
-            Error::Embedder { .. } | Error::Model { .. } | Error::AnswerCount { .. } => None,
+            Error::Endpoint(source) => source.hint(),
+            Error::Stopped { .. } => Some("the same command goes on from there".into()),
+            Error::Journal { source, .. } if ledger::files::is_full(source.kind()) => Some(
+                "free some space on the disk; the same command goes on from the answers so far"
+                    .into(),
+            ),
+            Error::Journal { .. } => Some("it must be a file that you may read and write".into()),
+            Error::JournalDamaged { .. } | Error::JournalOfOther { .. } => {
+                Some("remove it; its items are then asked again".into())
+            }
+            Error::Model { source, .. } => {
+                let endpoint = source.source.downcast_ref::<EndpointError>();
+                endpoint.and_then(EndpointError::hint)
+            }
+            Error::Embedder { .. } | Error::AnswerCount { .. } => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Bootstrap;
+use crate::{Bootstrap, EndpointSection};
 
 /// What the model is asked, before and after tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,25 @@ pub struct EvalSection {
     pub resamples: usize,
     /// Chooses the items of a limited task, the shots, and the bootstrap's draws.
     pub seed: u64,
+    /// Further models on this machine, shown beside the recipe's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub model: Vec<OtherModel>,
+    /// Models behind HTTP APIs, shown beside the recipe's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endpoint: Vec<EndpointSection>,
+}
+
+/// A model that is asked what the recipe's own is asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OtherModel {
+    /// What it is called in the report.
+    pub name: String,
+    /// A Hugging Face folder or a GGUF file.
+    pub path: String,
+    /// A folder with an adapter to put on it, in PEFT's format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
 }
 
 impl Default for EvalSection {
@@ -38,11 +57,42 @@ impl Default for EvalSection {
             batch_items: 32,
             resamples: 1000,
             seed: 0,
+            model: Vec::new(),
+            endpoint: Vec::new(),
         }
     }
 }
 
+/// The report's names for what it has without being told, and for the difference between two.
+const TAKEN: &[&str] = &["base", "tuned", "change"];
+
 impl EvalSection {
+    /// Problems that types cannot rule out, as `(key, what is wrong)`.
+    pub fn problems(&self) -> Vec<(String, String)> {
+        let mut problems = Vec::new();
+        let models: Vec<&str> = self.model.iter().map(|m| m.name.as_str()).collect();
+        let endpoints: Vec<&str> = self.endpoint.iter().map(|e| e.name.as_str()).collect();
+        let mut seen: Vec<&str> = TAKEN.to_vec();
+        for (list, names) in [("model", models), ("endpoint", endpoints)] {
+            for (i, name) in names.into_iter().enumerate() {
+                let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+                let key = format!("{list}[{i}].name");
+                if name.is_empty() || !name.chars().all(plain) {
+                    let message = format!("is {name:?}: use letters, digits, `-`, `_` and `.`");
+                    problems.push((key, message));
+                } else if seen.contains(&name) {
+                    problems.push((key, format!("is {name:?}, which another model is called")));
+                }
+                seen.push(name);
+            }
+        }
+        for (i, endpoint) in self.endpoint.iter().enumerate() {
+            let own = endpoint.problems().into_iter();
+            problems.extend(own.map(|(key, wrong)| (format!("endpoint[{i}].{key}"), wrong)));
+        }
+        problems
+    }
+
     /// How the intervals are computed.
     pub fn bootstrap(&self) -> Bootstrap {
         Bootstrap {

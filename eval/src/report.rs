@@ -191,6 +191,7 @@ impl Report {
             "answering": task.answering,
             "access": task.access,
             "unextracted": task.unextracted,
+            "unanswered": task.unanswered,
             "scores": scores,
             "clean": task.clean.as_ref().map(crate::CleanScores::json),
             "items": items,
@@ -223,6 +224,7 @@ impl ModelResults {
             add("items", task.items.len() as f64);
             if let Some(share) = task.unextracted_share() {
                 add("unextracted", share);
+                add("unanswered", task.unanswered_share());
             }
         }
         for result in &self.perplexities {
@@ -237,6 +239,11 @@ impl TaskResult {
     fn unextracted_share(&self) -> Option<f64> {
         self.unextracted
             .map(|count| count as f64 / self.items.len() as f64)
+    }
+
+    /// Share of the items that the model or its server would not answer.
+    fn unanswered_share(&self) -> f64 {
+        self.unanswered as f64 / self.items.len() as f64
     }
 }
 
@@ -280,6 +287,9 @@ fn item_json(item: &ItemResult, reveal: bool) -> Value {
             .collect();
         written["log_probs"] = json!(log_probs);
         written["tokens"] = json!(tokens);
+    }
+    if let Some(why) = item.unanswered {
+        written["unanswered"] = json!(why);
     }
     if reveal || item.access == AccessClass::Open {
         written["gold"] = json!(item.gold);

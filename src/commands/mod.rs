@@ -5,6 +5,7 @@ mod build;
 mod chat;
 mod check;
 mod convert;
+mod eval;
 mod export;
 mod fetch;
 mod logits;
@@ -33,7 +34,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Fetch(args) => fetch::fetch(&args, json),
         Command::Merge(args) => merge::merge(args, json),
         Command::Verify(args) => verify::verify(&args, json),
-        Command::Eval(args) => run::run(&args, Some(Stage::Eval), json),
+        Command::Eval(args) => eval::eval(&args, json),
         Command::Chat(args) => chat::chat(&args),
         Command::Plan(args) => plan::plan(&args, json),
         Command::Show(args) => show::show(&args, json),

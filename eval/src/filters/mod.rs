@@ -13,8 +13,8 @@ mod labels;
 mod letter;
 mod number;
 mod pattern;
-mod reasoning;
 mod ranked_list;
+mod reasoning;
 mod spans;
 mod strip;
 

@@ -81,22 +81,33 @@ impl Report {
             rows.push(row);
         }
         if task.unextracted.is_some() {
-            rows.push(self.unextracted_row(&task.task));
+            rows.push(self.share_row(&task.task, "no answer", TaskResult::unextracted_share));
+        }
+        let unanswered = |model: &super::ModelResults| {
+            let mut same = model.tasks.iter().filter(|other| other.task == task.task);
+            same.any(|other| other.unanswered > 0)
+        };
+        if self.models.iter().any(unanswered) {
+            let share = |task: &TaskResult| Some(task.unanswered_share());
+            rows.push(self.share_row(&task.task, "unanswered", share));
         }
         rows
     }
 
-    fn unextracted_row(&self, task: &str) -> Vec<String> {
+    /// A share of each model's items.
+    fn share_row(
+        &self,
+        task: &str,
+        what: &str,
+        share: impl Fn(&TaskResult) -> Option<f64>,
+    ) -> Vec<String> {
         let share = |model: &super::ModelResults| {
-            model
-                .tasks
-                .iter()
-                .find(|result| result.task == task)?
-                .unextracted_share()
+            let result = model.tasks.iter().find(|result| result.task == task)?;
+            share(result)
         };
         let shares: Vec<Option<f64>> = self.models.iter().map(share).collect();
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-        let mut row = vec![String::new(), "no answer".to_owned(), String::new()];
+        let mut row = vec![String::new(), what.to_owned(), String::new()];
         row.extend(
             shares
                 .iter()

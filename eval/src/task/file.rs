@@ -8,8 +8,8 @@ use super::Answering;
 use crate::TaskProblem;
 use crate::filters::{self, FilterName, Pattern};
 use crate::metrics::{self, Family, MetricName, Needs};
-use crate::registry::Name;
 use crate::published::PublishedSet;
+use crate::registry::Name;
 use crate::shots::FewShot;
 
 /// A task file as it is written.

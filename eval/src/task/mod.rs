@@ -97,6 +97,12 @@ impl Task {
         Task::from_file(document.value)
     }
 
+    /// The source of what is asked, and that of its shots where there are any.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceSection> {
+        let few_shot = self.few_shot.as_ref().filter(|_| self.shots > 0);
+        std::iter::once(&self.source).chain(few_shot.map(|few_shot| &few_shot.source))
+    }
+
     /// Checks what a task file says.
     pub fn from_file(file: TaskFile) -> Result<Vec<Task>> {
         let invalid = |problem| Error::InvalidTask {

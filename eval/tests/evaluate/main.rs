@@ -2,11 +2,14 @@
 
 mod ask;
 mod contamination;
+mod endpoint;
 mod errors;
 mod families;
 mod few_shot;
+mod journal;
 mod mibe;
 mod recipes;
 mod report;
 mod scripted;
+mod server;
 mod worked;

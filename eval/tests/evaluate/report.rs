@@ -61,16 +61,19 @@ fn metrics_have_dotted_names() {
     base.questions.accuracy 0.5000
     base.questions.items 12.0000
     base.questions.macro_f1 0.3529
+    base.questions.unanswered 0.0000
     base.questions.unextracted 0.0833
     base.validation.perplexity 2.0000
     change.questions.accuracy 0.4167
     change.questions.items 0.0000
     change.questions.macro_f1 0.2834
+    change.questions.unanswered 0.0000
     change.questions.unextracted -0.0833
     change.validation.perplexity 0.0000
     tuned.questions.accuracy 0.9167
     tuned.questions.items 12.0000
     tuned.questions.macro_f1 0.6364
+    tuned.questions.unanswered 0.0000
     tuned.questions.unextracted 0.0000
     tuned.validation.perplexity 2.0000
     ");
