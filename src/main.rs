@@ -13,6 +13,7 @@ mod library;
 mod plan;
 mod proof;
 mod recipe;
+mod report;
 mod run;
 mod stages;
 mod terminal;

@@ -12,7 +12,7 @@ pub mod metrics;
 mod model;
 pub mod recipe;
 mod registry;
-mod report;
+pub mod report;
 mod run;
 mod statistics;
 mod task;
@@ -22,11 +22,11 @@ pub use model::{
     GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, ScoreRequest,
 };
 pub use registry::{Name, Named};
-pub use report::Report;
+pub use report::{Report, ReportFile, TaskNotes};
 pub use run::{
     ItemResult, PerplexityResult, Progress, Score, Settings, TaskResult, run_perplexity, run_task,
 };
-pub use statistics::{Bootstrap, CONFIDENCE, Interval};
+pub use statistics::{Bootstrap, CONFIDENCE, EXACT_BELOW, Interval, McNemar, PairedChange, holm};
 pub use task::{
     Answering, AnsweringName, ChosenTask, Generate, Item, LogLikelihood, Normalisation, Options,
     Task, TaskChoice, TaskFile, choose_tasks, find_task,

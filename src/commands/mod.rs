@@ -8,6 +8,7 @@ mod logits;
 mod merge;
 mod plan;
 mod recipes;
+mod report;
 mod run;
 mod show;
 mod trace;
@@ -34,6 +35,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Plan(args) => plan::plan(&args, json),
         Command::Show(args) => show::show(&args, json),
         Command::Trace(args) => trace::trace(&args, json),
+        Command::Report(args) => report::report(&args, json),
         Command::Check(args) => check::check(&args, json),
         Command::Recipes(command) => recipes::recipes(&command, json),
         Command::Convert(args) => convert::convert(&args, json),

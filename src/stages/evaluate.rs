@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use datasets::Tokenized;
-use eval::{Item, LanguageModel, Report, Settings, Task, run_perplexity, run_task};
+use eval::{Item, LanguageModel, Report, Settings, Task, TaskNotes, run_perplexity, run_task};
 use ledger::files::{StagedDir, write_atomic};
 use ledger::recipe as language;
 use ledger::{AccessClass, FileHash, Manifest};
@@ -45,6 +45,9 @@ impl Work<'_> {
         let section = self.plan.recipe().eval.clone().unwrap_or_default();
         let asked = self.asked()?;
         let mut report = Report::new(section.bootstrap());
+        for asked in &asked {
+            report.describe(&asked.task.name, TaskNotes::of(asked.task));
+        }
         let (mut access, mut secs) = (self.base_access(), BTreeMap::new());
         for (label, model) in self.models()? {
             let label_clock = std::time::Instant::now();
@@ -59,7 +62,7 @@ impl Work<'_> {
         }
         let staged = StagedDir::create(&folder)?;
         // Texts of what is not open stay out; what the model made of it is in the scores.
-        let text = format!("{:#}\n", report.json(false));
+        let text = report.file(false).text();
         write_atomic(&staged.path().join(REPORT_FILE), text.as_bytes())?;
         let table = report.table();
         write_atomic(&staged.path().join(TABLE_FILE), table.as_bytes())?;
