@@ -5,6 +5,7 @@ mod errors;
 mod qlora;
 #[cfg(unix)]
 mod recovery;
+mod report;
 mod run;
 mod texts;
 

@@ -37,22 +37,22 @@ impl TaskChange {
 /// Computes every model's changes from the first.
 pub(super) fn add_changes(file: &mut ReportFile) {
     let bootstrap = file.bootstrap();
-    let Some((first, others)) = file.models.split_first_mut() else {
-        return;
-    };
-    for task in &mut first.tasks {
+    // A run's report comes with its own changes, from its own base.
+    for task in file.models.iter_mut().flat_map(|model| &mut model.tasks) {
         task.change = None;
         for score in &mut task.scores {
             score.change = None;
         }
     }
+    let Some((first, others)) = file.models.split_first_mut() else {
+        return;
+    };
     for model in others {
         for task in &mut model.tasks {
             let before = first.tasks.iter().find(|before| before.task == task.task);
             // Another version of a task asks or marks otherwise.
-            match before.filter(|before| before.version == task.version) {
-                Some(before) => add_change(before, task, &bootstrap),
-                None => task.change = None,
+            if let Some(before) = before.filter(|before| before.version == task.version) {
+                add_change(before, task, &bootstrap);
             }
         }
         adjust(&mut model.tasks);

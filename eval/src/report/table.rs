@@ -79,7 +79,7 @@ impl ReportFile {
         }
         for published in &row.task.published {
             lines.push(Line::Words(format!(
-                "  published, not measured here: {} {:.3} {} ({})",
+                "  published, not measured here: {} {:.3}\n    {}, {}",
                 published.metric, published.value, published.model, published.source
             )));
         }
@@ -141,7 +141,7 @@ impl ReportFile {
             .collect();
         let samples = results.iter().flatten().map(|result| result.samples).max();
         lines.push(Line::Words(format!(
-            "{name} ({} samples)",
+            "{name} ({} held out)",
             samples.unwrap_or(0)
         )));
         let mut cells = vec!["  perplexity".to_owned()];
@@ -225,7 +225,7 @@ fn aligned(lines: &[Line]) -> String {
             shown
                 .trim_end()
                 .chars()
-                .map(|c| if c.is_control() { '?' } else { c }),
+                .map(|c| if c.is_control() && c != '\n' { '?' } else { c }),
         );
         text.push('\n');
     }

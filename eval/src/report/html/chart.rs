@@ -309,9 +309,9 @@ fn spread(low: f64, high: f64) -> (f64, f64) {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, so that there are about five ticks.
+/// 1, 2 or 5 times a power of ten, so that there are five ticks or six.
 fn step(low: f64, high: f64) -> f64 {
-    let rough = (high - low) / 5.0;
+    let rough = (high - low) / 6.0;
     let power = power_of_ten(exponent_of(rough));
     let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
     steps

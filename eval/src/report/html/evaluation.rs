@@ -35,7 +35,7 @@ pub fn headline(file: &ReportFile) -> Vec<(String, &'static str)> {
     let Some(last) = file.models.last() else {
         return Vec::new();
     };
-    let mut tiles = vec![(last.tasks.len().to_string(), "tasks evaluated")];
+    let mut tiles = vec![(last.tasks.len().to_string(), "tasks")];
     let changes: Vec<(f64, bool)> = last
         .tasks
         .iter()
@@ -53,13 +53,13 @@ pub fn headline(file: &ReportFile) -> Vec<(String, &'static str)> {
         };
         tiles.push((
             format!("<span class=\"good\">{}</span>", number(1.0)),
-            "surely better",
+            "tasks better, p&nbsp;&lt;&nbsp;0.05",
         ));
         let worse = number(-1.0);
         let class = if worse == "0" { "" } else { "bad" };
         tiles.push((
             format!("<span class=\"{class}\">{worse}</span>"),
-            "surely worse",
+            "tasks worse, p&nbsp;&lt;&nbsp;0.05",
         ));
     }
     tiles
@@ -240,10 +240,9 @@ fn change_cell(score: Option<&ScoreReport>) -> String {
     let Some(change) = score.and_then(|score| score.change) else {
         return "–".to_owned();
     };
-    let sure = |interval: Interval| interval.low > 0.0 || interval.high < 0.0;
     let class = match change.interval {
-        Some(interval) if sure(interval) && change.value > 0.0 => " class=\"good\"",
-        Some(interval) if sure(interval) => " class=\"bad\"",
+        Some(interval) if interval.low > 0.0 => " class=\"good\"",
+        Some(interval) if interval.high < 0.0 => " class=\"bad\"",
         _ => "",
     };
     let mut html = format!("<span{class}>{}</span>", signed(change.value, None));
