@@ -62,14 +62,13 @@ impl Work<'_> {
         }
         let staged = StagedDir::create(&folder)?;
         // Texts of what is not open stay out; what the model made of it is in the scores.
-        let text = report.file(false).text();
-        write_atomic(&staged.path().join(REPORT_FILE), text.as_bytes())?;
-        let table = report.table();
+        let file = report.file(false);
+        write_atomic(&staged.path().join(REPORT_FILE), file.text().as_bytes())?;
+        let table = file.table();
         write_atomic(&staged.path().join(TABLE_FILE), table.as_bytes())?;
         let made_access = AccessClass::strictest(made.values().map(|manifest| manifest.access));
         let access = access.max(report.access()).max(made_access);
-        let manifest =
-            input.manifest(staged.path(), access, json!({"metrics": report.metrics()}))?;
+        let manifest = input.manifest(staged.path(), access, json!({"metrics": file.metrics}))?;
         manifest.write(staged.path())?;
         clock.write(staged.path(), json!({"secs_by_model": secs}))?;
         staged.commit()?;

@@ -81,6 +81,27 @@ fn a_run_whose_stages_are_missing_is_shown_as_far_as_it_goes() {
 }
 
 #[test]
+fn names_of_a_run_are_no_markup() {
+    let place = Place::new();
+    place
+        .medtune(&["build", "recipe.toml", "--out", "out"])
+        .ok();
+    let evil = "<script>alert(1)</script>";
+    for name in ["data/manifest.json", "data/measured.json"] {
+        let path = place.path("out").join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace("questions", evil).replace("recipe.toml", evil);
+        fs::write(path, text.replace("\"linux\"", &format!("\"{evil}\""))).unwrap();
+    }
+    place
+        .medtune(&["report", "out", "--html", "page.html"])
+        .ok();
+    let page = fs::read_to_string(place.path("page.html")).unwrap();
+    assert!(!page.contains("<script"), "{page}");
+    assert!(page.contains("&lt;script&gt;alert(1)"), "{page}");
+}
+
+#[test]
 fn what_is_no_run_is_refused() {
     let place = Place::new();
     fs::create_dir(place.path("empty")).unwrap();
