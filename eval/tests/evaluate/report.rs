@@ -49,7 +49,7 @@ fn the_table_shows_before_after_and_change() {
       accuracy    0.500  0.917 [0.750, 1.000]  +0.417 [+0.081, +0.750]
       macro_f1    0.353  0.636 [0.555, 1.000]  +0.283 [+0.169, +0.786]
       no answer   8.3 %  0.0 %
-    validation (1 samples)
+    validation (1 held out)
       perplexity  2.000  2.000                 +0.000
     ");
 }
@@ -102,7 +102,7 @@ fn json_has_every_item() {
     let marks = score.as_object_mut().unwrap().remove("marks").unwrap();
     assert_eq!(marks["classes"], serde_json::json!([""]));
     assert_eq!(marks["items"][3], serde_json::json!([[0, 0.0, 1.0, 0.0]]));
-    insta::assert_snapshot!(score, @"");
+    insta::assert_snapshot!(score, @r#"{"metric":"accuracy","value":0.9166666666666666,"interval":[0.75,1.0],"change":{"value":0.41666666666666663,"interval":[0.08125000000000027,0.75],"p":0.03980099502487562}}"#);
 }
 
 #[test]
@@ -355,8 +355,9 @@ fn notes_show_where_they_belong() {
       macro_f1                0.353  0.636 [0.555, 1.000]  +0.283 [+0.169, +0.786]
         not in training data  0.308  1.000
       no answer               8.3 %  0.0 %
-      published, not measured here: accuracy 0.700 Me-LLaMA 13B-chat (npj Digit Med 8:141, table 3)
-    validation (1 samples)
+      published, not measured here: accuracy 0.700
+        Me-LLaMA 13B-chat, npj Digit Med 8:141, table 3
+    validation (1 held out)
       perplexity              2.000  2.000                 +0.000
     ");
     insta::assert_snapshot!(report.file(false).markdown(), @"
@@ -397,10 +398,10 @@ fn runs_are_put_side_by_side_by_their_last_models() {
     insta::assert_snapshot!(file.table(), @"
                   rank-8  rank-16  change  rank-32  change
     questions (12 items, generate, zero-shot)
-      accuracy    0.917   0.917    +0.000  0.917    +0.417
-      macro_f1    0.636   0.636    +0.000  0.636    +0.283
+      accuracy    0.917   0.917    +0.000  0.917    -
+      macro_f1    0.636   0.636    +0.000  0.636    -
       no answer   0.0 %   0.0 %            0.0 %
-    validation (1 samples)
+    validation (1 held out)
       perplexity  2.000   2.000    +0.000  2.000    +0.000
     ");
     let mut other = run("other");

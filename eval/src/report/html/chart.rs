@@ -416,7 +416,9 @@ mod tests {
         assert_eq!((axis.low, axis.high), (0.0, 6.0));
         assert_eq!(
             labels(&Axis::around(0.0, 0.003)),
-            ["0", "0.001", "0.002", "0.003"]
+            [
+                "0", "0.0005", "0.0010", "0.0015", "0.0020", "0.0025", "0.0030"
+            ]
         );
         assert_eq!(
             labels(&Axis::around(0.0, 2e-5)),
