@@ -114,6 +114,13 @@ Examples:
   medtune trace runs/quickstart fact/12
   medtune trace recipes/quickstart.toml fact/12 --reveal")]
     Trace(TraceArgs),
+    /// Shows what a run came to, or compares several: tables, Markdown, JSON, or one HTML page
+    #[command(after_help = "\
+Examples:
+  medtune report runs/quickstart
+  medtune report runs/quickstart --html quickstart.html
+  medtune report runs/rank8 runs/rank16 runs/rank32 --html ranks.html")]
+    Report(ReportArgs),
     /// Finds every problem of recipes and evaluation tasks
     ///
     /// Without arguments: all of those in ./recipes.
@@ -202,6 +209,26 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub flags: RecipeFlags,
     /// Prints the sample's text too
+    #[arg(long)]
+    pub reveal: bool,
+    /// Says that you may see credentialed text (PhysioNet, n2c2), which the run records
+    #[arg(long)]
+    pub i_have_credentials: bool,
+}
+
+/// Runs, and how to show them.
+#[derive(Debug, ClapArgs)]
+pub struct ReportArgs {
+    /// The runs' folders; of several, changes are counted from the first
+    #[arg(value_name = "RUN", required = true, value_hint = ValueHint::DirPath)]
+    pub runs: Vec<PathBuf>,
+    /// Writes a page that needs nothing but itself: no network, no scripts
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub html: Option<PathBuf>,
+    /// Prints Markdown
+    #[arg(long)]
+    pub markdown: bool,
+    /// Shows texts that are not open, where the report holds them
     #[arg(long)]
     pub reveal: bool,
     /// Says that you may see credentialed text (PhysioNet, n2c2), which the run records

@@ -7,6 +7,7 @@
 //!             merged/   base + adapter as a Hugging Face folder
 //!             eval/     report.json
 //!             eval.journal/  what an unfinished evaluation has been answered
+//!             report.html  all of it as one page, anew after every run
 //! ```
 //!
 //! `manifest.json` lies beside what a stage made, so an adapter that is copied elsewhere carries its terms along.

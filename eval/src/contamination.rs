@@ -10,7 +10,6 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use crate::metrics::MetricName;
 use crate::run::TaskResult;
@@ -121,7 +120,7 @@ impl FlaggedItems {
         });
         Some(CleanScores {
             items: kept.len(),
-            flagged: flagged.len(),
+            flagged: flagged.into_iter().map(str::to_owned).collect(),
             scores: scores.collect(),
         })
     }
@@ -132,8 +131,8 @@ impl FlaggedItems {
 pub struct CleanScores {
     /// Items that the scores are over.
     pub items: usize,
-    /// Items that were left out.
-    pub flagged: usize,
+    /// The ids of those that were left out.
+    pub flagged: BTreeSet<String>,
     /// One score a metric, in the task's order.
     pub scores: Vec<CleanScore>,
 }
@@ -147,19 +146,4 @@ pub struct CleanScore {
     pub value: Option<f64>,
     /// The value's 95 % interval.
     pub interval: Option<Interval>,
-}
-
-impl CleanScores {
-    /// For programs.
-    pub fn json(&self) -> Value {
-        let scores: Vec<Value> = self
-            .scores
-            .iter()
-            .map(|score| {
-                let interval = score.interval.map(|interval| [interval.low, interval.high]);
-                json!({"metric": score.metric.name, "value": score.value, "interval": interval})
-            })
-            .collect();
-        json!({"items": self.items, "flagged": self.flagged, "scores": scores})
-    }
 }

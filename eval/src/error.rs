@@ -200,6 +200,20 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A file is no report that this version can read.
+    #[error("`{}` is not a report that this version can read: {problem}", path.display())]
+    ReportFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Reports that are to be compared have no score in common.
+    #[error("{} have no task and metric in common", list(runs))]
+    NothingShared {
+        /// The runs' names.
+        runs: Vec<String>,
+    },
     /// The model scored an option with something that can't be compared.
     #[error("task `{task}`, item `{item}`: `{model}` scored option {option} as not a number")]
     NotANumber {
@@ -339,6 +353,14 @@ pub enum OptionsProblem {
     },
 }
 
+fn list(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
 impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
@@ -378,6 +400,12 @@ impl Error {
             Error::InvalidItem { problem, .. } => problem.hint(),
             Error::NoItems { .. } => {
                 Some("check the path and the split in the task's [source]".into())
+            }
+            Error::ReportFile { .. } => {
+                Some("evaluate again: remove the run's `eval` folder, and run its recipe".into())
+            }
+            Error::NothingShared { .. } => {
+                Some("compare runs whose recipes name a common task in `eval.tasks`".into())
             }
             Error::NotANumber { .. } => Some(
                 "the weights hold values that are not numbers; check how the model was made".into(),

@@ -18,7 +18,7 @@ mod model;
 mod published;
 pub mod recipe;
 mod registry;
-mod report;
+pub mod report;
 mod run;
 mod shots;
 mod statistics;
@@ -39,13 +39,13 @@ pub use model::{
 };
 pub use published::{Published, PublishedSet, published};
 pub use registry::{Name, Named};
-pub use report::Report;
+pub use report::{Report, ReportFile, TaskNotes};
 pub use run::{
     ItemResult, PerplexityResult, Progress, Score, Settings, TaskResult, resume_perplexity,
     resume_task, resume_task_with, run_perplexity, run_task, run_task_with,
 };
 pub use shots::{Asked, FewShot, Layout, Selection, ShotReport};
-pub use statistics::{Bootstrap, CONFIDENCE, Interval};
+pub use statistics::{Bootstrap, CONFIDENCE, EXACT_BELOW, Interval, McNemar, PairedChange, holm};
 pub use task::{
     Answering, AnsweringName, ChosenTask, FoundTasks, Generate, Item, LogLikelihood, Normalisation,
     Options, Task, TaskChoice, TaskFile, choose_tasks, find_task, load_tasks, suite_files,

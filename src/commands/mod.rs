@@ -12,6 +12,7 @@ mod logits;
 mod merge;
 mod plan;
 mod recipes;
+mod report;
 mod run;
 mod show;
 mod trace;
@@ -39,6 +40,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Plan(args) => plan::plan(&args, json),
         Command::Show(args) => show::show(&args, json),
         Command::Trace(args) => trace::trace(&args, json),
+        Command::Report(args) => report::report(&args, json),
         Command::Check(args) => check::check(&args, json),
         Command::Recipes(command) => recipes::recipes(&command, json),
         Command::Adapter(command) => adapter::adapter(&command, json),

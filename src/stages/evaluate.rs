@@ -11,9 +11,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use datasets::Tokenized;
 use eval::recipe::EvalSection;
+use eval::report::FORGETTING;
 use eval::{
     Endpoint, EndpointSection, FlaggedItems, Item, Journals, LanguageModel, Report, Session,
-    Settings, ShotReport, Task, resume_perplexity, resume_task,
+    Settings, ShotReport, Task, TaskNotes, resume_perplexity, resume_task,
 };
 use ledger::files::{StagedDir, write_atomic};
 use ledger::{AccessClass, Manifest};
@@ -100,14 +101,14 @@ impl Work<'_> {
         let report = &answered.report;
         let staged = StagedDir::create(&folder)?;
         // Texts of what is not open stay out unless asked for; what the model made of it is in the scores.
-        let text = format!("{:#}\n", report.json(plan.reveal));
-        write_atomic(&staged.path().join(REPORT_FILE), text.as_bytes())?;
-        let table = report.table();
+        let file = report.file(plan.reveal);
+        write_atomic(&staged.path().join(REPORT_FILE), file.text().as_bytes())?;
+        let table = file.table();
         write_atomic(&staged.path().join(TABLE_FILE), table.as_bytes())?;
         let made_access = AccessClass::strictest(made.values().map(|manifest| manifest.access));
         let access = answered.access.max(report.access()).max(made_access);
         let few_shot: Vec<&ShotReport> = asked.iter().filter_map(|a| a.shots.as_ref()).collect();
-        let mut details = json!({"metrics": report.metrics(), "few_shot": few_shot});
+        let mut details = json!({"metrics": file.metrics, "few_shot": few_shot});
         if !endpoints.is_empty() {
             details["endpoints"] = endpoints.into();
         }
@@ -134,6 +135,11 @@ impl Work<'_> {
             endpoints.push(self.endpoint(i, wanted, stop.flag())?);
         }
         let mut report = Report::new(section.bootstrap());
+        for planned in &self.plan.tasks {
+            for task in &planned.tasks {
+                report.describe(&task.name, notes(task, &planned.file));
+            }
+        }
         let mut access = self.base_access();
         let (mut secs, mut usage) = (BTreeMap::new(), BTreeMap::new());
         for (label, who) in self.models()? {
@@ -348,6 +354,19 @@ fn asked(plan: &Plan) -> Result<Vec<Asked<'_>>> {
         }
     }
     Ok(asked)
+}
+
+/// What the report says of a task beside its scores.
+fn notes(task: &Task, file: &Path) -> TaskNotes {
+    let suite = file.parent().and_then(Path::file_name);
+    let forgetting = suite.is_some_and(|suite| suite == FORGETTING);
+    TaskNotes {
+        tags: forgetting
+            .then(|| FORGETTING.to_owned())
+            .into_iter()
+            .collect(),
+        ..TaskNotes::of(task)
+    }
 }
 
 /// Removes the journals whose answers are in the result, and says which are left.

@@ -14,6 +14,7 @@ mod merge;
 mod qlora;
 #[cfg(unix)]
 mod recovery;
+mod report;
 mod run;
 #[cfg(unix)]
 #[path = "../../eval/tests/evaluate/server.rs"]

@@ -37,6 +37,7 @@ pub(crate) use multi_label_f1::{join_labels, labels_of};
 
 use crate::model::OptionScore;
 use crate::registry::{self, Named};
+use serde::{Deserialize, Serialize};
 
 /// Three sums for one class: for F1 metrics true positives, false positives and false negatives;
 /// for means the summed value, the count, and zero.
@@ -86,7 +87,8 @@ pub enum Needs {
 }
 
 /// Whose definition a metric follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Family {
     /// The field's definition, on the answer that the task's filter extracts.
     Corrected,

@@ -28,7 +28,7 @@ fn flagged_items_are_left_out_of_a_second_score() {
     let clean = of_all
         .clean("questions", &result, &SETTINGS.bootstrap)
         .unwrap();
-    assert_eq!((clean.items, clean.flagged), (9, 3));
+    assert_eq!((clean.items, clean.flagged.len()), (9, 3));
     assert_eq!(clean.scores[0].value, Some(6.0 / 9.0));
     // yes: 2 * 6 / (2 * 6 + 3), no: 0.
     assert!((clean.scores[1].value.unwrap() - 0.4).abs() < 1e-12);
@@ -58,12 +58,18 @@ fn json_has_both_scores() {
     );
     let mut report = Report::new(SETTINGS.bootstrap);
     report.add_task("base", result);
-    let clean = &report.json(false)["models"][0]["tasks"][0]["clean"];
+    let task = &report.json(false)["models"][0]["tasks"][0];
+    let clean = &task["scores"][0]["unflagged"];
     assert_eq!(
-        (&clean["items"], &clean["flagged"]),
-        (&11.into(), &1.into())
+        (&clean["items"], &clean["value"]),
+        (&11.into(), &(6.0 / 11.0).into())
     );
-    assert_eq!(clean["scores"][0]["value"], 6.0 / 11.0);
+    assert_eq!(task["items"][11]["flagged"], true);
+    assert!(task["items"][10].get("flagged").is_none());
+    assert_eq!(
+        report.metrics()["base.questions.accuracy_unflagged"],
+        6.0 / 11.0
+    );
 }
 
 #[test]
