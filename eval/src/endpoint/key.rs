@@ -37,7 +37,8 @@ impl ApiKey {
 
     /// Whether a text that a server gave may be shown: it holds no part of the key.
     pub fn is_free_of(&self, text: &str) -> bool {
-        !text.contains(&self.0) && !(text.len() >= 6 && self.0.contains(text))
+        let part = text.len() >= 6 && self.0.contains(text);
+        !part && !text.contains(&self.0)
     }
 }
 

@@ -610,9 +610,8 @@ fn tokenizers_that_will_not_do() {
     ");
 
     let bare = tempfile::tempdir().unwrap();
-    for name in ["tokenizer.json"] {
-        std::fs::copy(tokenizer().join(name), bare.path().join(name)).unwrap();
-    }
+    let name = "tokenizer.json";
+    std::fs::copy(tokenizer().join(name), bare.path().join(name)).unwrap();
     let config = json!({"eos_token": "</s>"}).to_string();
     std::fs::write(bare.path().join("tokenizer_config.json"), config).unwrap();
     let mut model = with(bare.path()).unwrap();
