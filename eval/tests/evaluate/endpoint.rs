@@ -353,10 +353,11 @@ fn what_will_not_be_answered_is_counted_beside_the_score() {
     let mut report = Report::new(SETTINGS.bootstrap);
     report.add_task("gpt", result);
     insta::assert_snapshot!(report.table(), @"
-    task       metric      items  gpt
-    questions  accuracy    12     0.583 [0.250, 0.833]
-               no answer          8.3 %
-               unanswered         33.3 %
+                  gpt
+    questions (12 items, generate, zero-shot)
+      accuracy    0.583 [0.250, 0.833]
+      no answer   8.3 %
+      unanswered  33.3 %
     ");
     let json = report.json(false);
     let task = &json["models"][0]["tasks"][0];

@@ -105,7 +105,7 @@ fn json_has_every_item() {
     let marks = score.as_object_mut().unwrap().remove("marks").unwrap();
     assert_eq!(marks["classes"], serde_json::json!([""]));
     assert_eq!(marks["items"][3], serde_json::json!([[0, 0.0, 1.0, 0.0]]));
-    insta::assert_snapshot!(score, @r#"{"metric":"accuracy","value":0.9166666666666666,"interval":[0.75,1.0],"change":{"value":0.41666666666666663,"interval":[0.08125000000000027,0.75],"p":0.03980099502487562}}"#);
+    insta::assert_snapshot!(score, @r#"{"metric":"accuracy","family":"corrected","value":0.9166666666666666,"interval":[0.75,1.0],"change":{"value":0.41666666666666663,"interval":[0.08125000000000027,0.75],"p":0.03980099502487562}}"#);
 }
 
 #[test]
@@ -442,16 +442,25 @@ fn published_scores_stand_beside_the_whole_set() {
     let lines = "answering = [\"generate\"]\nmetrics = [\"multi_label_f1\"]";
     let task = yes_no(lines).replace("[source]", set);
     let (task, items) = open(&folder(&task, &questions())).unwrap();
-    let score = |items: &[eval::Item]| {
+    let report = |items: &[eval::Item]| {
         let mut report = Report::new(SETTINGS.bootstrap);
         let result = ask(&task, items, &mut Scripted::default(), &SETTINGS);
         report.add_task("base", result);
-        report.json(false)["models"][0]["tasks"][0]["scores"][0].clone()
+        report.file(false)
     };
-    let all = score(&items);
-    let theirs = &all["published"][3];
-    assert_eq!(theirs["model"], "Me-LLaMA-13B-chat");
-    assert_eq!(theirs["value"], 0.335);
-    assert!(theirs["source"].as_str().unwrap().contains("table 3"));
-    assert!(score(&items[..11])["published"].is_null());
+    let all = report(&items);
+    let published = &all.models[0].tasks[0].published;
+    let theirs = &published[3];
+    assert_eq!(theirs.model, "Me-LLaMA-13B-chat");
+    assert_eq!(
+        (theirs.metric.as_str(), theirs.value),
+        ("multi_label_f1", 0.335)
+    );
+    insta::assert_snapshot!(theirs.source, @"");
+    let line = format!(
+        "published by others: {} scores, in report.html",
+        published.len()
+    );
+    assert!(all.table().contains(&line), "{}", all.table());
+    assert!(report(&items[..11]).models[0].tasks[0].published.is_empty());
 }
