@@ -80,11 +80,15 @@ Examples:
   medtune verify recipes/quickstart.toml
   medtune verify --base models/SmolLM2-135M-Instruct --adapter runs/x/adapter --merged merged")]
     Verify(VerifyArgs),
-    /// Evaluates a recipe's model, before and after tuning
-    #[command(
-        after_help = "Example:\n  medtune eval recipes/smollm2-pubmedqa.toml --set 'eval.tasks=[\"pubmedqa:100\"]'"
-    )]
-    Eval(StageArgs),
+    /// Evaluates a recipe's model before and after tuning, or any models and endpoints
+    #[command(after_help = "\
+Examples:
+  medtune eval recipes/smollm2-pubmedqa.toml --set 'eval.tasks=[\"pubmedqa:100\"]'
+  medtune eval --model models/SmolLM2-135M-Instruct --task pubmedqa:100 --data-root /data --out /tmp/eval
+  medtune eval --model BASE --adapter runs/x/adapter --against MERGED --task pubmedqa --data-root /data
+  medtune eval --endpoint https://api.openai.com/v1 --endpoint-model gpt-4 --api-key-env OPENAI_API_KEY \\
+      --task pubmedqa-generate:50 --data-root /data")]
+    Eval(EvalArgs),
     /// Talks with a model: a recipe's tuned one, a folder or a GGUF file
     #[command(after_help = "\
 Examples:
@@ -110,6 +114,13 @@ Examples:
   medtune trace runs/quickstart fact/12
   medtune trace recipes/quickstart.toml fact/12 --reveal")]
     Trace(TraceArgs),
+    /// Shows what a run came to, or compares several: tables, Markdown, JSON, or one HTML page
+    #[command(after_help = "\
+Examples:
+  medtune report runs/quickstart
+  medtune report runs/quickstart --html quickstart.html
+  medtune report runs/rank8 runs/rank16 runs/rank32 --html ranks.html")]
+    Report(ReportArgs),
     /// Finds every problem of recipes and evaluation tasks
     ///
     /// Without arguments: all of those in ./recipes.
@@ -205,6 +216,26 @@ pub struct TraceArgs {
     pub i_have_credentials: bool,
 }
 
+/// Runs, and how to show them.
+#[derive(Debug, ClapArgs)]
+pub struct ReportArgs {
+    /// The runs' folders; of several, changes are counted from the first
+    #[arg(value_name = "RUN", required = true, value_hint = ValueHint::DirPath)]
+    pub runs: Vec<PathBuf>,
+    /// Writes a page that needs nothing but itself: no network, no scripts
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub html: Option<PathBuf>,
+    /// Prints Markdown
+    #[arg(long)]
+    pub markdown: bool,
+    /// Shows texts that are not open, where the report holds them
+    #[arg(long)]
+    pub reveal: bool,
+    /// Says that you may see credentialed text (PhysioNet, n2c2), which the run records
+    #[arg(long)]
+    pub i_have_credentials: bool,
+}
+
 /// A recipe, and how to run it.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct StageArgs {
@@ -218,6 +249,58 @@ pub struct StageArgs {
     /// Runs every stage again, even where nothing changed
     #[arg(long)]
     pub fresh: bool,
+}
+
+/// What to evaluate: a recipe's model, or models and endpoints by name.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct EvalArgs {
+    /// A recipe's file, or the name of one in ./recipes
+    #[arg(required_unless_present_any = ["model", "endpoint"], value_hint = ValueHint::FilePath)]
+    pub recipe: Option<PathBuf>,
+    #[command(flatten)]
+    pub flags: RecipeFlags,
+    #[command(flatten)]
+    pub data: DataFlags,
+    /// Runs every stage again, even where nothing changed
+    #[arg(long)]
+    pub fresh: bool,
+    /// Writes prompts' answers and right answers of texts that are not open into the report too
+    #[arg(long)]
+    pub reveal: bool,
+    #[command(flatten)]
+    pub models: ModelFlags,
+}
+
+/// Models and tasks without a recipe.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct ModelFlags {
+    /// A model to evaluate: a folder or a GGUF file
+    #[arg(long, value_name = "MODEL", conflicts_with = "recipe", requires = "task", value_hint = ValueHint::AnyPath)]
+    pub model: Option<PathBuf>,
+    /// An adapter to put on the model; the model without it is shown beside
+    #[arg(long, value_name = "DIR", requires = "model", value_hint = ValueHint::DirPath)]
+    pub adapter: Option<PathBuf>,
+    /// A further model to show beside; can be given several times
+    #[arg(long, value_name = "MODEL", requires = "model", value_hint = ValueHint::AnyPath)]
+    pub against: Vec<PathBuf>,
+    /// A task, such as pubmedqa:100 for a hundred of its items; can be given several times
+    #[arg(long, value_name = "TASK", conflicts_with = "recipe")]
+    pub task: Vec<String>,
+    /// An OpenAI-compatible API, such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1
+    #[arg(
+        long,
+        value_name = "URL",
+        conflicts_with = "recipe",
+        requires = "task",
+        requires = "endpoint_model"
+    )]
+    pub endpoint: Option<String>,
+    /// The name of a model there; can be given several times
+    #[arg(long, value_name = "NAME", requires = "endpoint")]
+    pub endpoint_model: Vec<String>,
+    /// The environment variable that holds the key for the API
+    #[arg(long, value_name = "VARIABLE", requires = "endpoint")]
+    pub api_key_env: Option<String>,
 }
 
 /// A recipe, and what to plan it for.

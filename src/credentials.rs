@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use datasets::recipe::SourceSection;
 use ledger::AccessClass;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
@@ -61,14 +61,25 @@ pub fn require_terms<'s>(
 }
 
 fn record(run: &Path, command: &str, named: &[String]) -> Result<()> {
+    let facts = json!({"i_have_credentials": true, "sources": named});
+    append(run, command, facts)
+}
+
+/// Records that texts which are not open were sent to an endpoint, and under which agreement.
+pub fn record_sent(run: &Path, endpoint: &Value, tasks: &[Value]) -> Result<()> {
+    append(run, "eval", json!({"sent_to": endpoint, "tasks": tasks}))
+}
+
+fn append(run: &Path, command: &str, facts: Value) -> Result<()> {
     let path = run.join(ACCESS_LOG);
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let line = json!({
+    let mut line = json!({
         "unix_secs": now.map_or(0, |now| now.as_secs()),
         "command": command,
-        "i_have_credentials": true,
-        "sources": named,
     });
+    if let (Some(line), Value::Object(facts)) = (line.as_object_mut(), facts) {
+        line.extend(facts);
+    }
     let written = fs::create_dir_all(run).and_then(|()| {
         let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
         writeln!(file, "{line}")

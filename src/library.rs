@@ -20,19 +20,32 @@ pub enum Kind {
     Machine,
 }
 
-/// The kind of a recipe file, by its place: tasks live in a folder called `eval`, devices in one called `machines`.
+/// The kind of a recipe file, by its place: tasks live in a folder called `eval`, devices in one called `machines`. A file
+/// with an [eval] table is the recipe that asks a suite's tasks, and stands beside them.
 pub fn kind_of(path: &Path) -> Kind {
     let inside = |name: &str| {
         path.parent()
             .is_some_and(|folder| folder.components().any(|part| part.as_os_str() == name))
     };
     if inside("eval") {
-        Kind::Task
+        if has_eval(path) {
+            Kind::Recipe
+        } else {
+            Kind::Task
+        }
     } else if inside("machines") {
         Kind::Machine
     } else {
         Kind::Recipe
     }
+}
+
+fn has_eval(path: &Path) -> bool {
+    let on_disk = std::fs::read_to_string(path).ok();
+    let embedded = RECIPES.iter().find(|(name, _)| Path::new(name) == path);
+    let text = on_disk.or_else(|| embedded.map(|(_, text)| (*text).to_owned()));
+    // By lines, so that a recipe with a mistake in it is still called one.
+    text.is_some_and(|text| text.lines().any(|line| line.trim_end() == "[eval]"))
 }
 
 /// Every recipe and task of a folder, sorted: the TOML files on top and anywhere below `data/` and `supervised/` are recipes, those
@@ -133,6 +146,8 @@ mod tests {
     fn places_tell_tasks_from_recipes() {
         assert_eq!(kind_of(Path::new("recipes/quickstart.toml")), Kind::Recipe);
         assert_eq!(kind_of(Path::new("recipes/eval/mibe/hoc.toml")), Kind::Task);
+        assert_eq!(kind_of(Path::new("eval/mibe/hoc.toml")), Kind::Task);
+        assert_eq!(kind_of(Path::new("eval/mibe.toml")), Kind::Recipe);
         assert_eq!(kind_of(Path::new("machines/h200.toml")), Kind::Machine);
         assert_eq!(kind_of(Path::new("eval.toml")), Kind::Recipe);
     }

@@ -15,6 +15,7 @@ mod library;
 mod merging;
 mod plan;
 mod recipe;
+mod report;
 mod run;
 mod stages;
 mod terminal;

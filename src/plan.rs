@@ -7,14 +7,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use eval::{Task, TaskChoice};
+use eval::Task;
 use finetune::Base;
 use ledger::recipe::{Document, nearest};
 
 use crate::args::{DataFlags, RecipeFlags, StageArgs};
 use crate::failure::Failure;
 use crate::recipe::{Recipe, problem};
-use crate::stages::known_metrics;
+use crate::stages::{endpoints, known_metrics};
 
 /// A step of a run, in the order of running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +58,8 @@ pub struct Plan {
     pub decontaminate: Vec<PlannedTask>,
     /// How the data is built.
     pub build: BuildFlags,
+    /// Whether an evaluation's report has the texts of what is not open.
+    pub reveal: bool,
 }
 
 /// What the command line says of building data.
@@ -88,7 +90,7 @@ pub struct PlannedTask {
     pub file: PathBuf,
     /// How many items are asked; all where not given.
     pub limit: Option<usize>,
-    /// The tasks of the file, one a way of answering.
+    /// The tasks of the file that are asked, one a way of answering.
     pub tasks: Vec<Task>,
 }
 
@@ -119,12 +121,16 @@ impl Plan {
             .filter_map(|(stage, has)| has.then_some(stage))
             .collect();
         let entries = recipe.eval.as_ref().map(|eval| eval.tasks.as_slice());
-        let tasks = tasks(&document, folder, "eval.tasks", entries.unwrap_or_default())?;
+        let shots = recipe.eval.as_ref().and_then(|eval| eval.shots);
+        let entries = entries.unwrap_or_default();
+        let tasks = tasks(&document, folder, "eval.tasks", entries, shots)?;
         let entries = recipe.data.as_ref();
         let entries = entries.map(|data| data.clean.decontaminate.as_slice());
         let key = "data.clean.decontaminate";
-        let decontaminate = self::tasks(&document, folder, key, entries.unwrap_or_default())?;
+        let entries = entries.unwrap_or_default();
+        let decontaminate = self::tasks(&document, folder, key, entries, Some(0))?;
         check_expectations(&document, &tasks)?;
+        endpoints::check(&document, &tasks, folder)?;
         Ok(Self {
             out,
             data_root,
@@ -133,6 +139,7 @@ impl Plan {
             tasks,
             decontaminate,
             build: BuildFlags::default(),
+            reveal: false,
             document,
         })
     }
@@ -144,7 +151,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether the recipe has a model; one that only builds data may do without.
+    /// Whether the recipe has a model; one that only builds data, or asks other models, may do without.
     pub fn has_model(&self) -> bool {
         let model = &self.recipe().model;
         model.path.is_some() || model.init.is_some()
@@ -206,31 +213,44 @@ fn base(document: &Document<Recipe>) -> Base {
     }
 }
 
-/// Finds the evaluation tasks that a list of the recipe names.
+/// Where the tasks are that a recipe in a folder names.
+pub fn task_folders(folder: &Path) -> [PathBuf; 4] {
+    [
+        folder.join("eval"),
+        folder.join("../eval"),
+        folder.join("../../eval"),
+        PathBuf::from("recipes/eval"),
+    ]
+}
+
+/// Finds the evaluation tasks that a list of the recipe names. `shots` stand before each question where an entry
+/// does not say how many.
 fn tasks(
     document: &Document<Recipe>,
     folder: &Path,
     key: &str,
     entries: &[String],
+    shots: Option<usize>,
 ) -> Result<Vec<PlannedTask>> {
     let base = document.folder_of(key);
-    let folders = [
-        folder.join("eval"),
-        folder.join("../eval"),
-        folder.join("../../eval"),
-        PathBuf::from("recipes/eval"),
-    ];
-    let tasks = entries.iter().map(|entry| {
-        let choice = TaskChoice::parse(entry)?;
-        let file = eval::find_task(&choice.task, &base, &folders)?;
-        let tasks = Task::load(&file, &[])?;
-        Ok(PlannedTask {
-            file,
-            limit: choice.limit,
-            tasks,
-        })
-    });
-    tasks.collect()
+    let folders = task_folders(folder);
+    let mut planned: Vec<PlannedTask> = Vec::new();
+    for entry in entries {
+        for found in eval::load_tasks(entry, shots, &base, &folders)? {
+            let mut known = planned.iter().flat_map(|planned| &planned.tasks);
+            let twice = known.find(|known| found.tasks.iter().any(|task| task.name == known.name));
+            if let Some(twice) = twice {
+                let task = twice.name.clone();
+                return Err(eval::Error::TaskTwice { task }.into());
+            }
+            planned.push(PlannedTask {
+                file: found.file,
+                limit: found.limit,
+                tasks: found.tasks,
+            });
+        }
+    }
+    Ok(planned)
 }
 
 /// Finds a misspelt metric now and not after hours of training.

@@ -111,7 +111,11 @@ fn problems(document: &Document<Recipe>) -> Vec<Problem> {
     let recipe = &document.value;
     found.name(&recipe.name);
     found.sections(recipe);
-    let needs_model = recipe.train.is_some() || recipe.merge.is_some() || recipe.eval.is_some();
+    // An evaluation of other models needs none of its own.
+    let asks_own = |eval: &EvalSection| eval.model.is_empty() && eval.endpoint.is_empty();
+    let needs_model = recipe.train.is_some()
+        || recipe.merge.is_some()
+        || recipe.eval.as_ref().is_some_and(asks_own);
     found.model(&recipe.model, needs_model);
     if let Some(train) = &recipe.train {
         for (key, message) in train.problems() {
@@ -121,6 +125,10 @@ fn problems(document: &Document<Recipe>) -> Vec<Problem> {
                 None,
             );
         }
+    }
+    for (key, wrong) in recipe.eval.iter().flat_map(EvalSection::problems) {
+        let key = format!("eval.{key}");
+        found.add(&key, format!("`{key}` {wrong}"), None);
     }
     for (i, expect) in recipe.expect.iter().enumerate() {
         found.expect(i, expect);

@@ -6,6 +6,8 @@
 //!             adapter/  the adapter in PEFT's files; or model/, where every weight was trained
 //!             merged/   base + adapter as a Hugging Face folder
 //!             eval/     report.json
+//!             eval.journal/  what an unfinished evaluation has been answered
+//!             report.html  all of it as one page, anew after every run
 //! ```
 //!
 //! `manifest.json` lies beside what a stage made, so an adapter that is copied elsewhere carries its terms along.

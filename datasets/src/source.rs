@@ -3,11 +3,14 @@
 use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::files::{SourceFile, source_files};
 use crate::random::Draws;
 use crate::recipe::{OnBadRecord, SourceSection};
 use crate::record::{Provenance, Record};
 use crate::rows::{Row, Rows};
+use crate::task::RecordTemplate;
 use crate::{Error, Result};
 
 /// A source's records in the order of its files, read as they are asked for.
@@ -148,8 +151,15 @@ pub fn sample_records(
     data_root: &Path,
     seed: u64,
 ) -> Result<(Vec<Record>, u64)> {
-    let records = read_source(source, data_root)?;
-    let Some(limit) = source.limit else {
+    limited(read_source(source, data_root)?, source.limit, seed)
+}
+
+fn limited(
+    records: impl Iterator<Item = Result<Record>>,
+    limit: Option<usize>,
+    seed: u64,
+) -> Result<(Vec<Record>, u64)> {
+    let Some(limit) = limit else {
         let records: Vec<Record> = records.collect::<Result<_>>()?;
         let read = records.len() as u64;
         return Ok((records, read));
@@ -171,4 +181,71 @@ pub fn sample_records(
         }
     }
     Ok((held.into_values().collect(), read))
+}
+
+/// A source's records, and what became of the others.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Selected {
+    /// In the order of the files.
+    pub records: Vec<Record>,
+    /// How many were read.
+    pub read: u64,
+    /// How many could not be, where the source says to drop them.
+    pub unreadable: u64,
+    /// How many its `where` and `require` leave out.
+    pub left_out: u64,
+}
+
+/// Reads the records of a source that its `limit`, `where` and `require` choose,
+/// as a build does before it cleans them; bad records are left out where it says
+/// so.
+///
+/// # Errors
+/// As [`sample_records`]; the syntax of `where`, or a field of it that a record
+/// does not have.
+pub fn selected_records(source: &SourceSection, data_root: &Path, seed: u64) -> Result<Selected> {
+    let condition = source.condition.as_deref().map(condition).transpose()?;
+    let mut selected = Selected::default();
+    let mut unreadable = 0;
+    let drops = source.on_bad_record == OnBadRecord::Drop;
+    let readable = read_source(source, data_root)?.filter(|record| match record {
+        Err(error) if drops && is_of_the_data(error) => {
+            unreadable += 1;
+            false
+        }
+        _ => true,
+    });
+    let (records, read) = limited(readable, source.limit, seed)?;
+    selected.read = read + unreadable;
+    selected.unreadable = unreadable;
+    for record in records {
+        let meets = match &condition {
+            Some(condition) => !condition.render(&record)?.is_empty(),
+            None => true,
+        };
+        let has = |name: &String| !is_empty(record.fields.get(name));
+        if meets && source.require.iter().all(has) {
+            selected.records.push(record);
+        } else {
+            selected.left_out += 1;
+        }
+    }
+    Ok(selected)
+}
+
+/// A source's `where`: it writes something of the records for which it holds.
+pub(crate) fn condition(expression: &str) -> Result<RecordTemplate> {
+    let template = format!("{{% if {expression} %}}1{{% endif %}}");
+    RecordTemplate::new("where", &template)
+}
+
+/// Whether a field is absent, or says nothing.
+pub(crate) fn is_empty(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.trim().is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(fields)) => fields.is_empty(),
+        Some(_) => false,
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::endpoint::EndpointError;
 use crate::model::ModelError;
 
 /// This crate's result.
@@ -46,6 +47,46 @@ pub enum Error {
         /// What follows the colon.
         limit: String,
     },
+    /// What follows the `@` in `pubmedqa@3` is not a number of shots.
+    #[error("task `{choice}`: `{shots}` is not a number of shots")]
+    TaskShots {
+        /// As the recipe writes it.
+        choice: String,
+        /// What follows the `@`.
+        shots: String,
+    },
+    /// The split that shots come from holds the test's items.
+    #[error(
+        "task `{task}`: the training split `{source_name}` is not apart from the test: {shared} of the {items} items asked are among its {records} records, word for word"
+    )]
+    ShotsFromTest {
+        /// The task.
+        task: String,
+        /// The training split.
+        source_name: String,
+        /// How many items are in both.
+        shared: usize,
+        /// How many items are asked.
+        items: usize,
+        /// How many records the training split has.
+        records: usize,
+    },
+    /// The training split has not enough records for an item's shots.
+    #[error(
+        "task `{task}`, item `{item}`: {shots} shots are asked for, and the training split `{source_name}` has {found} that it may be shown"
+    )]
+    TooFewShots {
+        /// The task.
+        task: String,
+        /// The item's id.
+        item: String,
+        /// The training split.
+        source_name: String,
+        /// How many are asked for.
+        shots: usize,
+        /// How many there are, without the item's near copies.
+        found: usize,
+    },
     /// Two of the tasks asked have one name.
     #[error("the task `{task}` is asked twice")]
     TaskTwice {
@@ -75,6 +116,16 @@ pub enum Error {
         item: String,
         /// What is wrong with it.
         problem: ItemProblem,
+    },
+    /// A build's list of what it left out cannot be read.
+    #[error("`{}`, line {line}: {problem}", path.display())]
+    Dropped {
+        /// The list.
+        path: PathBuf,
+        /// The line, from 1; 0 for the file.
+        line: usize,
+        /// What is wrong, without its text.
+        problem: String,
     },
     /// The model failed.
     #[error("task `{task}`: `{model}` gave no answer")]
@@ -117,6 +168,51 @@ pub enum Error {
         asked: usize,
         /// How many came.
         given: usize,
+    },
+    /// An endpoint cannot be asked, or must not be.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The evaluation was stopped; what was answered so far is in its journal.
+    #[error("task `{task}`: stopped before its end")]
+    Stopped {
+        /// The task, or the name of the held-out split.
+        task: String,
+    },
+    /// A journal could not be read or written.
+    #[error("the journal `{}` of an evaluation", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A line of a journal is not what was written there.
+    #[error("the journal `{}` is damaged in line {line}", path.display())]
+    JournalDamaged {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A journal begins with other items, settings or another model than its name says.
+    #[error("the journal `{}` is of another evaluation than its name says", path.display())]
+    JournalOfOther {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is no report that this version can read.
+    #[error("`{}` is not a report that this version can read: {problem}", path.display())]
+    ReportFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Reports that are to be compared have no score in common.
+    #[error("{} have no task and metric in common", list(runs))]
+    NothingShared {
+        /// The runs' names.
+        runs: Vec<String>,
     },
     /// The model scored an option with something that can't be compared.
     #[error("task `{task}`, item `{item}`: `{model}` scored option {option} as not a number")]
@@ -193,6 +289,20 @@ pub enum TaskProblem {
     /// Nothing may be generated.
     #[error("`generate.max_new_tokens` is 0")]
     NoNewTokens,
+    /// Shots are asked of a task that has no source for them.
+    #[error("{shots} shots are asked for, and it has no [few_shot]")]
+    NoFewShot {
+        /// How many are asked for.
+        shots: usize,
+    },
+    /// Shots are to be spread over right answers that are free text.
+    #[error(
+        "`few_shot.selection` is \"stratified\", and the task has no options to spread shots over"
+    )]
+    StratifiedFreeText,
+    /// Shots are to be turns of a conversation that isn't one.
+    #[error("`few_shot.layout` is \"multi-turn\", and `chat_template` is false")]
+    TurnsWithoutTemplate,
 }
 
 /// What is wrong with one item.
@@ -243,6 +353,14 @@ pub enum OptionsProblem {
     },
 }
 
+fn list(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
 impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
@@ -266,6 +384,15 @@ impl Error {
             Error::TaskLimit { .. } => {
                 Some("write `name:100` to ask 100 items, or `name` to ask all".into())
             }
+            Error::TaskShots { .. } => {
+                Some("write `name@3` for three shots, `name` for as many as the recipe says".into())
+            }
+            Error::ShotsFromTest { .. } => Some(
+                "take [few_shot.source] from a split of its own; the hosted copies of some sets have their test as train".into(),
+            ),
+            Error::TooFewShots { .. } => {
+                Some("ask for fewer shots, or check the path and the split in [few_shot.source]".into())
+            }
             Error::TaskTwice { .. } => {
                 Some("name it once, or give the other file's task another `name`".into())
             }
@@ -274,13 +401,36 @@ impl Error {
             Error::NoItems { .. } => {
                 Some("check the path and the split in the task's [source]".into())
             }
+            Error::ReportFile { .. } => {
+                Some("evaluate again: remove the run's `eval` folder, and run its recipe".into())
+            }
+            Error::NothingShared { .. } => {
+                Some("compare runs whose recipes name a common task in `eval.tasks`".into())
+            }
             Error::NotANumber { .. } => Some(
                 "the weights hold values that are not numbers; check how the model was made".into(),
             ),
             Error::NoEmbedder { metric, .. } => {
                 Some(format!("name an encoder's folder, or leave `{metric}` out"))
             }
-            Error::Embedder { .. } | Error::Model { .. } | Error::AnswerCount { .. } => None,
+            Error::Dropped { .. } => {
+                Some("it is the `dropped.jsonl` of a run's `data/`; build the data again".into())
+            }
+            Error::Endpoint(source) => source.hint(),
+            Error::Stopped { .. } => Some("the same command goes on from there".into()),
+            Error::Journal { source, .. } if ledger::files::is_full(source.kind()) => Some(
+                "free some space on the disk; the same command goes on from the answers so far"
+                    .into(),
+            ),
+            Error::Journal { .. } => Some("it must be a file that you may read and write".into()),
+            Error::JournalDamaged { .. } | Error::JournalOfOther { .. } => {
+                Some("remove it; its items are then asked again".into())
+            }
+            Error::Model { source, .. } => {
+                let endpoint = source.source.downcast_ref::<EndpointError>();
+                endpoint.and_then(EndpointError::hint)
+            }
+            Error::Embedder { .. } | Error::AnswerCount { .. } => None,
         }
     }
 }
@@ -313,6 +463,14 @@ impl TaskProblem {
                 )
             }
             TaskProblem::Options(_) => return None,
+            TaskProblem::NoFewShot { .. } => {
+                "name a training split in a [few_shot.source], or ask this task with `NAME@0`"
+                    .into()
+            }
+            TaskProblem::StratifiedFreeText => {
+                "write `selection = \"random\"` or `\"bm25\"`".into()
+            }
+            TaskProblem::TurnsWithoutTemplate => "write `layout = \"inline\"`".into(),
             TaskProblem::NoNewTokens => "leave it out for the default, or write how many".into(),
         };
         Some(hint)

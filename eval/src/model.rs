@@ -6,8 +6,10 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::ops::ControlFlow;
 
 use datasets::{Message, Role, Tokenized};
+use serde::{Deserialize, Serialize};
 
 /// What the model is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +101,43 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
 }
 
+/// What became of a [`GenerateRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// What the model wrote.
+    Text(String),
+    /// It wrote nothing that could be marked.
+    Unanswered(Unanswered),
+}
+
+/// Why one item has no answer, while others do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Unanswered {
+    /// The model says that it will not answer.
+    #[error("the model refused to answer")]
+    Refusal,
+    /// The server's filter let the question or the answer not through.
+    #[error("the server's content filter stopped it")]
+    ContentFilter,
+    /// All tokens of the answer were spent, on thoughts that are not shown, before a word of it.
+    #[error("the answer's tokens were spent before a word was written")]
+    Length,
+}
+
+impl Unanswered {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unanswered::Refusal => "refusal",
+            Unanswered::ContentFilter => "content_filter",
+            Unanswered::Length => "length",
+        }
+    }
+}
+
 /// Summed loss of a set of samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Perplexity {
@@ -176,4 +215,45 @@ pub trait LanguageModel {
 
     /// Sums the loss of these samples' target tokens. Each sample is read on its own.
     fn perplexity(&mut self, samples: &[Tokenized]) -> Result<Perplexity, ModelError>;
+
+    /// Whether each request is worked on by itself, as servers do, so that any of them can be asked
+    /// again or left out. Otherwise requests that are given together are worked on together, and
+    /// an evaluation that goes on later gives the same ones together again.
+    fn answers_singly(&self) -> bool {
+        false
+    }
+
+    /// As [`score`](Self::score), giving each request's scores away with its number as soon as they
+    /// are there, until it is told to break off. A model that is stopped from outside leaves the
+    /// rest out.
+    fn score_each(
+        &mut self,
+        requests: &[ScoreRequest],
+        given: &mut dyn FnMut(usize, Vec<OptionScore>) -> ControlFlow<()>,
+    ) -> Result<(), ModelError> {
+        give_all(self.score(requests)?, given);
+        Ok(())
+    }
+
+    /// As [`generate`](Self::generate), giving each reply away as [`score_each`](Self::score_each)
+    /// does.
+    fn generate_each(
+        &mut self,
+        requests: &[GenerateRequest],
+        given: &mut dyn FnMut(usize, Reply) -> ControlFlow<()>,
+    ) -> Result<(), ModelError> {
+        let replies = self.generate(requests)?.into_iter().map(Reply::Text);
+        give_all(replies, given);
+        Ok(())
+    }
+}
+
+fn give_all<T>(
+    answers: impl IntoIterator<Item = T>,
+    given: &mut dyn FnMut(usize, T) -> ControlFlow<()>,
+) {
+    let _ = answers
+        .into_iter()
+        .enumerate()
+        .try_for_each(|(index, answer)| given(index, answer));
 }

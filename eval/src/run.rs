@@ -3,15 +3,15 @@
 use datasets::Tokenized;
 use ledger::AccessClass;
 
-use crate::filters::answer_in;
+use serde_json::json;
+
+use crate::ask::{Answer, Session, ask};
+use crate::journal::{Exact, Header, Losses};
 use crate::metrics::bert_score::BertScorer;
 use crate::metrics::{Answered, Marks, MetricName, Needs};
 use crate::statistics::{self, Bootstrap, Interval};
-use crate::task::{Answering, Item, Normalisation, Task};
-use crate::{
-    Error, GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Result,
-    ScoreRequest,
-};
+use crate::task::{Answering, Item, Task};
+use crate::{Error, LanguageModel, ModelError, OptionScore, Perplexity, Result, Unanswered};
 
 /// How much is asked, and how sure one wants to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,13 @@ pub struct TaskResult {
     pub scores: Vec<Score>,
     /// Answers that the filter could not extract; `None` where options were scored.
     pub unextracted: Option<usize>,
+    /// Items that the model or its server would not answer; they count as not right.
+    pub unanswered: usize,
+    /// The scores without the items that the training data was found to hold, where some are
+    /// among these; see [`FlaggedItems::clean`](crate::FlaggedItems::clean).
+    pub clean: Option<crate::CleanScores>,
+    /// The published set that the task asks; see [`PublishedSet::scores`](crate::PublishedSet::scores).
+    pub published: Option<crate::PublishedSet>,
     /// Every item, in the order asked.
     pub items: Vec<ItemResult>,
 }
@@ -90,14 +97,8 @@ pub struct ItemResult {
     pub option_scores: Vec<OptionScore>,
     /// Whose terms its text is under.
     pub access: AccessClass,
-}
-
-/// An answer before it is marked.
-#[derive(Default)]
-struct Answer {
-    text: String,
-    extracted: Option<String>,
-    option_scores: Vec<OptionScore>,
+    /// Why there is no answer, where there is none.
+    pub unanswered: Option<Unanswered>,
 }
 
 /// Asks the items of a task in their order and marks the answers. `progress` is called after each
@@ -109,7 +110,8 @@ pub fn run_task(
     settings: &Settings,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<TaskResult> {
-    run_task_with(task, items, model, None, settings, progress)
+    let session = &mut Session::unkept();
+    resume_task_with(task, items, model, None, settings, session, progress)
 }
 
 /// As [`run_task`], with what `bert_score` is computed by.
@@ -122,6 +124,38 @@ pub fn run_task_with(
     model: &mut dyn LanguageModel,
     bert: Option<&mut BertScorer<'_>>,
     settings: &Settings,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<TaskResult> {
+    let session = &mut Session::unkept();
+    resume_task_with(task, items, model, bert, settings, session, progress)
+}
+
+/// As [`run_task`], going on from the answers that the session keeps.
+///
+/// # Errors
+/// As [`run_task`]'s, and [`Error::Stopped`] where the session was stopped before the end.
+pub fn resume_task(
+    task: &Task,
+    items: &[Item],
+    model: &mut dyn LanguageModel,
+    settings: &Settings,
+    session: &mut Session<'_>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<TaskResult> {
+    resume_task_with(task, items, model, None, settings, session, progress)
+}
+
+/// As [`resume_task`], with what `bert_score` is computed by.
+///
+/// # Errors
+/// As [`resume_task`]'s and [`run_task_with`]'s.
+pub fn resume_task_with(
+    task: &Task,
+    items: &[Item],
+    model: &mut dyn LanguageModel,
+    bert: Option<&mut BertScorer<'_>>,
+    settings: &Settings,
+    session: &mut Session<'_>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<TaskResult> {
     let embedded = task.metrics.iter().find(|m| m.needs == Needs::Embeddings);
@@ -137,15 +171,8 @@ pub fn run_task_with(
             task: task.name.clone(),
         });
     }
-    let mut answers = Vec::with_capacity(asked.len());
-    for batch in asked.chunks(settings.batch_items.max(1)) {
-        answers.extend(answer(task, batch, model)?);
-        progress(Progress {
-            task: &task.name,
-            done: answers.len(),
-            total: asked.len(),
-        });
-    }
+    let batch_items = settings.batch_items.max(1);
+    let answers = ask(task, &asked, model, batch_items, session, progress)?;
     let bert_scores = match (embedded, bert) {
         (Some(_), Some(bert)) => bert_scores(task, &asked, &answers, bert)?,
         _ => vec![None; asked.len()],
@@ -167,114 +194,6 @@ fn choose<'i>(items: &'i [Item], settings: &Settings) -> Vec<&'i Item> {
     let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let chosen = statistics::sample(&ids, count, settings.bootstrap.seed);
     chosen.into_iter().map(|index| &items[index]).collect()
-}
-
-fn answer(task: &Task, items: &[&Item], model: &mut dyn LanguageModel) -> Result<Vec<Answer>> {
-    match &task.answering {
-        Answering::LogLikelihood {
-            normalisation,
-            before_option,
-        } => score(task, *normalisation, before_option, items, model),
-        Answering::Generate {
-            max_new_tokens,
-            stop,
-            pattern,
-            filter,
-        } => {
-            let requests: Vec<GenerateRequest> = items
-                .iter()
-                .map(|item| GenerateRequest {
-                    id: item.id.clone(),
-                    prompt: item.prompt.clone(),
-                    max_new_tokens: *max_new_tokens,
-                    stop: stop.clone(),
-                })
-                .collect();
-            let texts = model
-                .generate(&requests)
-                .map_err(|e| failed(&task.name, model.name(), e))?;
-            check_count(task, model, "answers", items.len(), texts.len())?;
-            let answers = items.iter().zip(texts).map(|(item, text)| Answer {
-                extracted: answer_in(&text, &item.options, pattern.as_ref(), filter),
-                text,
-                ..Answer::default()
-            });
-            Ok(answers.collect())
-        }
-    }
-}
-
-fn score(
-    task: &Task,
-    normalisation: Normalisation,
-    before_option: &str,
-    items: &[&Item],
-    model: &mut dyn LanguageModel,
-) -> Result<Vec<Answer>> {
-    let requests: Vec<ScoreRequest> = items
-        .iter()
-        .map(|item| ScoreRequest {
-            id: item.id.clone(),
-            prompt: item.prompt.clone(),
-            options: item
-                .options
-                .iter()
-                .map(|o| format!("{before_option}{o}"))
-                .collect(),
-        })
-        .collect();
-    let scores = model
-        .score(&requests)
-        .map_err(|e| failed(&task.name, model.name(), e))?;
-    check_count(task, model, "lists of scores", items.len(), scores.len())?;
-    let mut answers = Vec::with_capacity(items.len());
-    for (item, mut option_scores) in items.iter().zip(scores) {
-        check_count(
-            task,
-            model,
-            "option scores",
-            item.options.len(),
-            option_scores.len(),
-        )?;
-        for (option, score) in item.options.iter().zip(&mut option_scores) {
-            // What stands before the option is the task's doing, not the option's length.
-            score.bytes = option.len();
-        }
-        let picked = pick(&option_scores, normalisation).map_err(|option| Error::NotANumber {
-            task: task.name.clone(),
-            item: item.id.clone(),
-            model: model.name().to_owned(),
-            option: option + 1,
-        })?;
-        let extracted = picked.map(|index| item.options[index].clone());
-        answers.push(Answer {
-            extracted,
-            option_scores,
-            ..Answer::default()
-        });
-    }
-    Ok(answers)
-}
-
-/// The option with the highest normalised log-probability, the first of equals; as error the
-/// option whose score is no number.
-fn pick(scores: &[OptionScore], normalisation: Normalisation) -> Result<Option<usize>, usize> {
-    let mut best: Option<(usize, f64)> = None;
-    for (index, score) in scores.iter().enumerate() {
-        let length = match normalisation {
-            Normalisation::None => 1,
-            Normalisation::Tokens => score.tokens.max(1),
-            Normalisation::Bytes => score.bytes.max(1),
-        };
-        let value = score.log_prob / length as f64;
-        if value.is_nan() {
-            return Err(index);
-        }
-        if best.is_none_or(|(_, highest)| value > highest) {
-            best = Some((index, value));
-        }
-    }
-    Ok(best.map(|(index, _)| index))
 }
 
 /// Each item's BERTScore F1.
@@ -337,10 +256,14 @@ fn mark(
         Answering::Generate { .. } => Some(
             answers
                 .iter()
-                .filter(|answer| answer.extracted.is_none())
+                .filter(|answer| answer.extracted.is_none() && answer.unanswered.is_none())
                 .count(),
         ),
     };
+    let unanswered = answers
+        .iter()
+        .filter(|answer| answer.unanswered.is_some())
+        .count();
     let results = items
         .iter()
         .zip(answers)
@@ -355,6 +278,7 @@ fn mark(
             score: scores[0].marks.score_of([index].into_iter()),
             option_scores: answer.option_scores,
             access: item.access,
+            unanswered: answer.unanswered,
         });
     TaskResult {
         task: task.name.clone(),
@@ -363,6 +287,9 @@ fn mark(
         model: model.to_owned(),
         access: AccessClass::strictest(items.iter().map(|item| item.access)),
         unextracted,
+        unanswered,
+        clean: None,
+        published: task.published.clone(),
         items: results.collect(),
         scores,
     }
@@ -389,21 +316,69 @@ pub fn run_perplexity(
     settings: &Settings,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PerplexityResult> {
+    let session = &mut Session::unkept();
+    resume_perplexity(name, samples, model, settings, session, progress)
+}
+
+/// As [`run_perplexity`], going on from the sums that the session keeps.
+///
+/// # Errors
+/// As [`run_perplexity`]'s, and [`Error::Stopped`] where the session was stopped before the end.
+pub fn resume_perplexity(
+    name: &str,
+    samples: &[Tokenized],
+    model: &mut dyn LanguageModel,
+    settings: &Settings,
+    session: &mut Session<'_>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<PerplexityResult> {
     if samples.is_empty() {
         return Err(Error::NoItems {
             task: name.to_owned(),
         });
     }
+    let given = settings.batch_items.max(1);
+    let mut journal = session.open(given, |identity| {
+        Header::new(
+            name,
+            model.name(),
+            json!("perplexity"),
+            identity,
+            sample_hashes(samples),
+        )
+    })?;
+    let batch_items = journal
+        .as_ref()
+        .map_or(given, |journal| journal.batch_items);
+    let mut kept = match &mut journal {
+        Some(journal) => journal.entries::<Losses>()?.into_iter(),
+        None => Vec::new().into_iter(),
+    };
     let mut total = Perplexity {
         loss_sum: 0.0,
         tokens: 0,
     };
     let mut done = 0;
-    for batch in samples.chunks(settings.batch_items.max(1)) {
-        let part = model
-            .perplexity(batch)
-            .map_err(|e| failed(name, model.name(), e))?;
-        total.loss_sum += part.loss_sum;
+    for batch in samples.chunks(batch_items) {
+        // Batches are summed in their order, so that the sum has the same bits.
+        let part = match kept.next() {
+            Some(losses) => losses,
+            None => {
+                session.go_on(name)?;
+                let part = model
+                    .perplexity(batch)
+                    .map_err(|e| failed(name, model.name(), e))?;
+                let losses = Losses {
+                    loss_sum: Exact(part.loss_sum),
+                    tokens: part.tokens,
+                };
+                if let Some(journal) = &mut journal {
+                    journal.append(&losses)?;
+                }
+                losses
+            }
+        };
+        total.loss_sum += part.loss_sum.0;
         total.tokens += part.tokens;
         done += batch.len();
         progress(Progress {
@@ -420,7 +395,16 @@ pub fn run_perplexity(
     })
 }
 
-fn failed(task: &str, model: &str, source: ModelError) -> Error {
+/// The samples by id and hash, as a journal has them.
+fn sample_hashes(samples: &[Tokenized]) -> serde_json::Value {
+    let hash = |sample: &Tokenized| {
+        let text = json!([sample.input_ids, sample.loss_mask]).to_string();
+        json!({"id": sample.id, "sha256": ledger::hash::sha256_bytes(text.as_bytes())})
+    };
+    samples.iter().map(hash).collect()
+}
+
+pub(crate) fn failed(task: &str, model: &str, source: ModelError) -> Error {
     Error::Model {
         task: task.to_owned(),
         model: model.to_owned(),
@@ -428,9 +412,9 @@ fn failed(task: &str, model: &str, source: ModelError) -> Error {
     }
 }
 
-fn check_count(
+pub(crate) fn check_count(
     task: &Task,
-    model: &dyn LanguageModel,
+    model: &str,
     what: &'static str,
     asked: usize,
     given: usize,
@@ -438,7 +422,7 @@ fn check_count(
     if asked == given {
         return Ok(());
     }
-    let (task, model) = (task.name.clone(), model.name().to_owned());
+    let (task, model) = (task.name.clone(), model.to_owned());
     Err(Error::AnswerCount {
         task,
         model,

@@ -1,5 +1,5 @@
 //! Every metric against the package that the field computes it with, on made-up and awkward
-//! answers. `scripts/golden/metrics.py` writes the expected scores.
+//! answers. `scripts/golden/metrics.py` and `ranked.py` write the expected scores.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,7 +69,8 @@ impl Case {
 
 #[test]
 fn scores_are_those_of_the_reference_packages() {
-    let cases: Vec<Case> = json("metrics.json");
+    let mut cases: Vec<Case> = json("metrics.json");
+    cases.extend(json::<Vec<Case>>("ranked.json"));
     let mut compared = BTreeSet::new();
     let mut wrong = Vec::new();
     for case in &cases {

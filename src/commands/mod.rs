@@ -5,12 +5,14 @@ mod build;
 mod chat;
 mod check;
 mod convert;
+mod eval;
 mod export;
 mod fetch;
 mod logits;
 mod merge;
 mod plan;
 mod recipes;
+mod report;
 mod run;
 mod show;
 mod trace;
@@ -33,11 +35,12 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Fetch(args) => fetch::fetch(&args, json),
         Command::Merge(args) => merge::merge(args, json),
         Command::Verify(args) => verify::verify(&args, json),
-        Command::Eval(args) => run::run(&args, Some(Stage::Eval), json),
+        Command::Eval(args) => eval::eval(&args, json),
         Command::Chat(args) => chat::chat(&args),
         Command::Plan(args) => plan::plan(&args, json),
         Command::Show(args) => show::show(&args, json),
         Command::Trace(args) => trace::trace(&args, json),
+        Command::Report(args) => report::report(&args, json),
         Command::Check(args) => check::check(&args, json),
         Command::Recipes(command) => recipes::recipes(&command, json),
         Command::Adapter(command) => adapter::adapter(&command, json),

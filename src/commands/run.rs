@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::args::StageArgs;
 use crate::failure::Exit;
 use crate::plan::{Plan, Stage};
+use crate::report::{PAGE_FILE, write_page};
 use crate::stages::{self, Outcome, Verdict, verdicts};
 use crate::terminal::{note, print, print_json};
 
@@ -20,6 +21,10 @@ pub fn run(args: &StageArgs, until: Option<Stage>, json: bool) -> Result<Exit> {
 /// Runs the stages, prints what was measured, and holds it against what was expected.
 pub fn run_plan(plan: &Plan, until: Option<Stage>, fresh: bool, json: bool) -> Result<Exit> {
     let outcome = stages::run(plan, until, fresh)?;
+    // What was run stands without its page.
+    if let Err(error) = write_page(&plan.out) {
+        note(&format!("warning: no {PAGE_FILE}: {error:#}"));
+    }
     let exit = |verdicts: &[Verdict]| match verdicts.iter().all(|verdict| verdict.met) {
         _ if outcome.stopped => Exit::Stopped,
         true => Exit::Done,

@@ -45,7 +45,7 @@ impl Materials {
             }
             for item in task.items(&plan.data_root)? {
                 probes.push(Probe {
-                    task: task.name.clone(),
+                    task: task.family.clone(),
                     item_id: item.id.clone(),
                     text: item.prompt.text(),
                     options: match &task.options {

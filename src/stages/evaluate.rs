@@ -1,178 +1,260 @@
-//! The evaluation stage: the recipe's tasks, asked of the base and of what was made of it.
+//! The evaluation stage: the recipe's tasks, asked of the base and of what was made of it, and of models beside them.
+//!
+//! What was answered is kept in `eval.journal/` until `eval/` has it: an evaluation that is stopped, or killed, goes on
+//! from there.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use datasets::Tokenized;
-use eval::{Item, LanguageModel, Report, Settings, Task, run_perplexity, run_task};
+use eval::recipe::EvalSection;
+use eval::report::FORGETTING;
+use eval::{
+    Endpoint, EndpointSection, FlaggedItems, Item, Journals, LanguageModel, Report, Session,
+    Settings, ShotReport, Task, TaskNotes, resume_perplexity, resume_task,
+};
 use ledger::files::{StagedDir, write_atomic};
-use ledger::recipe as language;
-use ledger::{AccessClass, FileHash, Manifest};
-use serde_json::json;
+use ledger::{AccessClass, Manifest};
+use serde_json::{Value, json};
 
+use super::eval_input::access_of_model;
+use super::room::Room;
+use super::stop::{Stop, command_line};
 use super::{Tuned, Work, done, given_adapter, load, template_of, tokens, tuned};
-use crate::run::{Clock, StageInput, access_of};
-use crate::terminal::bar;
+use crate::credentials;
+use crate::plan::Plan;
+use crate::run::Clock;
+use crate::terminal::{bar, note};
 
 /// The report for programs, in `eval/`.
 const REPORT_FILE: &str = "report.json";
 /// The report for people.
 const TABLE_FILE: &str = "report.txt";
+/// The folder of unfinished answers, beside `eval/`.
+const JOURNAL_FOLDER: &str = "eval.journal";
 
 /// A task with the items that are asked.
-struct Asked<'a> {
-    task: &'a Task,
-    items: Vec<Item>,
+pub(super) struct Asked<'a> {
+    pub task: &'a Task,
+    pub items: Vec<Item>,
+    shots: Option<ShotReport>,
     limit: Option<usize>,
 }
 
+/// Who is asked.
+enum Who {
+    /// A model on this machine.
+    Local(Tuned),
+    /// `eval.endpoint` with this number.
+    Endpoint(usize),
+}
+
+/// What came of asking.
+struct Answered {
+    report: Report,
+    /// The strictest terms of the models.
+    access: AccessClass,
+    /// What differs from run to run.
+    measured: Value,
+}
+
 impl Work<'_> {
-    /// The manifest, and the report's table.
+    /// The manifest, and the report's table; `None` where it was stopped before its end.
     pub(super) fn evaluate(
         &mut self,
         made: &BTreeMap<&str, Manifest>,
-    ) -> Result<(Manifest, String)> {
+    ) -> Result<Option<(Manifest, String)>> {
+        let plan = self.plan;
+        if plan.reveal {
+            let tasks = plan.tasks.iter().flat_map(|planned| &planned.tasks);
+            let sources = tasks.flat_map(Task::sources);
+            let given = plan.build.credentials;
+            credentials::require(&plan.out, given, "eval --reveal", sources)?;
+        }
         let input = self.eval_input(made)?;
         let folder = self.run.folder("eval");
         if let Some(manifest) = self.run.kept("eval", &input)? {
             let path = folder.join(TABLE_FILE);
             let table = fs::read_to_string(&path)
                 .with_context(|| format!("cannot read `{}`", path.display()))?;
-            return Ok((manifest, table));
+            return Ok(Some((manifest, table)));
         }
         let clock = Clock::start();
-        let section = self.plan.recipe().eval.clone().unwrap_or_default();
-        let asked = self.asked()?;
-        let mut report = Report::new(section.bootstrap());
-        let (mut access, mut secs) = (self.base_access(), BTreeMap::new());
-        for (label, model) in self.models()? {
-            let label_clock = std::time::Instant::now();
-            access = access.max(
-                model
-                    .adapter
-                    .as_deref()
-                    .map_or(AccessClass::Open, access_of),
-            );
-            self.ask(label, &model, &asked, &mut report)?;
-            secs.insert(label, label_clock.elapsed().as_secs_f64());
+        let section = plan.recipe().eval.clone().unwrap_or_default();
+        let asked = asked(plan)?;
+        let mut endpoints = Vec::new();
+        for endpoint in &section.endpoint {
+            endpoints.push(self.terms(endpoint, &asked)?);
         }
+        let mut journals = Journals::new(self.run.folder(JOURNAL_FOLDER));
+        let Some(answered) = self.ask_everyone(&section, &asked, &mut journals)? else {
+            let command = command_line();
+            done(
+                "eval",
+                &format!("stopped, with a journal; to go on: {command}"),
+            );
+            return Ok(None);
+        };
+        let report = &answered.report;
         let staged = StagedDir::create(&folder)?;
-        // Texts of what is not open stay out; what the model made of it is in the scores.
-        let text = format!("{:#}\n", report.json(false));
-        write_atomic(&staged.path().join(REPORT_FILE), text.as_bytes())?;
-        let table = report.table();
+        // Texts of what is not open stay out unless asked for; what the model made of it is in the scores.
+        let file = report.file(plan.reveal);
+        write_atomic(&staged.path().join(REPORT_FILE), file.text().as_bytes())?;
+        let table = file.table();
         write_atomic(&staged.path().join(TABLE_FILE), table.as_bytes())?;
         let made_access = AccessClass::strictest(made.values().map(|manifest| manifest.access));
-        let access = access.max(report.access()).max(made_access);
-        let manifest =
-            input.manifest(staged.path(), access, json!({"metrics": report.metrics()}))?;
+        let access = answered.access.max(report.access()).max(made_access);
+        let few_shot: Vec<&ShotReport> = asked.iter().filter_map(|a| a.shots.as_ref()).collect();
+        let mut details = json!({"metrics": file.metrics, "few_shot": few_shot});
+        if !endpoints.is_empty() {
+            details["endpoints"] = endpoints.into();
+        }
+        let manifest = input.manifest(staged.path(), access, details)?;
         manifest.write(staged.path())?;
-        clock.write(staged.path(), json!({"secs_by_model": secs}))?;
+        clock.write(staged.path(), answered.measured)?;
         staged.commit()?;
+        finish(journals, &self.run.folder(JOURNAL_FOLDER))?;
         done("eval", &format!("done, in {}", clock.shown()));
-        Ok((manifest, table))
+        Ok(Some((manifest, table)))
     }
 
-    fn eval_input(&mut self, made: &BTreeMap<&str, Manifest>) -> Result<StageInput> {
-        let recipe = self.plan.recipe();
-        let section = recipe.eval.clone().unwrap_or_default();
-        let mut inputs = vec![self.base_hash()?];
-        for (stage, manifest) in made {
-            let outputs = manifest.outputs.iter();
-            inputs.extend(outputs.map(|file| FileHash {
-                path: format!("{stage}/{}", file.path),
-                ..file.clone()
-            }));
+    /// Asks every model every task; `None` where it was stopped before its end.
+    fn ask_everyone(
+        &mut self,
+        section: &EvalSection,
+        asked: &[Asked<'_>],
+        journals: &mut Journals,
+    ) -> Result<Option<Answered>> {
+        let stop = Stop::listen()?;
+        // A key that is missing is missed before the first model has worked for hours.
+        let mut endpoints = Vec::new();
+        for (i, wanted) in section.endpoint.iter().enumerate() {
+            endpoints.push(self.endpoint(i, wanted, stop.flag())?);
         }
-        if let Some(adapter) = self.given_adapter() {
-            let files = FileHash::tree(&adapter)?.into_iter();
-            inputs.extend(files.map(|file| FileHash {
-                path: format!("given/{}", file.path),
-                ..file
-            }));
-        }
-        let mut tasks = Vec::new();
-        for planned in &self.plan.tasks {
-            for file in
-                datasets::files::source_files(&planned.tasks[0].source, &self.plan.data_root)?
-            {
-                inputs.push(FileHash::of(&file.path, format!("items/{}", file.name))?);
-            }
-            let file = language::read::<eval::TaskFile>(&planned.file, &[])?;
-            tasks.push(json!({"limit": planned.limit, "task": file.value}));
-        }
-        inputs.sort();
-        inputs.dedup();
-        let mut settings = serde_json::to_value(&section)?;
-        if let Some(settings) = settings.as_object_mut() {
-            // How many are asked at a time changes no answer.
-            settings.remove("batch_items");
-            settings.insert("tasks".into(), json!(tasks));
-            settings.insert("dtype".into(), json!(recipe.model.dtype));
-            settings.insert(
-                "template".into(),
-                json!(recipe.data.as_ref().map(|data| data.template)),
-            );
-            settings.insert(
-                "max_seq_len".into(),
-                json!(recipe.data.as_ref().map(|data| data.max_seq_len)),
-            );
-        }
-        Ok(StageInput {
-            stage: "eval",
-            inputs,
-            settings,
-        })
-    }
-
-    fn asked(&self) -> Result<Vec<Asked<'_>>> {
-        let mut asked = Vec::new();
+        let mut report = Report::new(section.bootstrap());
         for planned in &self.plan.tasks {
             for task in &planned.tasks {
-                let items = task.items(&self.plan.data_root)?;
-                asked.push(Asked {
-                    task,
-                    items,
-                    limit: planned.limit,
-                });
+                report.describe(&task.name, notes(task, &planned.file));
             }
         }
-        Ok(asked)
+        let mut access = self.base_access();
+        let (mut secs, mut usage) = (BTreeMap::new(), BTreeMap::new());
+        for (label, who) in self.models()? {
+            let clock = Instant::now();
+            let answered = match &who {
+                Who::Local(model) => {
+                    access = access.max(access_of_model(model));
+                    self.ask_model(&label, model, asked, &mut report, journals, &stop)
+                }
+                Who::Endpoint(i) => {
+                    let (wanted, endpoint) = (&section.endpoint[*i], &mut endpoints[*i]);
+                    let report = &mut report;
+                    let answered =
+                        self.ask_endpoint(wanted, endpoint, asked, report, journals, &stop);
+                    usage.insert(label.clone(), usage_json(endpoint));
+                    answered
+                }
+            };
+            match answered {
+                Err(error) if is_stop(&error) => return Ok(None),
+                answered => answered?,
+            }
+            secs.insert(label, clock.elapsed().as_secs_f64());
+        }
+        Ok(Some(Answered {
+            report,
+            access,
+            measured: json!({"secs_by_model": secs, "endpoints": usage}),
+        }))
     }
 
-    /// The models in the order of the report. A recipe that tunes nothing has only its base.
-    fn models(&self) -> Result<Vec<(&'static str, Tuned)>> {
+    /// The models in the order of the report: what it was like before, others beside, what the recipe made of it. A
+    /// recipe that tunes nothing has only its base.
+    fn models(&self) -> Result<Vec<(String, Who)>> {
         let recipe = self.plan.recipe();
+        let section = recipe.eval.clone().unwrap_or_default();
         let given = given_adapter(self.plan);
         let trains = recipe.train.is_some();
-        // Before tuning: the base, and the adapter that tuning goes on from.
-        let base = Tuned {
-            base: self.plan.base.clone(),
-            adapter: given.clone().filter(|_| trains),
-        };
-        if !trains && given.is_none() {
-            return Ok(vec![("base", base)]);
+        let tunes = trains || given.is_some();
+        let mut models = Vec::new();
+        if self.plan.has_model() && (section.baseline || !tunes) {
+            // Before tuning: the base, and the adapter that tuning goes on from.
+            let base = Tuned {
+                base: self.plan.base.clone(),
+                adapter: given.filter(|_| trains),
+            };
+            models.push(("base".to_owned(), Who::Local(base)));
         }
-        let tuned = ("tuned", tuned(self.plan)?);
-        let baseline = recipe.eval.as_ref().is_some_and(|section| section.baseline);
-        Ok(if baseline {
-            vec![("base", base), tuned]
-        } else {
-            vec![tuned]
-        })
+        for (i, model) in section.model.iter().enumerate() {
+            models.push((model.name.clone(), Who::Local(self.other(i))));
+        }
+        for (i, endpoint) in section.endpoint.iter().enumerate() {
+            models.push((endpoint.name.clone(), Who::Endpoint(i)));
+        }
+        if self.plan.has_model() && tunes {
+            models.push(("tuned".to_owned(), Who::Local(tuned(self.plan)?)));
+        }
+        Ok(models)
+    }
+
+    fn ask_model(
+        &mut self,
+        label: &str,
+        model: &Tuned,
+        asked: &[Asked<'_>],
+        report: &mut Report,
+        journals: &mut Journals,
+        stop: &Stop,
+    ) -> Result<()> {
+        let identity = self.identity(model)?;
+        let chat = asked.iter().any(|asked| asked.task.chat_template);
+        let mut model = load(self.plan, model, label, chat)?;
+        let section = self.plan.recipe().eval.clone().unwrap_or_default();
+        let held_out = match section.perplexity {
+            true => self.held_out(&model)?,
+            false => Vec::new(),
+        };
+        let session = Session {
+            journals: Some(journals),
+            identity,
+            stop: stop.flag(),
+        };
+        let asked: Vec<&Asked<'_>> = asked.iter().collect();
+        self.ask(label, &mut model, &held_out, &asked, report, session)
+    }
+
+    fn ask_endpoint(
+        &self,
+        section: &EndpointSection,
+        endpoint: &mut Endpoint<'_>,
+        asked: &[Asked<'_>],
+        report: &mut Report,
+        journals: &mut Journals,
+        stop: &Stop,
+    ) -> Result<()> {
+        let wanted = |asked: &&Asked<'_>| section.asks(&asked.task.name);
+        let asked: Vec<&Asked<'_>> = asked.iter().filter(wanted).collect();
+        let session = Session {
+            journals: Some(journals),
+            identity: endpoint.identity().map_err(eval::Error::from)?,
+            stop: stop.flag(),
+        };
+        self.ask(&section.name, endpoint, &[], &asked, report, session)
     }
 
     fn ask(
         &self,
         label: &str,
-        model: &Tuned,
-        asked: &[Asked<'_>],
+        model: &mut dyn LanguageModel,
+        held_out: &[Tokenized],
+        asked: &[&Asked<'_>],
         report: &mut Report,
+        mut session: Session<'_>,
     ) -> Result<()> {
         let section = self.plan.recipe().eval.clone().unwrap_or_default();
-        let chat = asked.iter().any(|asked| asked.task.chat_template);
-        let mut model = load(self.plan, model, label, chat)?;
         let settings = |items| Settings {
             items,
             batch_items: section.batch_items,
@@ -184,32 +266,41 @@ impl Work<'_> {
             bar.set_position(progress.done as u64);
             bar.set_message(progress.task.to_owned());
         };
-        if section.perplexity {
-            let held_out = self.held_out(&model)?;
-            if !held_out.is_empty() {
-                let language_model: &mut dyn LanguageModel = &mut model;
-                let result = run_perplexity(
-                    "validation",
-                    &held_out,
-                    language_model,
-                    &settings(None),
-                    &mut progress,
-                )?;
-                report.add_perplexity(label, result);
-            }
-        }
-        for asked in asked {
-            let result = run_task(
-                asked.task,
-                &asked.items,
-                &mut model,
-                &settings(asked.limit),
+        if !held_out.is_empty() {
+            let result = resume_perplexity(
+                "validation",
+                held_out,
+                model,
+                &settings(None),
+                &mut session,
                 &mut progress,
             )?;
+            report.add_perplexity(label, result);
+        }
+        let flagged = self.flagged()?;
+        for asked in asked {
+            let mut result = resume_task(
+                asked.task,
+                &asked.items,
+                model,
+                &settings(asked.limit),
+                &mut session,
+                &mut progress,
+            )?;
+            result.clean = flagged.clean(&asked.task.family, &result, &section.bootstrap());
             report.add_task(label, result);
         }
         bar.finish_and_clear();
         Ok(())
+    }
+
+    /// The evaluation items that the run's data was found to hold.
+    fn flagged(&self) -> Result<FlaggedItems> {
+        let list = self.run.folder("data").join(datasets::DROPPED_FILE);
+        match list.is_file() {
+            true => Ok(FlaggedItems::read(&list)?),
+            false => Ok(FlaggedItems::default()),
+        }
     }
 
     /// The held-out samples, as this model's tokenizer writes them.
@@ -228,7 +319,81 @@ impl Work<'_> {
 /// The names under which a report has its numbers, for a task and for perplexity.
 pub(super) fn metric_names(task: &Task) -> Vec<String> {
     let own = task.metrics.iter().map(|metric| metric.name);
-    own.chain(["items", "unextracted"])
+    own.chain(["items", "unextracted", "unanswered"])
         .map(|name| format!("{}.{name}", task.name))
         .collect()
+}
+
+/// Every task's items, with their shots.
+fn asked(plan: &Plan) -> Result<Vec<Asked<'_>>> {
+    let section = plan.recipe().eval.as_ref();
+    let seed = section.map_or(0, |section| section.seed);
+    let mut tasks = plan.tasks.iter().flat_map(|planned| &planned.tasks);
+    // How long a prompt an endpoint takes is known to nobody here.
+    let room = match plan.has_model() && tasks.any(|task| task.shots > 0) {
+        true => Some(Room::of(plan)?),
+        false => None,
+    };
+    let mut asked = Vec::new();
+    for planned in &plan.tasks {
+        for task in &planned.tasks {
+            let mut fits = |prompt: &eval::Prompt| {
+                let room = room.as_ref();
+                room.is_none_or(|room| room.fits(task, prompt))
+            };
+            let eval::Asked { items, shots } = task.asked(&plan.data_root, seed, &mut fits)?;
+            if let Some(line) = shots.as_ref().and_then(ShotReport::line) {
+                note(&format!("eval   {line}"));
+            }
+            asked.push(Asked {
+                task,
+                items,
+                shots,
+                limit: planned.limit,
+            });
+        }
+    }
+    Ok(asked)
+}
+
+/// What the report says of a task beside its scores.
+fn notes(task: &Task, file: &Path) -> TaskNotes {
+    let suite = file.parent().and_then(Path::file_name);
+    let forgetting = suite.is_some_and(|suite| suite == FORGETTING);
+    TaskNotes {
+        tags: forgetting
+            .then(|| FORGETTING.to_owned())
+            .into_iter()
+            .collect(),
+        ..TaskNotes::of(task)
+    }
+}
+
+/// Removes the journals whose answers are in the result, and says which are left.
+fn finish(journals: Journals, folder: &Path) -> Result<()> {
+    let others = journals.others().len();
+    journals.finish()?;
+    if others > 0 {
+        note(&format!(
+            "eval   {} has {others} more, of interrupted evaluations with other items, settings or models",
+            folder.display()
+        ));
+    }
+    Ok(())
+}
+
+fn is_stop(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(eval::Error::Stopped { .. }))
+}
+
+/// What an endpoint was sent and what that cost, which differs from run to run.
+fn usage_json(endpoint: &Endpoint<'_>) -> Value {
+    let usage = endpoint.usage();
+    json!({
+        "requests": usage.requests,
+        "retries": usage.retries,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "models": usage.models,
+    })
 }

@@ -125,11 +125,16 @@ pub fn known_metrics(recipe: &Recipe, tasks: &[PlannedTask]) -> Vec<String> {
     if section.perplexity && recipe.data.is_some() {
         names.push("validation.perplexity".into());
     }
-    let labels: &[&str] = match (tunes, section.baseline) {
-        (false, _) => &["base"],
-        (true, true) => &["base", "tuned", "change"],
-        (true, false) => &["tuned"],
-    };
+    let own = recipe.model.path.is_some() || recipe.model.init.is_some();
+    let beside = section.model.iter().map(|model| model.name.as_str());
+    let beside = beside.chain(section.endpoint.iter().map(|e| e.name.as_str()));
+    let mut labels: Vec<&str> = Vec::new();
+    labels.extend((own && (section.baseline || !tunes)).then_some("base"));
+    labels.extend(beside);
+    labels.extend((own && tunes).then_some("tuned"));
+    if labels.len() > 1 {
+        labels.push("change");
+    }
     known.extend(
         labels
             .iter()

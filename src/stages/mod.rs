@@ -1,10 +1,13 @@
 //! The stages of a run, in their order; each is kept where nothing it depends on has changed.
 
 mod data;
+pub mod endpoints;
+mod eval_input;
 mod evaluate;
 mod expect;
 mod identity;
 mod merge;
+mod room;
 mod samples;
 mod stop;
 mod train;
@@ -38,7 +41,7 @@ pub struct Outcome {
     pub metrics: BTreeMap<String, f64>,
     /// The table of an evaluation.
     pub table: Option<String>,
-    /// Training was stopped and can go on.
+    /// Training or evaluation was stopped and can go on.
     pub stopped: bool,
 }
 
@@ -83,7 +86,10 @@ pub fn run(plan: &Plan, until: Option<Stage>, fresh: bool) -> Result<Outcome> {
             },
             Stage::Merge => ("merge", work.merge()?),
             Stage::Eval => {
-                let (manifest, table) = work.evaluate(&outcome.manifests)?;
+                let Some((manifest, table)) = work.evaluate(&outcome.manifests)? else {
+                    outcome.stopped = true;
+                    return Ok(outcome);
+                };
                 outcome.table = Some(table);
                 ("eval", manifest)
             }
@@ -139,7 +145,7 @@ impl Work<'_> {
     /// The terms that the base comes under.
     fn base_access(&self) -> AccessClass {
         match self.plan.base.stored() {
-            Base::Path(path) => access_of(path),
+            Base::Path(path) if self.plan.has_model() => access_of(path),
             _ => AccessClass::Open,
         }
     }

@@ -1,8 +1,9 @@
-//! Ctrl-C and SIGTERM during training: the step is finished, a checkpoint written, and the program ends with code 4.
-//! A second one ends it at once; what is being written then is left aside, and cleared away by the next run.
+//! Ctrl-C and SIGTERM during training and evaluation: the step or batch is finished, a checkpoint or journal written,
+//! and the program ends with code 4. A second one ends it at once; what is being written then is left aside, and
+//! cleared away by the next run.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -13,18 +14,24 @@ pub struct Stop {
     asked: Arc<AtomicBool>,
 }
 
+/// Set once stopping was asked for, and while nobody listens. One for the program: a handler cannot be taken back, so
+/// a second flag would leave the first one's handlers to end the program at the first signal.
+static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
 impl Stop {
     /// Starts listening.
     pub fn listen() -> Result<Self> {
-        let asked = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset and sets it, the second finds it set and ends the
-            // process with the code that a shell gives one that a signal ended.
-            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))
-                .and_then(|_| flag::register(signal, Arc::clone(&asked)))
-                .context("cannot listen for signals")?;
-        }
-        Ok(Self { asked })
+        let mut registered = Ok(());
+        let asked = ASKED.get_or_init(|| {
+            let asked = Arc::new(AtomicBool::new(false));
+            registered = register(&asked);
+            asked
+        });
+        registered?;
+        asked.store(false, Ordering::Relaxed);
+        Ok(Self {
+            asked: Arc::clone(asked),
+        })
     }
 
     /// Set once stopping was asked for.
@@ -36,6 +43,17 @@ impl Stop {
     pub fn asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
+}
+
+fn register(asked: &Arc<AtomicBool>) -> Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag unset and sets it, the second finds it set and ends the
+        // process with the code that a shell gives one that a signal ended.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(asked))
+            .and_then(|_| flag::register(signal, Arc::clone(asked)))
+            .context("cannot listen for signals")?;
+    }
+    Ok(())
 }
 
 /// The command line of this process, as a shell reads it.
@@ -53,7 +71,7 @@ fn quoted(word: &str) -> String {
 }
 
 impl Drop for Stop {
-    /// After training nothing looks at the flag: the next signal ends the program.
+    /// Afterwards nothing looks at the flag: the next signal ends the program.
     fn drop(&mut self) {
         self.asked.store(true, Ordering::Relaxed);
     }

@@ -3,6 +3,8 @@
 mod adapter;
 mod belonging;
 mod data;
+#[cfg(unix)]
+mod endpoint;
 mod errors;
 mod export;
 mod fetch;
@@ -12,7 +14,15 @@ mod merge;
 mod qlora;
 #[cfg(unix)]
 mod recovery;
+mod report;
 mod run;
+#[cfg(unix)]
+#[path = "../../eval/tests/evaluate/server.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of eval, which use more of it"
+)]
+mod server;
 mod texts;
 
 use std::fs;

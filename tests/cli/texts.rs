@@ -18,7 +18,7 @@ fn help_names_every_command() {
       fetch        Downloads a model of the Hugging Face Hub into the cache that its tools share
       merge        Merges an adapter into its base: a recipe's, or any two folders
       verify       Proves that a merged model is its base plus its adapter, tensor by tensor
-      eval         Evaluates a recipe's model, before and after tuning
+      eval         Evaluates a recipe's model before and after tuning, or any models and endpoints
       chat         Talks with a model: a recipe's tuned one, a folder or a GGUF file
       plan         Says what a recipe would do: stages, files, sizes; runs nothing
       show         Shows a recipe's settings with where each comes from, or samples with their masks
@@ -192,7 +192,7 @@ fn recipes_are_listed_shown_and_copied() {
     let place = Place::new();
     let list = place.medtune(&["recipes", "list"]).ok().stdout;
     assert!(
-        list.contains("quickstart") && list.contains("eval/pubmedqa"),
+        list.contains("quickstart") && list.contains("eval/mibe/pubmedqa"),
         "{list}"
     );
     let names = place.medtune(&["recipes", "list", "--json"]).ok().json();

@@ -11,6 +11,7 @@ use crate::clean::{Changes, Normaliser};
 use crate::formats::Format;
 use crate::recipe::{CleanSection, OnBadRecord, PhiPolicy, SourceSection};
 use crate::record::{Record, Sample};
+use crate::source::is_empty;
 use crate::task::{RecordTemplate, Task};
 use crate::{Error, Result};
 use ledger::AccessClass;
@@ -62,10 +63,7 @@ impl<'a> Preparer<'a> {
             });
         }
         let condition = source.condition.as_deref();
-        let condition = condition.map(|expression| {
-            let template = format!("{{% if {expression} %}}1{{% endif %}}");
-            RecordTemplate::new("where", &template)
-        });
+        let condition = condition.map(crate::source::condition);
         let split_group = source.split_group.as_deref();
         let split_group = split_group.map(|text| RecordTemplate::new("split_group", text));
         let phi = phi_policy(source);
@@ -209,16 +207,6 @@ fn transforms(changes: Changes, policy: PhiPolicy, phi: &BTreeMap<PhiClass, u64>
         names.extend(redacted);
     }
     names
-}
-
-fn is_empty(value: Option<&Value>) -> bool {
-    match value {
-        None | Some(Value::Null) => true,
-        Some(Value::String(text)) => text.trim().is_empty(),
-        Some(Value::Array(items)) => items.is_empty(),
-        Some(Value::Object(fields)) => fields.is_empty(),
-        Some(_) => false,
-    }
 }
 
 /// Gives every text in the fields to `change`, which says what to write instead.

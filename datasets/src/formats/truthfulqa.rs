@@ -14,7 +14,7 @@ use crate::rows::{Row, Rows, records};
 
 pub(super) const FORMAT: Format = Format {
     name: "truthfulqa",
-    about: "question, best_answer, correct_answers (list), incorrect_answers (list), category, type; CSV, JSONL or Parquet",
+    about: "question, best_answer, correct_answers (list), incorrect_answers (list), category, type, mc1_options (best_answer and incorrect_answers) and mc2_options (correct_answers and incorrect_answers), each once; CSV, JSONL or Parquet",
     splits: &[],
     read,
     sample: None,
@@ -42,5 +42,22 @@ fn named_fields(mut row: Row, file: &str) -> Result<Row> {
             texts(&row, file, field)?;
         }
     }
+    let wrong = texts(&row, file, "incorrect_answers")?;
+    let best = [text(&row, file, "best_answer")?];
+    let mc1 = once(best.iter().chain(&wrong));
+    let mc2 = once(texts(&row, file, "correct_answers")?.iter().chain(&wrong));
+    row.fields.insert("mc1_options".into(), mc1);
+    row.fields.insert("mc2_options".into(), mc2);
     Ok(row)
+}
+
+/// Some answers are listed twice.
+fn once<'t>(answers: impl Iterator<Item = &'t &'t str>) -> Value {
+    let mut listed: Vec<&str> = Vec::new();
+    for answer in answers {
+        if !listed.contains(answer) {
+            listed.push(answer);
+        }
+    }
+    listed.into_iter().collect()
 }

@@ -277,7 +277,7 @@ fn other_tables_are_read_as_published() {
     m.csv:3: the quotation mark that opens cell 5 is never closed
     hint: is the file cut short? A quotation mark inside a quoted cell is written twice
     "#);
-    assert_snapshot!(outcomes(&section("truthfulqa", "t.csv"), root.path()), @r#"s/2 {"type":"Adversarial","category":"Myths","question":"Why?","best_answer":"Because","best_incorrect_answer":"No","correct_answers":["Because","It is so"],"incorrect_answers":["No","Never"],"source":"x"}"#);
+    assert_snapshot!(outcomes(&section("truthfulqa", "t.csv"), root.path()), @r#"s/2 {"type":"Adversarial","category":"Myths","question":"Why?","best_answer":"Because","best_incorrect_answer":"No","correct_answers":["Because","It is so"],"incorrect_answers":["No","Never"],"source":"x","mc1_options":["Because","No","Never"],"mc2_options":["Because","It is so","No","Never"]}"#);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod labels;
 mod letter;
 mod number;
 mod pattern;
+mod ranked_list;
 mod reasoning;
 mod spans;
 mod strip;
@@ -45,6 +46,7 @@ pub const FILTERS: &[Filter] = &[
     spans::SPANS,
     number::NUMBER,
     number::MARKED_NUMBER,
+    ranked_list::RANKED_LIST,
 ];
 
 /// The answer in what a model wrote.

@@ -26,6 +26,7 @@ mod number_match;
 mod paper;
 mod perplexity;
 mod porter;
+mod ranked;
 mod rouge_l;
 mod rouge_lsum;
 mod rouge_n;
@@ -36,6 +37,7 @@ pub(crate) use multi_label_f1::{join_labels, labels_of};
 
 use crate::model::OptionScore;
 use crate::registry::{self, Named};
+use serde::{Deserialize, Serialize};
 
 /// Three sums for one class: for F1 metrics true positives, false positives and false negatives;
 /// for means the summed value, the count, and zero.
@@ -85,7 +87,8 @@ pub enum Needs {
 }
 
 /// Whose definition a metric follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Family {
     /// The field's definition, on the answer that the task's filter extracts.
     Corrected,
@@ -182,6 +185,9 @@ pub const METRICS: &[Metric] = &[
     paper::rouge::ROUGE_1,
     paper::rouge::ROUGE_2,
     paper::rouge::ROUGE_L,
+    ranked::TOP_1,
+    ranked::TOP_3,
+    ranked::TOP_5,
 ];
 
 /// What every task with marked-up answers reports beside its scores.
@@ -231,6 +237,15 @@ impl Marks {
             classes,
             items,
             score: metric.score,
+        }
+    }
+
+    /// The marks of the items with these indices.
+    pub fn of_items(&self, items: &[usize]) -> Marks {
+        Marks {
+            classes: self.classes.clone(),
+            items: items.iter().map(|&item| self.items[item].clone()).collect(),
+            score: self.score,
         }
     }
 

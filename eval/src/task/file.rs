@@ -8,7 +8,9 @@ use super::Answering;
 use crate::TaskProblem;
 use crate::filters::{self, FilterName, Pattern};
 use crate::metrics::{self, Family, MetricName, Needs};
+use crate::published::PublishedSet;
 use crate::registry::Name;
+use crate::shots::FewShot;
 
 /// A task file as it is written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +45,12 @@ pub struct TaskFile {
     /// How answers are marked. The first says whether an item is right. With two ways of answering
     /// each is marked by the metrics that fit it; answers with mark-up also get `altered_text`.
     pub metrics: Vec<MetricName>,
+    /// Where solved examples come from that may stand before the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub few_shot: Option<FewShot>,
+    /// The published set that these items are: other papers' scores on it stand beside the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<PublishedSet>,
     /// Where the records come from, and in [source.task] how they are asked: `answer` gives the
     /// right answer, an option's text where there are options.
     pub source: SourceSection,
@@ -80,7 +88,8 @@ pub enum Options {
     Fixed(Vec<String>),
     /// A template over the record's fields for each option: `options.templates = ["{{ opa }}", ..]`.
     Templates(Vec<String>),
-    /// A field of the record that lists them: `options.field = "choices"`.
+    /// A field of the record that lists them: `options.field = "choices"`, or one inside of it:
+    /// `options.field = "choices.text"`.
     Field(String),
 }
 

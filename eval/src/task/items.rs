@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use datasets::source::sample_records;
+use datasets::recipe::{SourceSection, TaskSection};
+use datasets::source::selected_records;
 use datasets::task::RecordTemplate;
 use datasets::{Conversation, Message, Record};
 use ledger::AccessClass;
@@ -29,35 +30,40 @@ pub struct Item {
 }
 
 impl Task {
-    /// Reads the source and makes an item of every record, in the order of its files.
+    /// Reads the source and makes an item of every record that its `where` and `require` choose, in
+    /// the order of its files. No shots stand before the questions: see [`Task::asked`].
     pub fn items(&self, data_root: &Path) -> Result<Vec<Item>> {
-        let data = |source| Error::Data {
-            task: self.name.clone(),
-            source: Box::new(source),
-        };
-        let maker = ItemMaker::new(self).map_err(data)?;
-        // The source's own `limit` is part of the task, so no recipe's seed may move it.
-        let (records, _) = sample_records(&self.source, data_root, 0).map_err(data)?;
+        let records = self.own_records(data_root)?;
+        let maker = ItemMaker::new(self, &self.templates)?;
+        records.iter().map(|record| maker.item(record)).collect()
+    }
+
+    /// The records that are asked, one or more.
+    pub(crate) fn own_records(&self, data_root: &Path) -> Result<Vec<Record>> {
+        let records = self.records(&self.source, data_root)?;
         if records.is_empty() {
             return Err(Error::NoItems {
                 task: self.name.clone(),
             });
         }
-        let failed = |record: &Record, fault| match fault {
-            Fault::Data(source) => data(*source),
-            Fault::Item(problem) => Error::InvalidItem {
-                task: self.name.clone(),
-                item: record.id.clone(),
-                problem,
-            },
-        };
-        records
-            .iter()
-            .map(|record| maker.item(record).map_err(|f| failed(record, f)))
-            .collect()
+        Ok(records)
     }
 
-    fn prompt(&self, messages: Vec<Message>) -> Prompt {
+    /// The records of the task's own source or of the one that its shots come from.
+    pub(crate) fn records(&self, source: &SourceSection, data_root: &Path) -> Result<Vec<Record>> {
+        // The source's own `limit` is part of the task, so no recipe's seed may move it.
+        let selected = selected_records(source, data_root, 0).map_err(|e| self.data_error(e))?;
+        Ok(selected.records)
+    }
+
+    pub(crate) fn data_error(&self, source: datasets::Error) -> Error {
+        Error::Data {
+            task: self.name.clone(),
+            source: Box::new(source),
+        }
+    }
+
+    pub(crate) fn prompt(&self, messages: Vec<Message>) -> Prompt {
         if self.chat_template {
             return Prompt::Chat(messages);
         }
@@ -121,14 +127,19 @@ impl From<OptionsProblem> for Fault {
 }
 
 /// A task with its templates compiled.
-struct ItemMaker<'t> {
+pub(crate) struct ItemMaker<'t> {
     task: &'t Task,
     conversation: datasets::task::Task,
     templates: Vec<RecordTemplate>,
 }
 
 impl<'t> ItemMaker<'t> {
-    fn new(task: &'t Task) -> datasets::Result<Self> {
+    /// For records that are asked by these templates: the task's own, or its shots'.
+    pub(crate) fn new(task: &'t Task, asked_by: &TaskSection) -> Result<Self> {
+        Self::compiled(task, asked_by).map_err(|error| task.data_error(error))
+    }
+
+    fn compiled(task: &'t Task, asked_by: &TaskSection) -> datasets::Result<Self> {
         let compile = |source: &String| RecordTemplate::new("options.templates", source);
         let templates = match &task.options {
             Some(Options::Templates(sources)) => sources
@@ -139,12 +150,32 @@ impl<'t> ItemMaker<'t> {
         };
         Ok(ItemMaker {
             task,
-            conversation: datasets::task::Task::new(&task.templates)?,
+            conversation: datasets::task::Task::new(asked_by)?,
             templates,
         })
     }
 
-    fn item(&self, record: &Record) -> Result<Item, Fault> {
+    /// The item of a record.
+    pub(crate) fn item(&self, record: &Record) -> Result<Item> {
+        self.made(record).map_err(|fault| match fault {
+            Fault::Data(source) => self.task.data_error(*source),
+            Fault::Item(problem) => Error::InvalidItem {
+                task: self.task.name.clone(),
+                item: record.id.clone(),
+                problem,
+            },
+        })
+    }
+
+    /// The messages before the answer, and the answer as the template writes it.
+    pub(crate) fn solved(&self, record: &Record) -> Result<(Vec<Message>, String)> {
+        let made = self.conversation.conversation(record);
+        let mut messages = made.map_err(|error| self.task.data_error(error))?.messages;
+        let answer = messages.pop().map(|message| message.content);
+        Ok((messages, answer.unwrap_or_default()))
+    }
+
+    fn made(&self, record: &Record) -> Result<Item, Fault> {
         let Conversation {
             id,
             mut messages,
@@ -189,7 +220,7 @@ impl<'t> ItemMaker<'t> {
                     .collect::<datasets::Result<_>>()?
             }
             Some(Options::Field(field)) => {
-                texts(record.fields.get(field)).ok_or_else(|| ItemProblem::OptionField {
+                texts(inside(record, field)).ok_or_else(|| ItemProblem::OptionField {
                     field: field.clone(),
                 })?
             }
@@ -197,6 +228,16 @@ impl<'t> ItemMaker<'t> {
         check_options(&options)?;
         Ok(options)
     }
+}
+
+/// A field, or one inside of it by a dotted path.
+fn inside<'r>(record: &'r Record, path: &str) -> Option<&'r Value> {
+    if let Some(value) = record.fields.get(path) {
+        return Some(value);
+    }
+    let mut parts = path.split('.');
+    let first = record.fields.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.get(part))
 }
 
 fn texts(field: Option<&Value>) -> Option<Vec<String>> {

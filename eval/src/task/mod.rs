@@ -11,17 +11,25 @@ use serde::Serialize;
 
 use crate::filters::{FilterName, Pattern};
 use crate::metrics::{MetricName, Needs};
+use crate::published::PublishedSet;
+use crate::shots::FewShot;
 use crate::{Error, Result, TaskProblem};
 
 pub use file::{AnsweringName, Generate, LogLikelihood, Normalisation, Options, TaskFile};
-pub use find::{ChosenTask, TaskChoice, choose_tasks, find_task};
+pub use find::{
+    ChosenTask, FoundTasks, TaskChoice, choose_tasks, find_task, load_tasks, suite_files,
+};
 pub use items::Item;
+pub(crate) use items::ItemMaker;
 
 /// A task with one way of answering, checked. Serialized, it is what a manifest keeps as settings.
 #[derive(Debug, Clone, Serialize)]
 pub struct Task {
-    /// Its name in reports, unique within one.
+    /// Its name in reports, unique within one: the file's, with the way of answering where it is
+    /// not the file's first (`medqa-generate`) and the number of shots (`medqa-generate@3`).
     pub name: String,
+    /// The file's name for it. Tasks of one family ask the same items.
+    pub family: String,
     /// Changes with the prompt, the items or the marking: scores of different versions don't
     /// compare.
     pub version: u32,
@@ -38,6 +46,12 @@ pub struct Task {
     pub answering: Answering,
     /// How answers are marked; the first metric is the one that says whether an item is right.
     pub metrics: Vec<MetricName>,
+    /// How many solved examples stand before each question.
+    pub shots: usize,
+    /// Where they come from.
+    pub few_shot: Option<FewShot>,
+    /// The published set that the items are.
+    pub published: Option<PublishedSet>,
 }
 
 /// How the model answers.
@@ -83,6 +97,12 @@ impl Task {
         Task::from_file(document.value)
     }
 
+    /// The source of what is asked, and that of its shots where there are any.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceSection> {
+        let few_shot = self.few_shot.as_ref().filter(|_| self.shots > 0);
+        std::iter::once(&self.source).chain(few_shot.map(|few_shot| &few_shot.source))
+    }
+
     /// Checks what a task file says.
     pub fn from_file(file: TaskFile) -> Result<Vec<Task>> {
         let invalid = |problem| Error::InvalidTask {
@@ -107,6 +127,7 @@ impl Task {
             };
             let task = Task {
                 name,
+                family: file.name.clone(),
                 version: file.version,
                 source: file.source.clone(),
                 templates: templates.clone(),
@@ -114,6 +135,9 @@ impl Task {
                 chat_template: file.chat_template,
                 answering: file.answering(*answering).map_err(invalid)?,
                 metrics: file.metrics_of(*answering),
+                shots: 0,
+                few_shot: file.few_shot.clone(),
+                published: file.published.clone(),
             };
             task.check().map_err(invalid)?;
             tasks.push(task);
@@ -121,7 +145,28 @@ impl Task {
         Ok(tasks)
     }
 
+    /// The task with this many solved examples before each question, or as many as its file says;
+    /// its name then ends in `@N`.
+    pub fn with_shots(mut self, shots: Option<usize>) -> Result<Task> {
+        let usual = self.few_shot.as_ref().map_or(0, |few_shot| few_shot.count);
+        self.shots = shots.unwrap_or(usual);
+        if self.shots == 0 {
+            return Ok(self);
+        }
+        if self.few_shot.is_none() {
+            return Err(Error::InvalidTask {
+                problem: TaskProblem::NoFewShot { shots: self.shots },
+                task: self.name,
+            });
+        }
+        self.name = format!("{}@{}", self.name, self.shots);
+        Ok(self)
+    }
+
     fn check(&self) -> Result<(), TaskProblem> {
+        if let Some(few_shot) = &self.few_shot {
+            few_shot.check(self)?;
+        }
         let needs_options = |what: String| match self.options {
             Some(_) => Ok(()),
             None => Err(TaskProblem::NeedsOptions { what }),
@@ -168,7 +213,7 @@ impl Task {
     }
 
     /// Whether an item's gold answer is a list of options instead of one.
-    fn many_labels(&self) -> bool {
+    pub(crate) fn many_labels(&self) -> bool {
         self.metrics
             .iter()
             .any(|metric| metric.needs == Needs::Labels)

@@ -1,9 +1,15 @@
 //! Tasks asked of scripted models: from the task file to the report.
 
 mod ask;
+mod contamination;
+mod endpoint;
 mod errors;
 mod families;
+mod few_shot;
+mod journal;
+mod mibe;
 mod recipes;
 mod report;
 mod scripted;
+mod server;
 mod worked;

@@ -6,9 +6,14 @@
 //! and nothing else, and two models marked on the same items share their draws: their difference
 //! is taken resample by resample.
 
+mod paired;
+
 use datasets::random::Draws;
+use serde::{Deserialize, Serialize};
 
 use crate::metrics::Marks;
+
+pub use paired::{EXACT_BELOW, McNemar, PairedChange, holm};
 
 /// How intervals are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +27,9 @@ pub struct Bootstrap {
 /// What the intervals cover.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// A 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// A 95 % interval; `[low, high]` in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "[f64; 2]", into = "[f64; 2]")]
 pub struct Interval {
     /// Lower bound.
     pub low: f64,
@@ -31,45 +37,71 @@ pub struct Interval {
     pub high: f64,
 }
 
+impl From<[f64; 2]> for Interval {
+    fn from([low, high]: [f64; 2]) -> Self {
+        Interval { low, high }
+    }
+}
+
+impl From<Interval> for [f64; 2] {
+    fn from(interval: Interval) -> Self {
+        [interval.low, interval.high]
+    }
+}
+
 impl Bootstrap {
     /// Interval of a score. `None` where there is nothing to resample.
     pub fn interval(&self, marks: &Marks) -> Option<Interval> {
-        self.percentiles(marks.items.len(), |items| {
+        self.interval_of(marks.items.len(), |items| {
             marks.score_of(items.iter().copied())
         })
     }
 
-    /// Interval of the change from one model's score to another's on the same items in the same
-    /// order. `None` where there is nothing to resample or the numbers of items differ.
-    pub fn paired_interval(&self, before: &Marks, after: &Marks) -> Option<Interval> {
-        if before.items.len() != after.items.len() {
-            return None;
-        }
-        self.percentiles(before.items.len(), |items| {
-            after.score_of(items.iter().copied()) - before.score_of(items.iter().copied())
-        })
+    /// As [`Bootstrap::interval`], of any score of a list of item numbers, which may repeat.
+    pub fn interval_of(&self, items: usize, score: impl Fn(&[usize]) -> f64) -> Option<Interval> {
+        let mut scores = self.resampled(items, score)?;
+        Some(interval_of_sorted(&mut scores))
     }
 
-    fn percentiles(&self, items: usize, score: impl Fn(&[usize]) -> f64) -> Option<Interval> {
+    /// The change from one model's score to another's on the same `items` items: its interval and
+    /// its p-value. `None` where there is nothing to resample.
+    pub fn change_of(
+        &self,
+        items: usize,
+        before: impl Fn(&[usize]) -> f64,
+        after: impl Fn(&[usize]) -> f64,
+    ) -> Option<PairedChange> {
+        let all: Vec<usize> = (0..items).collect();
+        let value = after(&all) - before(&all);
+        let mut changes = self.resampled(items, |drawn| after(drawn) - before(drawn))?;
+        let p = paired::p_of(value, &changes);
+        let interval = interval_of_sorted(&mut changes);
+        Some(PairedChange { value, interval, p })
+    }
+
+    /// The score on every resample, in the order drawn.
+    fn resampled(&self, items: usize, score: impl Fn(&[usize]) -> f64) -> Option<Vec<f64>> {
         if items == 0 || self.resamples == 0 {
             return None;
         }
         let draws = Draws::new(self.seed, "bootstrap");
         let mut drawn = vec![0; items];
-        let mut scores: Vec<f64> = (0..self.resamples as u64)
-            .map(|resample| {
-                for (draw, item) in (resample * items as u64..).zip(&mut drawn) {
-                    *item = below(items, draws.at(draw));
-                }
-                score(&drawn)
-            })
-            .collect();
-        scores.sort_by(f64::total_cmp);
-        let tail = (1.0 - CONFIDENCE) / 2.0;
-        Some(Interval {
-            low: percentile(&scores, tail),
-            high: percentile(&scores, 1.0 - tail),
-        })
+        let scores = (0..self.resamples as u64).map(|resample| {
+            for (draw, item) in (resample * items as u64..).zip(&mut drawn) {
+                *item = below(items, draws.at(draw));
+            }
+            score(&drawn)
+        });
+        Some(scores.collect())
+    }
+}
+
+fn interval_of_sorted(scores: &mut [f64]) -> Interval {
+    scores.sort_by(f64::total_cmp);
+    let tail = (1.0 - CONFIDENCE) / 2.0;
+    Interval {
+        low: percentile(scores, tail),
+        high: percentile(scores, 1.0 - tail),
     }
 }
 
@@ -127,14 +159,28 @@ mod tests {
         );
     }
 
+    fn change(before: &Marks, after: &Marks) -> PairedChange {
+        let score = |marks: &Marks, items: &[usize]| marks.score_of(items.iter().copied());
+        BOOTSTRAP
+            .change_of(
+                before.items.len(),
+                |items| score(before, items),
+                |items| score(after, items),
+            )
+            .unwrap()
+    }
+
     #[test]
     fn a_change_on_the_same_items_is_surer_than_its_parts() {
         let (before, after) = (accuracy(300, 500), accuracy(320, 500));
-        let paired = BOOTSTRAP.paired_interval(&before, &after).unwrap();
-        assert!(paired.low > 0.0 && paired.high < 0.08, "{paired:?}");
-        let same = BOOTSTRAP.paired_interval(&before, &before).unwrap();
-        assert_eq!((same.low, same.high), (0.0, 0.0));
-        assert_eq!(BOOTSTRAP.paired_interval(&before, &accuracy(1, 2)), None);
+        let paired = change(&before, &after);
+        assert!((paired.value - 0.04).abs() < 1e-12);
+        let Interval { low, high } = paired.interval;
+        assert!(low > 0.0 && high < 0.08, "{paired:?}");
+        assert!(paired.p < 0.01, "{paired:?}");
+        let same = change(&before, &before);
+        assert_eq!((same.interval.low, same.interval.high), (0.0, 0.0));
+        assert_eq!(same.p, 1.0);
     }
 
     #[test]
