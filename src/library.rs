@@ -54,7 +54,8 @@ pub fn on_disk(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     walk(folder, is_library(folder), &mut found)
         .with_context(|| format!("cannot list `{}`", folder.display()))?;
-    found.sort();
+    // As the binary's own, by the names' characters: a path's parts would put `eval/mibe/..` before `eval/mibe.toml`.
+    found.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     Ok(found)
 }
 

@@ -113,7 +113,7 @@ fn an_endpoint_stands_in_the_same_table() {
     let table: Vec<&str> = said
         .stdout
         .lines()
-        .filter(|line| line.starts_with("ask "))
+        .filter(|line| line.starts_with("  accuracy "))
         .collect();
     assert!(
         said.stdout.contains("base") && said.stdout.contains("gpt-4"),

@@ -24,6 +24,8 @@ fn help_names_every_command() {
       show         Shows a recipe's settings with where each comes from, or samples with their masks
       trace        Says where a sample came from: source, file, record, what cleaning did, and the packs
                    it is trained in
+      report       Shows what a run came to, or compares several: tables, Markdown, JSON, or one HTML
+                   page
       check        Finds every problem of recipes and evaluation tasks
       recipes      Lists, prints and copies the recipes that come with medtune
       adapter      Looks into adapters, combines them, extracts them from tuned models, and changes

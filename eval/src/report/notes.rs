@@ -45,7 +45,10 @@ impl Published {
             model: theirs.model.clone(),
             metric: metric.to_owned(),
             value: theirs.value,
-            source: format!("{} ({}, {})", theirs.source, theirs.setting, theirs.by),
+            source: format!(
+                "{} ({}, measured by {})",
+                theirs.source, theirs.setting, theirs.by
+            ),
         }
     }
 }

@@ -456,7 +456,7 @@ fn published_scores_stand_beside_the_whole_set() {
         (theirs.metric.as_str(), theirs.value),
         ("multi_label_f1", 0.335)
     );
-    insta::assert_snapshot!(theirs.source, @"");
+    insta::assert_snapshot!(theirs.source, @"Me-LLaMA: Xie et al. 2025, npj Digital Medicine 8:141, table 3 (zero-shot, measured by the authors)");
     let line = format!(
         "published by others: {} scores, in report.html",
         published.len()
