@@ -271,7 +271,11 @@ fn check_expectations(document: &Document<Recipe>, tasks: &[PlannedTask]) -> Res
             let hint = match nearest(metric, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if known.is_empty() => "only [train] and [eval] measure anything".into(),
-                None => format!("it measures {}", known.join(", ")),
+                None => {
+                    let shown = known.len().min(8);
+                    let more = if shown < known.len() { ", ..." } else { "" };
+                    format!("it measures {}{more}", known[..shown].join(", "))
+                }
             };
             let message = format!("this recipe does not measure `{metric}`");
             problems.push(problem(

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
-    /// The base model: a Hugging Face folder or a .gguf file
+    /// The base model: a Hugging Face folder, a .gguf file, or ORG/NAME as `medtune fetch` downloads it
     pub path: Option<String>,
     /// Start from fresh weights instead of stored ones
     pub init: Option<ModelInit>,

@@ -101,7 +101,7 @@ fn a_fingerprint_is_what_its_documentation_says() {
             .to_vec1::<half::bf16>()
             .unwrap();
         let bytes: Vec<u8> = bytes.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let hash = ledger::hash::sha256_bytes(&bytes);
+        let hash = blake3::hash(&bytes).to_hex();
         text.push_str(&format!("\n{} BF16 {:?} {hash}", view.name, view.shape));
     }
     let found = weights.fingerprints().unwrap();
