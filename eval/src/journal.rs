@@ -42,12 +42,17 @@ impl Journals {
     /// Journals in the folder that none of the evaluations so far has used: those of other items,
     /// settings or models.
     pub fn others(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut others: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        others.retain(|path| path.extension().is_some_and(|ending| ending == "jsonl"));
+        let mut others = self.files_ending("jsonl");
         others.retain(|path| !self.opened.contains(path));
         others.sort();
         others
+    }
+
+    fn files_ending(&self, ending: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        files.retain(|path| path.extension().is_some_and(|own| own == ending));
+        files
     }
 
     /// Removes the journals that were used, once their answers are in a result.
@@ -57,6 +62,10 @@ impl Journals {
     pub fn finish(self) -> Result<()> {
         for path in &self.opened {
             fs::remove_file(path).map_err(|source| failed(path, source))?;
+        }
+        // What a kill has left of a journal that was being begun.
+        for draft in self.files_ending("partial") {
+            fs::remove_file(&draft).map_err(|source| failed(&draft, source))?;
         }
         // Others may be in it.
         let _ = fs::remove_dir(&self.folder);
