@@ -286,6 +286,8 @@ pub struct ModelFlags {
     /// A task, such as pubmedqa:100 for a hundred of its items; can be given several times
     #[arg(long, value_name = "TASK", conflicts_with = "recipe")]
     pub task: Vec<String>,
+    // What --help prints, where angle brackets would stand.
+    #[allow(rustdoc::bare_urls)]
     /// An OpenAI-compatible API, such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1
     #[arg(
         long,
@@ -353,7 +355,7 @@ pub struct MergeArgs {
     pub how: MergeFlags,
 }
 
-/// How any adapter is merged into any base; a recipe says it in [merge].
+/// How any adapter is merged into any base; a recipe has a table for it.
 #[derive(Debug, ClapArgs)]
 #[group(conflicts_with = "recipe", multiple = true)]
 pub struct MergeFlags {

@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 /// Elements of a unit of work, which one thread does.
@@ -173,15 +173,18 @@ fn send_all(
     let mut next_shards = shards.iter();
     let mut begun = 0;
     let mut begin = |item: usize| {
-        // An item's file is begun with its first unit; files of no units follow at the end.
+        // An item's file is begun with its first unit; files of no units follow at the end. Says whether the writer goes on.
         while begun <= item
             && let Some(shard) = next_shards.next()
         {
             begun = shard.entries.end;
             let header = header(&entries[shard.entries.clone()]);
-            to_writer.send(Message::Begin(shard.name.clone(), header))?;
+            let begin = Message::Begin(shard.name.clone(), header);
+            if to_writer.send(begin).is_err() {
+                return false;
+            }
         }
-        Ok::<_, SendError<Message>>(())
+        true
     };
     let mut open: Option<(usize, Arc<Changed>)> = None;
     let scratch = Scratch::default();
@@ -220,16 +223,13 @@ fn send_all(
             sizes[unit.item] += data.bytes().len();
             deviations[unit.item] = deviations[unit.item].with(deviation);
             let data = Message::Data(data, items[unit.item].view.clone());
-            if begin(unit.item)
-                .and_then(|()| to_writer.send(data))
-                .is_err()
-            {
+            if !begin(unit.item) || to_writer.send(data).is_err() {
                 // The writer has stopped, and says why itself.
                 return Ok(deviations);
             }
         }
     }
-    let _ = begin(items.len());
+    begin(items.len());
     for (entry, found) in entries.iter().zip(sizes) {
         let size = byte_size(entry.dtype, &entry.shape).unwrap_or(usize::MAX);
         if found != size {

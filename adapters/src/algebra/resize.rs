@@ -120,7 +120,7 @@ fn at_rank(
         };
         return Ok((a, b.pad_with_zeros(1, 0, more)?, (found.total, found.total)));
     }
-    let cut = found.to_rank(rank);
+    let cut = found.into_rank(rank);
     let energy = (cut.kept(), cut.total);
     let (a, b) = cut.factors(rank)?;
     Ok((

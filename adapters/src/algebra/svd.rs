@@ -30,7 +30,7 @@ pub(crate) struct Truncated {
 
 impl Truncated {
     /// The best approximation of this rank.
-    pub(crate) fn to_rank(self, rank: usize) -> Self {
+    pub(crate) fn into_rank(self, rank: usize) -> Self {
         let mut s = self.s;
         s.truncate(rank);
         Self {
@@ -112,7 +112,7 @@ pub(crate) fn of_matrix(delta: &Tensor, rank: usize, stream: Stream) -> Result<T
         v: core.u,
         total,
     };
-    Ok(found.to_rank(rank))
+    Ok(found.into_rank(rank))
 }
 
 /// An orthonormal basis of op(Δ) x.
@@ -233,7 +233,7 @@ mod tests {
             }
             for smaller in 1..rank {
                 let best: f64 = exact.s.iter().skip(smaller).map(|s| s * s).sum();
-                let cut = of_product(&a, &b).unwrap().to_rank(smaller);
+                let cut = of_product(&a, &b).unwrap().into_rank(smaller);
                 let (a, b) = cut.factors(smaller).unwrap();
                 let rest = sum_of_squares(&(&wanted - product(&a, &b)).unwrap()).unwrap();
                 assert!(

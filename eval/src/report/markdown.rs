@@ -23,10 +23,10 @@ impl ReportFile {
         self.add_perplexity_table(&mut text);
         add_published(&self.rows(), &mut text);
         // Writing to a String cannot fail.
-        let _ = write!(
+        let _ = writeln!(
             text,
             "Intervals: {:.0} %, {} bootstrap resamples, seed {}; those of changes are paired by item. p: McNemar's test where \
-             the first metric is right or wrong, else the paired bootstrap; Holm's adjustment over the tasks.\n",
+             the first metric is right or wrong, else the paired bootstrap; Holm's adjustment over the tasks.",
             100.0 * self.intervals.confidence,
             self.intervals.resamples,
             self.intervals.seed
@@ -151,9 +151,9 @@ fn add_published(rows: &[Row<'_>], text: &mut String) {
     for (task, score) in published() {
         let (task, metric) = (markdown_text(&task.task), markdown_text(&score.metric));
         let (model, source) = (markdown_text(&score.model), markdown_text(&score.source));
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "| {task} | {metric} | {model} | {:.3} | {source} |\n",
+            "| {task} | {metric} | {model} | {:.3} | {source} |",
             score.value
         );
     }

@@ -277,7 +277,7 @@ impl Axis {
         if value == 0.0 {
             return "0".to_owned();
         }
-        if largest < 1e-3 || largest >= 1e9 {
+        if !(1e-3..1e9).contains(&largest) {
             let text = format!("{value:.2e}");
             let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
             let digits = digits.trim_end_matches('0').trim_end_matches('.');
