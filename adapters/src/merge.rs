@@ -104,19 +104,11 @@ pub fn merge_into(
                 _ => findings.targeted(&item.view.name, *deviation, 0.5),
             }
         }
-        proof = Some(findings.finish());
+        proof = Some(proven(findings.finish())?);
     }
     if options.verify == Verify::Full {
-        let mut read_back = verify_updates(base, &updates, &Weights::open(dir)?)?;
-        read_back.read_back = true;
-        proof = Some(read_back);
-    }
-    if let Some(proof) = &proof
-        && !proof.holds()
-    {
-        return Err(Error::ProofFailed {
-            problems: proof.problems.clone(),
-        });
+        let merged = Weights::open(dir)?;
+        proof = Some(proven(verify_updates(base, &updates, &merged)?)?);
     }
     let is_dequantized = |name: &String| base.view(name).is_ok_and(|v| v.float_dtype().is_none());
     Ok(MergeReport {
@@ -128,6 +120,15 @@ pub fn merge_into(
         dequantized: updates.changes.keys().any(is_dequantized),
         proof,
         files: written.files,
+    })
+}
+
+fn proven(proof: TensorProof) -> Result<TensorProof> {
+    if proof.holds() {
+        return Ok(proof);
+    }
+    Err(Error::ProofFailed {
+        problems: proof.problems,
     })
 }
 
