@@ -62,7 +62,7 @@ pub use gemm::{Op, gemm};
 pub use gemm_bf16::{Bf16Dot, linear_dx_in};
 pub use ggml::GgmlType;
 pub use linear::{linear, linear_dx};
-pub use low_rank::LowRankRows;
+pub use low_rank::{LOW_RANK_COLUMNS, LowRankRows};
 pub use matrix::Matrix;
 pub use nf4::{Absmax, NF4_CODE, Nf4, dynamic_map};
 pub use ops::{OPS, OpCase, Outcome};

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use adapters::Belonging;
 use adapters::hub::locate;
 use adapters::recipe::MergeSection;
-use adapters::{Belonging, PeftAdapter};
 use anyhow::Result;
 use finetune::Base;
 use ledger::files::StagedDir;
@@ -81,8 +81,8 @@ pub fn merge(args: MergeArgs, json: bool) -> Result<Exit> {
         let fingerprint = Some(merged.report.base_fingerprint.clone());
         let base = CardBase::of(Some(&name), folder.as_deref(), fingerprint);
         let name = into.file_name().unwrap_or_default().to_string_lossy();
-        let peft = PeftAdapter::load(&adapter)?;
-        ModelCard::of_merge(&name, base, &adapter, &peft, details.clone())?.write(staged.path())?;
+        let card = ModelCard::of_merge(&name, base, &adapter, &merged.adapter, details.clone())?;
+        card.write(staged.path())?;
     }
     let manifest = input.manifest_with(staged.path(), merged.files(), access, details.clone())?;
     manifest.write(staged.path())?;
