@@ -72,8 +72,8 @@ pub(crate) struct Changed<'a> {
 struct Prepared<'a> {
     change: Change<'a>,
     instead: Option<Matrix>,
-    /// The largest ‖column‖ of A.
-    widest: f32,
+    /// By row, how far two ways of computing it may be apart: see [`Changed::tolerance`].
+    tolerances: Vec<f32>,
     /// A's columns by strips of [`LOW_RANK_COLUMNS`], each as (r, columns), one after another; nothing where magnitudes
     /// need whole rows.
     strips: Vec<f32>,
@@ -87,12 +87,12 @@ impl<'a> Changed<'a> {
             Change::Replace(tensor) => Some(Matrix::dense(tensor.reshape((rows, columns))?)),
             _ => None,
         };
-        let (widest, strips) = match &change {
+        let (tolerances, strips) = match &change {
             Change::Add(update) if update.magnitude.is_none() => {
-                (widest_column(update.a, columns), strips(update.a, columns))
+                (tolerances(update, columns), strips(update.a, columns))
             }
-            Change::Add(update) => (widest_column(update.a, columns), Vec::new()),
-            _ => (0.0, Vec::new()),
+            Change::Add(update) => (tolerances(update, columns), Vec::new()),
+            _ => (Vec::new(), Vec::new()),
         };
         Ok(Self {
             view,
@@ -101,7 +101,7 @@ impl<'a> Changed<'a> {
             of: Arc::new(Prepared {
                 change,
                 instead,
-                widest,
+                tolerances,
                 strips,
             }),
             base: view.matrix_of(rows, columns)?,
@@ -173,15 +173,11 @@ impl<'a> Changed<'a> {
     /// at random that adds up to less than 2 √r roundings of ‖b‖ ‖a‖; the sum with W and the row's factor are rounded
     /// once or twice each.
     pub(crate) fn tolerance(&self, row: usize, factor: f32) -> Tolerance {
-        let Change::Add(update) = &self.of.change else {
+        let Some(of_row) = self.of.tolerances.get(row) else {
             return Tolerance::default();
         };
-        let b = &update.b[row * update.rank..(row + 1) * update.rank];
-        let length = b.iter().map(|b| b * b).sum::<f32>().sqrt();
-        let roundings = 2.0 * (update.rank as f32).sqrt() * 2f32.powi(-24);
-        let scale = (update.scaling as f32 * factor).abs();
         Tolerance {
-            absolute: roundings * scale * length * self.of.widest,
+            absolute: of_row * factor.abs(),
             relative: 2f32.powi(-22),
         }
     }
@@ -288,6 +284,15 @@ pub(crate) fn panels(rows: Range<usize>, columns: usize, elements: usize) -> Vec
     let end = rows.end;
     let panel = |first: usize| first..(first + step).min(end);
     rows.step_by(step).map(panel).collect()
+}
+
+/// 2 √r roundings of s ‖b‖ ‖a‖ for each row b of B and the longest column a of A.
+fn tolerances(update: &LowRank, columns: usize) -> Vec<f32> {
+    let roundings = 2.0 * (update.rank as f32).sqrt() * 2f32.powi(-24);
+    let most = roundings * (update.scaling as f32).abs() * widest_column(update.a, columns);
+    let length = |b: &[f32]| b.iter().map(|b| b * b).sum::<f32>().sqrt();
+    let rows = update.b.chunks_exact(update.rank.max(1));
+    rows.map(|b| most * length(b)).collect()
 }
 
 fn widest_column(a: &[f32], columns: usize) -> f32 {

@@ -6,6 +6,7 @@
 //!
 //! Not every file system can do it, and those that can want whole blocks: what is refused goes through the cache.
 
+use memmap2::MmapMut;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -72,46 +73,59 @@ fn read_at(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Blocks that were used and will be again: fresh memory costs a page fault each 4 KiB.
+/// Blocks that were used and will be again: fresh memory costs page faults.
 #[derive(Default)]
-pub(crate) struct Pool(Mutex<Vec<Vec<u8>>>);
+pub(crate) struct Pool(Mutex<Vec<MmapMut>>);
 
 impl Pool {
     /// Bytes of a usual block. A larger one is made for the occasion.
-    pub(crate) const BYTES: usize = (4 << 20) + 2 * ALIGNMENT;
+    pub(crate) const BYTES: usize = 4 << 20;
 
     /// A block of this length, filled with whatever was in it last.
     pub(crate) fn take(self: &Arc<Self>, length: usize) -> Block {
-        let free = (length <= Self::BYTES).then(|| self.free().pop()).flatten();
-        let memory = free.unwrap_or_else(|| vec![0; length.max(Self::BYTES) + ALIGNMENT]);
+        let free = (length <= Self::BYTES).then(|| self.free().pop());
         Block {
-            start: memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT),
-            memory,
+            memory: Some(free.flatten().unwrap_or_else(|| fresh(length))),
             length,
             pool: self.clone(),
         }
     }
 
-    fn free(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+    fn free(&self) -> std::sync::MutexGuard<'_, Vec<MmapMut>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Memory for a block of this length.
+fn fresh(length: usize) -> MmapMut {
+    let Ok(memory) = MmapMut::map_anon(length.max(Pool::BYTES)) else {
+        // As anything that has no room in memory ends.
+        std::alloc::handle_alloc_error(std::alloc::Layout::new::<[u8; Pool::BYTES]>());
+    };
+    // For direct I/O each page of a block is looked up and held; of huge ones there are few. A hint.
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    memory
+}
+
 /// Bytes at an address that is a multiple of [`ALIGNMENT`]. Dropped, they go back to their pool.
 pub(crate) struct Block {
-    memory: Vec<u8>,
-    start: usize,
+    /// Pages of its own, from a page's beginning on. There until the block is dropped.
+    memory: Option<MmapMut>,
     length: usize,
     pool: Arc<Pool>,
 }
 
 impl Block {
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.length]
+        let memory = self.memory.as_deref();
+        memory.map_or(&[], |memory| &memory[..self.length])
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.length]
+        let length = self.length;
+        let memory = self.memory.as_deref_mut();
+        memory.map_or(&mut [], |memory| &mut memory[..length])
     }
 }
 
@@ -123,8 +137,9 @@ impl AsRef<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if self.memory.len() == Pool::BYTES + ALIGNMENT {
-            self.pool.free().push(std::mem::take(&mut self.memory));
+        let usual = |memory: &MmapMut| memory.len() == Pool::BYTES;
+        if let Some(memory) = self.memory.take().filter(usual) {
+            self.pool.free().push(memory);
         }
     }
 }
@@ -136,13 +151,13 @@ mod tests {
     #[test]
     fn blocks_are_aligned_and_come_back() {
         let pool = Arc::new(Pool::default());
-        for length in [0, 1, Pool::BYTES, Pool::BYTES + 1] {
+        for length in [1, 5, Pool::BYTES, Pool::BYTES + 1, 0] {
             let mut block = pool.take(length);
             assert_eq!(block.as_slice().len(), length);
             assert_eq!(block.as_mut_slice().as_ptr().addr() % ALIGNMENT, 0);
         }
         assert_eq!(pool.free().len(), 1);
-        let (_one, _two) = (pool.take(5), pool.take(5));
+        let _both = (pool.take(5), pool.take(5));
         assert_eq!(pool.free().len(), 0);
     }
 

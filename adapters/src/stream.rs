@@ -6,7 +6,7 @@
 //! whatever the size of the model.
 
 use crate::change::{Change, Changed, panels};
-use crate::direct::{Open, Pool};
+use crate::direct::{ALIGNMENT, Open, Pool};
 use crate::fetch::{Fetched, fetch, hash};
 use crate::output::{self, Message};
 use crate::rounded::{Scratch, done};
@@ -22,8 +22,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Bytes of a unit of work, which one thread does, as they are read or as they are written.
-const UNIT: usize = 4 << 20;
+/// Bytes of a unit of work, which one thread does, as they are read or as they are written: with what has to be read
+/// before and after them they fit a block.
+const UNIT: usize = Pool::BYTES - 2 * ALIGNMENT;
 /// Units that a thread may be ahead of the next.
 const AHEAD: usize = 4;
 
