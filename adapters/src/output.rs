@@ -13,9 +13,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Bytes that are written at a time.
 const WRITE: usize = 4 << 20;
-/// Bytes of a write into the page cache. It takes its pages in runs of what is written at once, and the long runs of a
-/// virtual machine are those that its host has taken back: in pieces of 4 MiB the copy took four times as long.
-const PIECE: usize = 1 << 20;
 /// Bytes that are hashed and then copied, while the first-level or second-level cache still has them.
 const SOME: usize = 1 << 16;
 /// Blocks that may wait for the disk.
@@ -244,11 +241,7 @@ impl Output {
                 written => return written,
             }
         }
-        let pieces = block[..length].chunks(PIECE).enumerate();
-        for (i, piece) in pieces {
-            write_at(&self.file, piece, self.written + (i * PIECE) as u64)?;
-        }
-        Ok(())
+        write_at(&self.file, &block[..length], self.written)
     }
 
     fn end(self) -> Result<()> {
