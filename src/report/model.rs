@@ -1,7 +1,10 @@
 //! What came out: is the merged model its base plus its adapter, and what did it take?
 
+use std::collections::BTreeMap;
+
 use eval::report::html::chart::bars;
-use eval::report::html::{Section, count, escape, facts};
+use eval::report::html::{Section, count, escape, facts, table};
+use serde_json::Value;
 
 use super::RunFiles;
 use crate::terminal::bytes;
@@ -68,7 +71,47 @@ pub fn merge_section(run: &RunFiles) -> Section {
     });
     number("positions compared", "/logits/positions", whole);
     body.push_str(&facts(rows));
+    body.push_str(&validation(details));
     Section { id, title, body }
+}
+
+/// The look at a few items after the merge: base against merged.
+fn validation(details: &Value) -> String {
+    let Some(look) = details.get("validation") else {
+        return String::new();
+    };
+    let metrics = look["metrics"].as_object().into_iter().flatten();
+    let mut values = BTreeMap::<&str, [Option<f64>; 2]>::new();
+    for (name, value) in metrics {
+        let Some((label, metric)) = name.split_once('.') else {
+            continue;
+        };
+        match label {
+            "base" => values.entry(metric).or_default()[0] = value.as_f64(),
+            "merged" => values.entry(metric).or_default()[1] = value.as_f64(),
+            _ => {}
+        }
+    }
+    let shown = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.4}"));
+    let rows: Vec<Vec<String>> = values
+        .iter()
+        .map(|(metric, [base, merged])| vec![escape(metric), shown(*base), shown(*merged)])
+        .collect();
+    let mut html = format!(
+        "<h3>Quick validation</h3><p class=\"note\">A look after the merge, at few items.</p>{}",
+        table(&["metric", "#base", "#merged"], &rows)
+    );
+    let samples = look["samples"].as_array().into_iter().flatten();
+    let rows: Vec<Vec<String>> = samples
+        .map(|sample| {
+            let text = |key: &str| escape(sample[key].as_str().unwrap_or_default());
+            vec![text("id"), text("base"), text("merged")]
+        })
+        .collect();
+    if !rows.is_empty() {
+        html.push_str(&table(&["sample answer", "base", "merged"], &rows));
+    }
+    html
 }
 
 /// What training was planned to take, and what it took.
