@@ -149,13 +149,26 @@ impl BestBy {
 }
 
 /// The memory that asking these tasks takes follows from this: their largest passes.
+///
+/// # Errors
+/// An item whose prompt and answer are more than the `context` tokens that the model can read: now, and not at the first
+/// evaluation.
 pub fn answering_shape(
     tasks: &[ValidationTask],
     batch_items: usize,
     tokenizer: &Tokenizer,
     template: &Template,
+    context: usize,
 ) -> Result<AnsweringShape> {
     let mut shape = AnsweringShape::default();
+    let hold = |item: &Item, tokens: usize| match tokens > context {
+        true => Err(Error::TooLong {
+            id: item.id.clone(),
+            tokens,
+            limit: context,
+        }),
+        false => Ok(()),
+    };
     for ValidationTask { task, items } in tasks {
         for batch in items.chunks(batch_items.max(1)) {
             let prompts = batch
@@ -170,7 +183,9 @@ pub fn answering_shape(
                         for option in &item.options {
                             let option = format!("{before_option}{option}");
                             let last = prompt.last().copied();
-                            targets += tokenizer.encode_after(last, &option)?.len();
+                            let tokens = tokenizer.encode_after(last, &option)?.len();
+                            hold(item, prompt.len() + tokens)?;
+                            targets += tokens;
                         }
                         sizes.push((prompt.len() + targets, targets));
                     }
@@ -178,6 +193,9 @@ pub fn answering_shape(
                 }
                 Answering::Generate { max_new_tokens, .. } => {
                     let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
+                    for (item, length) in batch.iter().zip(&lengths) {
+                        hold(item, length.saturating_add(*max_new_tokens))?;
+                    }
                     shape.write(&lengths, *max_new_tokens);
                 }
             }
@@ -209,8 +227,13 @@ impl AnsweringShape {
     fn add_written(&mut self, prompts: &[usize], max_new_tokens: usize) {
         self.read_tokens = self.read_tokens.max(prompts.iter().sum());
         // The last token is not read again. A list of keys doubles when it is full.
-        let room = |prompt: &usize| (prompt + max_new_tokens.saturating_sub(1)).next_power_of_two();
-        self.cached_tokens = self.cached_tokens.max(prompts.iter().map(room).sum());
+        let room = |more: usize| {
+            let tokens = prompts.iter().map(|prompt| prompt.saturating_add(more));
+            tokens.map(usize::next_power_of_two).sum::<usize>()
+        };
+        self.read_room_tokens = self.read_room_tokens.max(room(0));
+        let more = max_new_tokens.saturating_sub(1);
+        self.written_room_tokens = self.written_room_tokens.max(room(more));
         self.sequences = self.sequences.max(prompts.len());
     }
 
@@ -271,7 +294,10 @@ mod tests {
         assert_eq!((shape.scored_tokens, shape.scored_targets), (2000, 30));
         shape.write(&[123; 20], 33);
         assert_eq!((shape.read_tokens, shape.sequences), (16 * 123, 16));
-        assert_eq!(shape.cached_tokens, 16 * 256);
+        assert_eq!(
+            (shape.read_room_tokens, shape.written_room_tokens),
+            (16 * 128, 16 * 256)
+        );
         shape.write(&[5], 2);
         assert_eq!(shape.sequences, 16);
     }

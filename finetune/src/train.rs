@@ -136,15 +136,16 @@ pub fn train(
             false => Some(Measured::default()),
         };
         let mut better = None;
-        outcome.stopped = measured.is_none() || (!last && job.stop.load(Ordering::Relaxed));
         if let Some(measured) = measured {
             (report.eval_loss, report.scores) = (measured.eval_loss, measured.scores);
             outcome.evaluated(&report);
             log.write(&report)?;
             progress(&report, total_steps);
             better = position.better(&best_by, &report);
+            outcome.stopped = !last && job.stop.load(Ordering::Relaxed);
         } else {
             position.unevaluated = Some(Box::new(report));
+            outcome.stopped = true;
         }
         checkpoints.surface()?;
 
@@ -162,6 +163,7 @@ pub fn train(
     checkpoints.finish()?;
     outcome.memory = job.plan.map(|plan| MemoryUse {
         planned: plan.arena_bytes,
+        answers: plan.answers_cache_bytes,
         in_use: arena.is_some().then(|| Arena::used().peak as u64),
         touched: arena.is_some().then(|| Arena::used().touched as u64),
         resident_growth: resident.largest_growth(),

@@ -87,6 +87,7 @@ fn validation(details: &Value) -> String {
             continue;
         };
         match label {
+            _ if metric.ends_with(".items") => {}
             "base" => values.entry(metric).or_default()[0] = value.as_f64(),
             "merged" => values.entry(metric).or_default()[1] = value.as_f64(),
             _ => {}
@@ -126,6 +127,11 @@ pub fn memory_section(run: &RunFiles) -> Section {
     };
     let found: Vec<(&str, f64, bool)> = [
         ("predicted", Some(planned), true),
+        (
+            "predicted for answers, beside it",
+            measured("answers").filter(|bytes| *bytes > 0.0),
+            true,
+        ),
         ("in use at once", measured("in_use"), false),
         ("touched", measured("touched"), false),
         ("growth of the process", measured("resident_growth"), false),

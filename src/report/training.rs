@@ -41,9 +41,13 @@ pub fn section(run: &RunFiles) -> Section {
         body.extend(chart.html());
     }
     for (metric, series) in task_series(&run.steps) {
+        let unit = match series.as_slice() {
+            [one] => format!("of {} during training", one.name),
+            _ => "of the tasks asked during training".to_owned(),
+        };
         let chart = LineChart {
             title: &metric,
-            unit: "of the tasks asked during training",
+            unit: &unit,
             x: "optimizer step",
             series,
             from_zero: false,

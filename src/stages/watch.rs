@@ -60,10 +60,13 @@ impl Work<'_> {
             return Ok(None);
         }
         let section = self.plan.recipe().eval.clone().unwrap_or_default();
-        let tokenizer = Checkpoint::open(&self.plan.base)?.tokenizer;
+        let Checkpoint {
+            tokenizer, config, ..
+        } = Checkpoint::open(&self.plan.base)?;
         let chat = tasks.iter().any(|asked| asked.task.chat_template);
         let template = template_of(self.plan, &tokenizer, chat)?;
-        let shape = answering_shape(tasks, section.batch_items, &tokenizer, &template)?;
+        let (batch, context) = (section.batch_items, config.max_position_embeddings);
+        let shape = answering_shape(tasks, batch, &tokenizer, &template, context)?;
         if let Some((metric, _, task)) = self.choice()
             && task.split().is_none()
         {

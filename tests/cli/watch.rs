@@ -107,7 +107,7 @@ fn a_score_in_training_is_the_score_afterwards() {
     let manifest = json(&place, "out/adapter/manifest.json");
     assert_eq!(&manifest["details"]["scores"], last);
     let page = fs::read_to_string(place.path("out/report.html")).unwrap();
-    for part in ["brier", "rouge_1", "of the tasks asked during training"] {
+    for part in ["brier", "rouge_1", "of fine during training"] {
         assert!(page.contains(part), "no {part}");
     }
     let events = fs::read_dir(place.path("out/train/tensorboard")).unwrap();
@@ -200,14 +200,91 @@ fn tasks_that_cannot_watch_a_training() {
         place.edit("recipe.toml", from, to);
         place.medtune(&["check", "recipe.toml"]).stdout
     };
-    insta::assert_snapshot!(after("tasks/fine.toml:5", "tasks/find.toml:5"), @"");
-    insta::assert_snapshot!(after("tasks/fine.toml:5", "tasks/fine.toml:0"), @"");
-    insta::assert_snapshot!(after("tasks/fine.toml:5", "tasks/fine.toml[dev]:5"), @"");
-    insta::assert_snapshot!(after("\"fine.accuracy\"", "\"fine.acuracy\""), @"");
-    insta::assert_snapshot!(after("\"fine.accuracy\"", "\"which.accuracy\""), @"");
-    insta::assert_snapshot!(after("eval_steps = 1\n", ""), @"");
-    insta::assert_snapshot!(after("load_best_model_at_end = true\n", ""), @"");
-    insta::assert_snapshot!(after("\"tasks/fine.toml:5\", ", "\"tasks/fine.toml:5\", \"tasks/fine.toml\", "), @"");
+    insta::assert_snapshot!(after("tasks/fine.toml:5", "tasks/find.toml:5"), @"
+    wrong  recipe.toml
+    error: the recipe has a problem
+    recipe.toml:25:1: `train.eval_tasks`: there is no task file `tasks/find.toml`
+      hint: a relative path starts from the recipe's folder
+
+    1 of 1 are wrong
+    ");
+    insta::assert_snapshot!(after("tasks/fine.toml:5", "tasks/fine.toml:0"), @"
+    wrong  recipe.toml
+    error: the recipe has a problem
+    recipe.toml:25:1: `train.eval_tasks`: task `tasks/fine.toml:0`: `0` is not a number of items
+      hint: write `name:100` to ask 100 items, or `name` to ask all
+
+    1 of 1 are wrong
+    ");
+    insta::assert_snapshot!(after("tasks/fine.toml:5", "tasks/fine.toml[dev]:5"), @"
+    wrong  recipe.toml
+    error: the recipe has a problem
+    recipe.toml:25:1: `train.eval_tasks`: task `fine`: `[dev]` is asked for, and its [source] names no `split`
+      hint: only formats with official splits (pubmedqa) have them by name; name a task file whose [source] reads the other split's items, as `medqa-dev` does
+
+    1 of 1 are wrong
+    ");
+    insta::assert_snapshot!(after("\"fine.accuracy\"", "\"fine.acuracy\""), @r#"
+    wrong  recipe.toml
+    error: the recipe has a problem
+    recipe.toml:24:1: `train.metric_for_best_model` is "fine.acuracy", which train.eval_tasks does not measure
+      hint: did you mean `fine.accuracy`?
+
+    1 of 1 are wrong
+    "#);
+    insta::assert_snapshot!(after("\"fine.accuracy\"", "\"which.accuracy\""), @r#"
+    wrong  recipe.toml
+    error: the recipe has a problem
+    recipe.toml:24:1: `train.metric_for_best_model` is "which.accuracy", which train.eval_tasks does not measure
+      hint: did you mean `fine.accuracy`?
+
+    1 of 1 are wrong
+    "#);
+    insta::assert_snapshot!(after("eval_steps = 1\n", ""), @"
+    wrong  recipe.toml
+    error: the recipe has 2 problems
+    recipe.toml:22:1: `train.load_best_model_at_end` needs eval_steps above 0: it chooses among the steps that are evaluated
+    recipe.toml:24:1: `train.eval_tasks` needs eval_steps above 0: tasks are asked at those steps, and [eval] asks them at the end
+
+    1 of 1 are wrong
+    ");
+    insta::assert_snapshot!(after("load_best_model_at_end = true\n", ""), @r#"
+    wrong  recipe.toml
+    error: the recipe has a problem
+    recipe.toml:23:1: `train.metric_for_best_model` is "fine.accuracy", and load_best_model_at_end is off: the last weights are used, whichever are best
+
+    1 of 1 are wrong
+    "#);
+    insta::assert_snapshot!(after("\"tasks/fine.toml:5\", ", "\"tasks/fine.toml:5\", \"tasks/fine.toml\", "), @"
+    wrong  recipe.toml
+    error: the recipe has a problem
+    recipe.toml:25:1: `train.eval_tasks`: the task `fine` is asked twice
+      hint: name it once, or give the other file's task another `name`
+
+    1 of 1 are wrong
+    ");
+}
+
+#[test]
+fn a_task_that_is_misspelt_or_too_long_is_named_before_the_first_step() {
+    let place = choosing();
+    place.write(
+        "eval/fine.toml",
+        &fs::read(place.path("tasks/fine.toml")).unwrap(),
+    );
+    place.edit("recipe.toml", "tasks/fine.toml:5", "fin:5");
+    insta::assert_snapshot!(place.medtune(&["train", "recipe.toml", "--out", "out"]).failure(), @"");
+    place.edit("recipe.toml", "fin:5", "tasks/fine.toml:5");
+    place.edit(
+        "tasks/written.toml",
+        "max_new_tokens = 7",
+        "max_new_tokens = 250",
+    );
+    let said = place.medtune(&["train", "recipe.toml", "--out", "out"]);
+    let error = said.failure();
+    let error = &error[error.find("error: ").unwrap()..];
+    insta::assert_snapshot!(error, @"");
+    assert!(!place.path("out/train/steps.jsonl").exists());
 }
 
 #[test]
@@ -219,7 +296,14 @@ fn test_items_choose_nothing() {
         "[source]\n",
         "[published]\ndataset = \"Fine\"\nsplit = \"test\"\nitems = 8\n\n[source]\n",
     );
-    insta::assert_snapshot!(chosen_by_test(&place), @"");
+    insta::assert_snapshot!(chosen_by_test(&place), @r#"
+    wrong  recipe.toml
+    error: the recipe has a problem
+    recipe.toml:24:1: `train.metric_for_best_model` is "fine.accuracy", and `fine` asks test items: a checkpoint that they choose has seen the test
+      hint: choose by "eval_loss", or by a task over development items
+
+    1 of 1 are wrong
+    "#);
     // Looked at they may be.
     place.edit("recipe.toml", "\"fine.accuracy\"", "\"written.rouge_1\"");
     assert!(chosen_by_test(&place).starts_with("ok "));
@@ -231,7 +315,14 @@ fn test_items_choose_nothing() {
         "format = \"alpaca\"",
         "format = \"pubmedqa\"\nsplit = \"test\"",
     );
-    insta::assert_snapshot!(chosen_by_test(&place), @"");
+    insta::assert_snapshot!(chosen_by_test(&place), @r#"
+    wrong  recipe.toml
+    error: the recipe has a problem
+    recipe.toml:24:1: `train.metric_for_best_model` is "fine.accuracy", and `fine` asks test items: a checkpoint that they choose has seen the test
+      hint: ask another split: train.eval_tasks = ["fine[dev]"]
+
+    1 of 1 are wrong
+    "#);
     place.edit("recipe.toml", "tasks/fine.toml:5", "fine[dev]:5");
     place.write(
         "eval/fine.toml",

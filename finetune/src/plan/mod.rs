@@ -79,6 +79,8 @@ pub struct TrainPlan {
     pub arena_bytes: u64,
     /// What asking tasks between steps takes at its fullest moment: within `peak_bytes`, since no step is under way then.
     pub answering_bytes: u64,
+    /// The keys and values of it, of which the arena holds nothing.
+    pub answers_cache_bytes: u64,
     /// Size of a checkpoint: trained parameters and what the optimizer keeps.
     pub state_bytes: u64,
     /// Forward and backward passes of a step.
@@ -139,8 +141,8 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
     };
     // One is over before the other begins.
     let (step, answering) = (shape.memory(), shape.answering(&input.answering));
-    let fullest = match answering.total() > step.total() {
-        true => answering,
+    let fullest = match answering.fullest.total() > step.total() {
+        true => answering.fullest,
         false => step,
     };
     let settings = input.settings;
@@ -175,8 +177,9 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         recompute,
         batch: input.batch,
         peak_bytes: memory.iter().map(|p| p.bytes).sum(),
-        arena_bytes: bytes.moments + fullest.total() + snapshot,
-        answering_bytes: answering.total(),
+        arena_bytes: bytes.moments + step.total().max(answering.in_arena) + snapshot,
+        answering_bytes: answering.fullest.total(),
+        answers_cache_bytes: answering.cache,
         state_bytes,
         backward_passes: settings.backward_passes(),
         memory,

@@ -2,6 +2,7 @@
 
 mod training;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -125,7 +126,8 @@ fn needed(plan: &Plan) -> Vec<Needed> {
     let tasks = tasks.map(|planned| &planned.tasks[0].source);
     let in_root = |source: &SourceSection| plan.data_root.join(&source.path);
     paths.extend(sources.chain(tasks).map(in_root));
-    paths.dedup();
+    let mut seen = BTreeSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
     paths
         .into_iter()
         .map(|path| Needed {
