@@ -273,7 +273,12 @@ fn a_task_that_is_misspelt_or_too_long_is_named_before_the_first_step() {
         &fs::read(place.path("tasks/fine.toml")).unwrap(),
     );
     place.edit("recipe.toml", "tasks/fine.toml:5", "fin:5");
-    insta::assert_snapshot!(place.medtune(&["train", "recipe.toml", "--out", "out"]).failure(), @"");
+    insta::assert_snapshot!(place.medtune(&["train", "recipe.toml", "--out", "out"]).failure(), @"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:25:1: `train.eval_tasks`: there is no task `fin`
+      hint: did you mean `fine`?
+    ");
     place.edit("recipe.toml", "fin:5", "tasks/fine.toml:5");
     place.edit(
         "tasks/written.toml",
@@ -283,7 +288,10 @@ fn a_task_that_is_misspelt_or_too_long_is_named_before_the_first_step() {
     let said = place.medtune(&["train", "recipe.toml", "--out", "out"]);
     let error = said.failure();
     let error = &error[error.find("error: ").unwrap()..];
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @"
+    error: item written/1: its prompt and answer are 266 tokens, more than the 256 the model can read
+    hint: shorten the task's prompt or use a model with a longer context
+    ");
     assert!(!place.path("out/train/steps.jsonl").exists());
 }
 
