@@ -118,6 +118,43 @@ fn a_score_in_training_is_the_score_afterwards() {
     assert_eq!(events.windows(tag.len()).filter(|w| w == tag).count(), 3);
 }
 
+/// However the weights are held and computed with.
+#[test]
+fn a_score_in_training_is_the_score_afterwards_in_every_way_of_training() {
+    let ways: [(&str, fn(&Place)); 4] = [
+        ("bf16, dropout", |place| {
+            place.edit("recipe.toml", "[model]", "[model]\ndtype = \"bf16\"");
+            place.edit("recipe.toml", "alpha = 8.0", "alpha = 8.0\ndropout = 0.1");
+        }),
+        ("DoRA over NF4", |place| {
+            place.edit("recipe.toml", "[model]", "[model]\nquantization = \"nf4\"");
+            place.edit("recipe.toml", "alpha = 8.0", "alpha = 8.0\nuse_dora = true");
+        }),
+        ("recomputed, several micro-batches", |place| {
+            let more = "[train]\nrecompute = \"full\"\ngradient_accumulation_steps = 2";
+            place.edit("recipe.toml", "[train]", more);
+        }),
+        ("every weight", |place| {
+            place.edit("recipe.toml", "[adapter.lora]\nrank = 4\nalpha = 8.0\n", "");
+            place.edit("recipe.toml", "[train]\n", "[train]\nmethod = \"full\"\n");
+        }),
+    ];
+    for (way, set_up) in ways {
+        let place = place();
+        set_up(&place);
+        place.medtune(&["run", "recipe.toml", "--out", "out"]).ok();
+        let scores = scores(&place, "out");
+        let report = json(&place, "out/eval/report.json");
+        for name in ["fine.accuracy", "fine.brier", "written.rouge_1"] {
+            let (during, after) = (
+                &scores[2].1[name],
+                &report["metrics"][format!("tuned.{name}")],
+            );
+            assert!(after.is_f64() && during == after, "{way}: {during} {after}");
+        }
+    }
+}
+
 #[test]
 fn asking_changes_no_weight() {
     let place = place();
