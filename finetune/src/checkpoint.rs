@@ -44,6 +44,11 @@ pub(crate) struct Position {
 }
 
 impl Position {
+    /// The last step whose line is to stay in the log: that of a step that is evaluated again comes again.
+    pub fn logged(&self) -> u64 {
+        self.step - u64::from(self.unevaluated.is_some())
+    }
+
     /// This place as the new best, where what was measured after its step is better than at every checkpoint so far. NaN
     /// never is.
     pub fn better(&self, by: &BestBy, report: &StepReport) -> Option<Best> {

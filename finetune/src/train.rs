@@ -109,7 +109,7 @@ pub fn train(
     );
     let mut position = checkpoints.restore(&mut job.parameters, &mut optimizer)?;
     job.check_disk(&checkpoints, &optimizer, total_steps)?;
-    let mut log = StepLog::open(job.folder, position.step)?;
+    let mut log = StepLog::open(job.folder, position.logged())?;
     if job.plan.is_some() {
         job.rehearse(&steps)?;
     }

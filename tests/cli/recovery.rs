@@ -306,10 +306,13 @@ fn a_stopped_evaluation_is_asked_again() {
     place.edit(
         "recipe.toml",
         &format!("max_steps = {STEPS}"),
-        "max_steps = 5",
+        "max_steps = 7",
     );
     place.edit("recipe.toml", "eval_steps = 7", "eval_steps = 1");
     place.edit("recipe.toml", "which.toml:5", "which.toml");
+    // Without a best one there is no checkpoint but those of the signals.
+    let best = "load_best_model_at_end = true\nmetric_for_best_model = \"which.brier\"\n";
+    place.edit("recipe.toml", best, "");
     place.edit("tasks/which.toml", "questions.jsonl", "many.jsonl");
     let rows: String = (0..3000)
         .map(|i| format!("{{\"id\": \"q{i}\", \"instruction\": \"Does number {i} help?\", \"output\": \"yes\"}}\n"))
@@ -336,6 +339,12 @@ fn a_stopped_evaluation_is_asked_again() {
         unevaluated += u32::from(state.contains("\"unevaluated\""));
     }
     assert!(unevaluated > 0, "every signal came between two evaluations");
+    // Killed once that is done, with no checkpoint after it.
+    let mut child = training(&place, "stopped", 2, 0).spawn().unwrap();
+    let target = steps_done(&log) + 1;
+    wait_for(&mut child, || steps_done(&log) >= target);
+    child.kill().unwrap();
+    child.wait().unwrap();
     assert!(
         training(&place, "stopped", 2, 0)
             .status()
