@@ -115,6 +115,9 @@ fn validation(details: &Value) -> String {
     html
 }
 
+/// The row of what the system gave, answers included.
+const GROWTH: &str = "growth of the process";
+
 /// What training was planned to take, and what it took.
 pub fn memory_section(run: &RunFiles) -> Section {
     let (id, title) = ("memory", "Memory of training");
@@ -125,16 +128,13 @@ pub fn memory_section(run: &RunFiles) -> Section {
     let Some(planned) = measured("planned") else {
         return Section::empty(id, title, "Not run, or not measured.");
     };
+    let answers = measured("answers").filter(|bytes| *bytes > 0.0);
     let found: Vec<(&str, f64, bool)> = [
         ("predicted", Some(planned), true),
-        (
-            "predicted for answers, beside it",
-            measured("answers").filter(|bytes| *bytes > 0.0),
-            true,
-        ),
+        ("predicted for answers, beside it", answers, true),
         ("in use at once", measured("in_use"), false),
         ("touched", measured("touched"), false),
-        ("growth of the process", measured("resident_growth"), false),
+        (GROWTH, measured("resident_growth"), false),
         ("whole process, with weights and data", peak, false),
     ]
     .into_iter()
@@ -144,6 +144,11 @@ pub fn memory_section(run: &RunFiles) -> Section {
     let rows: Vec<_> = found
         .iter()
         .map(|(name, value, other)| {
+            // Answers lie outside of what the arena holds.
+            let planned = match *name == GROWTH {
+                true => planned + answers.unwrap_or(0.0),
+                false => planned,
+            };
             let ratio = match *other || planned == 0.0 || *name == found[found.len() - 1].0 {
                 true => String::new(),
                 false => format!(" ({:.0} %)", 100.0 * value / planned),

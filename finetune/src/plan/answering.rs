@@ -30,10 +30,10 @@ pub struct AnsweringShape {
 /// What answering takes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct AnsweringMemory {
-    /// The fullest moment.
-    pub fullest: StepMemory,
-    /// The most at once without keys and values, whose lists grow outside the arena.
-    pub in_arena: u64,
+    /// Bytes at the fullest moment.
+    pub fullest: u64,
+    /// The fullest moment without keys and values, whose lists grow outside the arena.
+    pub in_arena: StepMemory,
     /// The most that keys and values take.
     pub cache: u64,
 }
@@ -88,16 +88,17 @@ impl StepShape<'_> {
                 ..*self
             };
             let peak = walk.answers(pass);
-            if peak.total() > memory.fullest.total() {
-                memory.fullest = peak;
-            }
+            memory.fullest = memory.fullest.max(peak.total());
             memory.cache = memory.cache.max(peak.of(Part::Cache));
             let without = Pass {
                 held: 0,
                 made: 0,
                 ..*pass
             };
-            memory.in_arena = memory.in_arena.max(walk.answers(&without).total());
+            let without = walk.answers(&without);
+            if without.total() > memory.in_arena.total() {
+                memory.in_arena = without;
+            }
         }
         memory
     }

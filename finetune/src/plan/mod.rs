@@ -77,9 +77,9 @@ pub struct TrainPlan {
     pub peak_bytes: u64,
     /// The part of it that a step takes and gives back, and what the optimizer keeps: the arena's size.
     pub arena_bytes: u64,
-    /// What asking tasks between steps takes at its fullest moment: within `peak_bytes`, since no step is under way then.
+    /// What asking tasks between steps takes at its fullest moment, when no step is under way.
     pub answering_bytes: u64,
-    /// The keys and values of it, of which the arena holds nothing.
+    /// The keys and values of answers, of which the arena holds nothing.
     pub answers_cache_bytes: u64,
     /// Size of a checkpoint: trained parameters and what the optimizer keeps.
     pub state_bytes: u64,
@@ -139,10 +139,10 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
             (GradientMode::Accumulate, _) => GradientsKept::FromBefore,
         },
     };
-    // One is over before the other begins.
+    // One is over before the other begins; but the arena keeps its pages, so keys and values come on top.
     let (step, answering) = (shape.memory(), shape.answering(&input.answering));
-    let fullest = match answering.fullest.total() > step.total() {
-        true => answering.fullest,
+    let fullest = match answering.in_arena.total() > step.total() {
+        true => answering.in_arena,
         false => step,
     };
     let settings = input.settings;
@@ -161,7 +161,7 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         part("AdamW moments", bytes.moments),
         part("gradients", fullest.of(Part::Gradients)),
         part("saved activations", fullest.of(Part::Saved)),
-        part("keys and values of answers", fullest.of(Part::Cache)),
+        part("keys and values of answers", answering.cache),
         part("logits chunk", fullest.of(Part::Logits)),
         part("workspace", fullest.of(Part::Workspace)),
         part("copy for a checkpoint", snapshot),
@@ -177,8 +177,8 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         recompute,
         batch: input.batch,
         peak_bytes: memory.iter().map(|p| p.bytes).sum(),
-        arena_bytes: bytes.moments + step.total().max(answering.in_arena) + snapshot,
-        answering_bytes: answering.fullest.total(),
+        arena_bytes: bytes.moments + fullest.total() + snapshot,
+        answering_bytes: answering.fullest,
         answers_cache_bytes: answering.cache,
         state_bytes,
         backward_passes: settings.backward_passes(),
