@@ -14,11 +14,13 @@ mod hub;
 mod library;
 mod merging;
 mod plan;
+mod quick;
 mod recipe;
 mod report;
 mod run;
 mod stages;
 mod terminal;
+mod validation;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

@@ -15,6 +15,7 @@ use crate::args::{DataFlags, RecipeFlags, StageArgs};
 use crate::failure::Failure;
 use crate::recipe::{Recipe, problem};
 use crate::stages::{endpoints, known_metrics};
+use crate::validation::{check_best_metric, watching};
 
 /// A step of a run, in the order of running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +55,10 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// The tasks of `[eval]`.
     pub tasks: Vec<PlannedTask>,
+    /// The tasks of `train.eval_tasks`.
+    pub train_tasks: Vec<PlannedTask>,
+    /// The tasks of `merge.validate`.
+    pub merge_tasks: Vec<PlannedTask>,
     /// The tasks whose items must not be trained on.
     pub decontaminate: Vec<PlannedTask>,
     /// How the data is built.
@@ -84,7 +89,7 @@ impl From<&DataFlags> for BuildFlags {
 }
 
 /// An entry of `eval.tasks`, found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PlannedTask {
     /// The task's file.
     pub file: PathBuf,
@@ -129,7 +134,21 @@ impl Plan {
         let key = "data.clean.decontaminate";
         let entries = entries.unwrap_or_default();
         let decontaminate = self::tasks(&document, folder, key, entries, Some(0))?;
-        check_expectations(&document, &tasks)?;
+        let train = recipe.train.as_ref();
+        let train_tasks = watching(
+            &document,
+            folder,
+            "train.eval_tasks",
+            train.map_or(&[], |train| &train.eval_tasks),
+        )?;
+        let merge_tasks = watching(
+            &document,
+            folder,
+            "merge.validate",
+            recipe.merge.as_ref().map_or(&[], |merge| &merge.validate),
+        )?;
+        check_best_metric(&document, &train_tasks)?;
+        check_expectations(&document, &tasks, &train_tasks)?;
         endpoints::check(&document, &tasks, folder)?;
         Ok(Self {
             out,
@@ -137,6 +156,8 @@ impl Plan {
             base: base(&document),
             stages,
             tasks,
+            train_tasks,
+            merge_tasks,
             decontaminate,
             build: BuildFlags::default(),
             reveal: false,
@@ -234,28 +255,44 @@ fn tasks(
 ) -> Result<Vec<PlannedTask>> {
     let base = document.folder_of(key);
     let folders = task_folders(folder);
-    let mut planned: Vec<PlannedTask> = Vec::new();
+    let mut planned = Vec::new();
     for entry in entries {
-        for found in eval::load_tasks(entry, shots, &base, &folders)? {
-            let mut known = planned.iter().flat_map(|planned| &planned.tasks);
-            let twice = known.find(|known| found.tasks.iter().any(|task| task.name == known.name));
-            if let Some(twice) = twice {
-                let task = twice.name.clone();
-                return Err(eval::Error::TaskTwice { task }.into());
-            }
-            planned.push(PlannedTask {
-                file: found.file,
-                limit: found.limit,
-                tasks: found.tasks,
-            });
-        }
+        add_tasks(&mut planned, entry, shots, &base, &folders)?;
     }
     Ok(planned)
 }
 
+/// Adds what one entry of a list of tasks names.
+pub fn add_tasks(
+    planned: &mut Vec<PlannedTask>,
+    entry: &str,
+    shots: Option<usize>,
+    base: &Path,
+    folders: &[PathBuf],
+) -> eval::Result<()> {
+    for found in eval::load_tasks(entry, shots, base, folders)? {
+        let mut known = planned.iter().flat_map(|planned| &planned.tasks);
+        let twice = known.find(|known| found.tasks.iter().any(|task| task.name == known.name));
+        if let Some(twice) = twice {
+            let task = twice.name.clone();
+            return Err(eval::Error::TaskTwice { task });
+        }
+        planned.push(PlannedTask {
+            file: found.file,
+            limit: found.limit,
+            tasks: found.tasks,
+        });
+    }
+    Ok(())
+}
+
 /// Finds a misspelt metric now and not after hours of training.
-fn check_expectations(document: &Document<Recipe>, tasks: &[PlannedTask]) -> Result<()> {
-    let known = known_metrics(&document.value, tasks);
+fn check_expectations(
+    document: &Document<Recipe>,
+    tasks: &[PlannedTask],
+    train_tasks: &[PlannedTask],
+) -> Result<()> {
+    let known = known_metrics(&document.value, tasks, train_tasks);
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let mut problems = Vec::new();
     for (i, expect) in document.value.expect.iter().enumerate() {

@@ -289,6 +289,12 @@ pub enum TaskProblem {
     /// Nothing may be generated.
     #[error("`generate.max_new_tokens` is 0")]
     NoNewTokens,
+    /// A split is asked of a task whose source has none by name.
+    #[error("`[{split}]` is asked for, and its [source] names no `split`")]
+    NoSplits {
+        /// The split.
+        split: String,
+    },
     /// Shots are asked of a task that has no source for them.
     #[error("{shots} shots are asked for, and it has no [few_shot]")]
     NoFewShot {
@@ -463,6 +469,9 @@ impl TaskProblem {
                 )
             }
             TaskProblem::Options(_) => return None,
+            TaskProblem::NoSplits { .. } => {
+                "only formats with official splits (pubmedqa) have them by name; name a task file whose [source] reads the other split's items, as `medqa-dev` does".into()
+            }
             TaskProblem::NoFewShot { .. } => {
                 "name a training split in a [few_shot.source], or ask this task with `NAME@0`"
                     .into()

@@ -48,5 +48,6 @@ pub use shots::{Asked, FewShot, Layout, Selection, ShotReport};
 pub use statistics::{Bootstrap, CONFIDENCE, EXACT_BELOW, Interval, McNemar, PairedChange, holm};
 pub use task::{
     Answering, AnsweringName, ChosenTask, FoundTasks, Generate, Item, LogLikelihood, Normalisation,
-    Options, Task, TaskChoice, TaskFile, choose_tasks, find_task, load_tasks, suite_files,
+    Options, Task, TaskChoice, TaskFile, asked_items, choose_tasks, find_task, load_tasks,
+    suite_files,
 };

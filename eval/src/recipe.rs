@@ -9,8 +9,9 @@ use crate::{Bootstrap, EndpointSection};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalSection {
-    /// Tasks by name or by the path of their file, or a suite such as `mibe`; `@N` asks with N
-    /// solved examples, `:N` asks N items only, as in `pubmedqa@3:100`.
+    /// Tasks by name or by the path of their file, or a suite such as `mibe`; `[dev]` asks another
+    /// official split, `@N` asks with N solved examples, `:N` asks N items only, as in
+    /// `pubmedqa[dev]@3:100`.
     pub tasks: Vec<String>,
     /// How many solved examples (shots) stand before each question where `tasks` doesn't say; as
     /// each task's file says if not given.

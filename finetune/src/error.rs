@@ -228,6 +228,9 @@ pub enum Error {
     /// From tokenizing and packing.
     #[error(transparent)]
     Datasets(#[from] datasets::Error),
+    /// From tasks that a model in training was asked.
+    #[error(transparent)]
+    Tasks(Box<eval::Error>),
     /// From manifests and files.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
@@ -260,7 +263,7 @@ impl Error {
             Self::NotFiniteInPass { .. } => {
                 "run the command again: it goes on from the last checkpoint, which is intact; train.gradients = \"accumulate\" (or train.clipping = \"global\") finds this before any weight has changed, and a lower train.learning_rate or f32 compute usually avoids it".into()
             }
-            Self::NothingHeldOut => "set data.validation_fraction, or leave train.load_best_model_at_end out".into(),
+            Self::NothingHeldOut => "set data.validation_fraction, choose by a task with train.eval_tasks and train.metric_for_best_model, or leave train.load_best_model_at_end out".into(),
             Self::DiskSpace { .. } => {
                 "free some space on the disk, choose another folder with --out, or lower train.save_total_limit".into()
             }
@@ -287,6 +290,7 @@ impl Error {
             Self::Kernels(e) => return e.hint(),
             Self::Adapters(e) => return e.hint(),
             Self::Datasets(e) => return e.hint(),
+            Self::Tasks(e) => return e.hint(),
             Self::Ledger(e) => return e.hint(),
         })
     }

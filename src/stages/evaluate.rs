@@ -23,9 +23,10 @@ use serde_json::{Value, json};
 use super::eval_input::access_of_model;
 use super::room::Room;
 use super::stop::{Stop, command_line};
+use super::watch::{CHOSE_CHECKPOINT, chose_checkpoint};
 use super::{Tuned, Work, done, given_adapter, load, template_of, tokens, tuned};
 use crate::credentials;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedTask};
 use crate::run::Clock;
 use crate::terminal::{bar, note};
 
@@ -41,7 +42,7 @@ pub(super) struct Asked<'a> {
     pub task: &'a Task,
     pub items: Vec<Item>,
     shots: Option<ShotReport>,
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 /// Who is asked.
@@ -84,7 +85,7 @@ impl Work<'_> {
         }
         let clock = Clock::start();
         let section = plan.recipe().eval.clone().unwrap_or_default();
-        let asked = asked(plan)?;
+        let asked = asked(plan, &plan.tasks, "eval")?;
         let mut endpoints = Vec::new();
         for endpoint in &section.endpoint {
             endpoints.push(self.terms(endpoint, &asked)?);
@@ -112,6 +113,14 @@ impl Work<'_> {
         if !endpoints.is_empty() {
             details["endpoints"] = endpoints.into();
         }
+        let chose = chose_checkpoint(plan);
+        if !chose.is_empty() {
+            details["chose_checkpoint"] = json!(chose);
+            let names = chose.join(", ");
+            note(&format!(
+                "eval   note: the checkpoint was chosen by items that {names} asks: expect less on new ones"
+            ));
+        }
         let manifest = input.manifest(staged.path(), access, details)?;
         manifest.write(staged.path())?;
         clock.write(staged.path(), answered.measured)?;
@@ -135,9 +144,14 @@ impl Work<'_> {
             endpoints.push(self.endpoint(i, wanted, stop.flag())?);
         }
         let mut report = Report::new(section.bootstrap());
+        let chose = chose_checkpoint(self.plan);
         for planned in &self.plan.tasks {
             for task in &planned.tasks {
-                report.describe(&task.name, notes(task, &planned.file));
+                let mut notes = notes(task, &planned.file);
+                if chose.contains(&task.name.as_str()) {
+                    notes.tags.push(CHOSE_CHECKPOINT.to_owned());
+                }
+                report.describe(&task.name, notes);
             }
         }
         let mut access = self.base_access();
@@ -324,18 +338,22 @@ pub(super) fn metric_names(task: &Task) -> Vec<String> {
         .collect()
 }
 
-/// Every task's items, with their shots.
-fn asked(plan: &Plan) -> Result<Vec<Asked<'_>>> {
+/// Every task's items, with their shots, for a stage.
+pub(super) fn asked<'p>(
+    plan: &Plan,
+    planned: &'p [PlannedTask],
+    stage: &str,
+) -> Result<Vec<Asked<'p>>> {
     let section = plan.recipe().eval.as_ref();
     let seed = section.map_or(0, |section| section.seed);
-    let mut tasks = plan.tasks.iter().flat_map(|planned| &planned.tasks);
+    let mut tasks = planned.iter().flat_map(|planned| &planned.tasks);
     // How long a prompt an endpoint takes is known to nobody here.
     let room = match plan.has_model() && tasks.any(|task| task.shots > 0) {
-        true => Some(Room::of(plan)?),
+        true => Some(Room::of(plan, planned)?),
         false => None,
     };
     let mut asked = Vec::new();
-    for planned in &plan.tasks {
+    for planned in planned {
         for task in &planned.tasks {
             let mut fits = |prompt: &eval::Prompt| {
                 let room = room.as_ref();
@@ -343,7 +361,7 @@ fn asked(plan: &Plan) -> Result<Vec<Asked<'_>>> {
             };
             let eval::Asked { items, shots } = task.asked(&plan.data_root, seed, &mut fits)?;
             if let Some(line) = shots.as_ref().and_then(ShotReport::line) {
-                note(&format!("eval   {line}"));
+                note(&format!("{stage:<6} {line}"));
             }
             asked.push(Asked {
                 task,

@@ -106,13 +106,20 @@ fn verdict(expect: &Expect, metrics: &BTreeMap<String, f64>) -> Verdict {
 }
 
 /// Every metric that a recipe's run will measure, so that a misspelt one is found before hours of training.
-pub fn known_metrics(recipe: &Recipe, tasks: &[PlannedTask]) -> Vec<String> {
+pub fn known_metrics(
+    recipe: &Recipe,
+    tasks: &[PlannedTask],
+    train_tasks: &[PlannedTask],
+) -> Vec<String> {
     let mut known = Vec::new();
     if recipe.train.is_some() {
         known.extend(
             ["steps", "loss", "eval_loss", "trained_parameters"]
                 .map(|name| format!("train.{name}")),
         );
+        let asked = train_tasks.iter().flat_map(|planned| &planned.tasks);
+        let names = asked.flat_map(finetune::score_names);
+        known.extend(names.map(|name| format!("train.{name}")));
     }
     let Some(section) = &recipe.eval else {
         return known;

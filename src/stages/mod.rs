@@ -11,6 +11,8 @@ mod room;
 mod samples;
 mod stop;
 mod train;
+mod trained;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -111,10 +113,14 @@ fn metrics_of(stage: &str, manifest: &Manifest) -> BTreeMap<String, f64> {
         let entries = value.and_then(Value::as_object).into_iter().flatten();
         let numbers =
             entries.filter_map(|(name, value)| Some((format!("{prefix}{name}"), value.as_f64()?)));
-        numbers.collect()
+        numbers.collect::<BTreeMap<String, f64>>()
     };
     match stage {
-        "train" => numbers(Some(&manifest.details), "train."),
+        "train" => {
+            let mut all = numbers(Some(&manifest.details), "train.");
+            all.extend(numbers(manifest.details.get("scores"), "train."));
+            all
+        }
         "eval" => numbers(manifest.details.get("metrics"), ""),
         _ => BTreeMap::new(),
     }

@@ -24,6 +24,8 @@ mod run;
 )]
 mod server;
 mod texts;
+#[cfg(unix)]
+mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};

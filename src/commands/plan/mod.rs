@@ -2,6 +2,7 @@
 
 mod training;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::args::PlanArgs;
 use crate::failure::Exit;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedTask};
 use crate::terminal::{print, print_json};
 use training::Sizes;
 
@@ -76,23 +77,35 @@ fn shown(plan: &Plan, needed: &[Needed], sizes: &[Sizes]) -> String {
             needed.what
         ));
     }
-    if !plan.tasks.is_empty() {
-        text.push_str("\nAsks\n");
-        for planned in &plan.tasks {
-            let items = planned
-                .limit
-                .map_or("all items".to_owned(), |limit| format!("{limit} items"));
-            for task in &planned.tasks {
-                text.push_str(&format!(
-                    "  {} ({}), {items}\n",
-                    task.name,
-                    task.answering.name()
-                ));
-            }
-        }
+    for (heading, tasks) in [
+        ("Asks during training", &plan.train_tasks),
+        ("Asks after the merge", &plan.merge_tasks),
+        ("Asks", &plan.tasks),
+    ] {
+        text.push_str(&asks(heading, tasks));
     }
     for sizes in sizes {
         text.push_str(&training::shown(sizes));
+    }
+    text
+}
+
+fn asks(heading: &str, tasks: &[PlannedTask]) -> String {
+    if tasks.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{heading}\n");
+    for planned in tasks {
+        let items = planned
+            .limit
+            .map_or("all items".to_owned(), |limit| format!("{limit} items"));
+        for task in &planned.tasks {
+            text.push_str(&format!(
+                "  {} ({}), {items}\n",
+                task.name,
+                task.answering.name()
+            ));
+        }
     }
     text
 }
@@ -108,10 +121,13 @@ fn needed(plan: &Plan) -> Vec<Needed> {
     }
     let section = plan.recipe().data.as_ref();
     let sources = section.into_iter().flat_map(|data| data.sources());
-    let tasks = plan.tasks.iter().map(|planned| &planned.tasks[0].source);
+    let tasks = [&plan.train_tasks, &plan.merge_tasks, &plan.tasks];
+    let tasks = tasks.into_iter().flatten();
+    let tasks = tasks.map(|planned| &planned.tasks[0].source);
     let in_root = |source: &SourceSection| plan.data_root.join(&source.path);
     paths.extend(sources.chain(tasks).map(in_root));
-    paths.dedup();
+    let mut seen = BTreeSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
     paths
         .into_iter()
         .map(|path| Needed {

@@ -7,8 +7,8 @@ use adapters::recipe::{AdapterSection, ComputeDtype};
 use anyhow::{Context, Result};
 use finetune::recipe::TrainMethod;
 use finetune::{
-    Base, BatchShape, Checkpoint, DecoderConfig, DeviceKind, DeviceSpec, DiskInput, PlanInput,
-    StoredWeights, TrainPlan,
+    AnsweringShape, Base, BatchShape, Checkpoint, DecoderConfig, DeviceKind, DeviceSpec, DiskInput,
+    PlanInput, StoredWeights, TrainPlan,
 };
 use ledger::Manifest;
 use serde::Serialize;
@@ -155,6 +155,7 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
         compute: recipe.model.dtype.into(),
         weights: shape.weights,
         batch: pack,
+        answering: answering(plan, data.max_seq_len),
     };
     let usable_bytes = device.usable_bytes();
     let plan_of = finetune::fit_packs(&input, pack, usable_bytes);
@@ -191,6 +192,17 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
         device,
         plan: plan_of,
     })
+}
+
+/// What `train.eval_tasks` asks, before its items are read: as if each prompt were as long as a sample may be.
+fn answering(plan: &Plan, prompt_tokens: usize) -> AnsweringShape {
+    let mut shape = AnsweringShape::default();
+    for planned in &plan.train_tasks {
+        for task in &planned.tasks {
+            shape.estimate(task, planned.limit.unwrap_or(usize::MAX), prompt_tokens);
+        }
+    }
+    shape
 }
 
 /// The adapter, or the model, as it is stored at the end.
