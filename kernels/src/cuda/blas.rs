@@ -341,3 +341,114 @@ impl Drop for Preference {
 fn bytes_of<T>(value: &T) -> (*const c_void, usize) {
     (std::ptr::from_ref(value).cast(), size_of::<T>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+
+    /// Different numbers that bf16 holds.
+    fn numbers(rows: usize, cols: usize, seed: f64) -> Result<Tensor> {
+        let values: Vec<f64> = (0..rows * cols)
+            .map(|i| (i as f64 * 0.7 + seed).sin() + 0.1)
+            .map(|x| f64::from(half::bf16::from_f64(x).to_f32()))
+            .collect();
+        Ok(Tensor::from_vec(values, (rows, cols), &Device::Cpu)?)
+    }
+
+    /// Every type, transpose and layout, beside the same product in f64 on the processor; where there is no GPU, nothing.
+    #[test]
+    fn a_gpus_products_are_the_processors() -> Result<()> {
+        let Ok((device, _)) = crate::cuda::open(0) else {
+            eprintln!("no GPU: nothing was compared");
+            return Ok(());
+        };
+        let types = [
+            (DType::BF16, DType::F32),
+            (DType::BF16, DType::BF16),
+            (DType::F32, DType::F32),
+            (DType::F64, DType::F64),
+        ];
+        for (m, n, k) in [(5, 7, 123), (130, 210, 300), (1, 33, 4), (64, 1, 16)] {
+            for (input, output) in types {
+                for ta in [Op::Plain, Op::Transposed] {
+                    for tb in [Op::Plain, Op::Transposed] {
+                        for (beta, alpha) in [(0.0, 1.0), (1.0, -1.5), (0.5, 0.25)] {
+                            let case = Case {
+                                shape: (m, n, k),
+                                types: (input, output),
+                                ops: (ta, tb),
+                                factors: (beta, alpha),
+                            };
+                            compare(&device, &case)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[derive(Debug)]
+    struct Case {
+        shape: (usize, usize, usize),
+        types: (DType, DType),
+        ops: (Op, Op),
+        factors: (f64, f64),
+    }
+
+    fn compare(device: &Device, case: &Case) -> Result<()> {
+        let ((m, n, k), (beta, alpha)) = (case.shape, case.factors);
+        let stored = |op, rows, cols| {
+            if op == Op::Plain {
+                (rows, cols)
+            } else {
+                (cols, rows)
+            }
+        };
+        let ((ar, ac), (br, bc)) = (stored(case.ops.0, m, k), stored(case.ops.1, k, n));
+        let (a, b) = (numbers(ar, ac, 0.3)?, numbers(br, bc, 1.9)?);
+        let mut expected = numbers(m, n, 2.5)?;
+
+        // The operand a is a range of a wider matrix's columns, and out too; with beta = 0 it holds nothing to be read.
+        let on_device = |t: &Tensor, dtype| t.to_dtype(dtype)?.to_device(device);
+        let wide = on_device(&Tensor::cat(&[&numbers(ar, 3, 7.7)?, &a], 1)?, case.types.0)?;
+        let b_there = on_device(&b, case.types.0)?;
+        let held = if beta == 0.0 {
+            (&expected * f64::NAN)?
+        } else {
+            expected.clone()
+        };
+        let wide_out = on_device(
+            &Tensor::cat(&[&held, &numbers(m, 2, 5.5)?], 1)?,
+            case.types.1,
+        )?;
+        let a_there = wide.narrow(1, 3, ac)?;
+        let mut out = wide_out.narrow(1, 0, n)?;
+        crate::gemm(
+            &mut out, beta, alpha, &a_there, case.ops.0, &b_there, case.ops.1,
+        )?;
+
+        crate::gemm(&mut expected, beta, alpha, &a, case.ops.0, &b, case.ops.1)?;
+        let found = wide_out.to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
+        let beside = found.narrow(1, n, 2)?.sub(&numbers(m, 2, 5.5)?)?;
+        let worst = |t: &Tensor| t.abs()?.max_all()?.to_scalar::<f64>();
+        assert_eq!(worst(&beside)?, 0.0, "{case:?} wrote beside its range");
+        let difference = worst(&(found.narrow(1, 0, n)? - &expected)?)?;
+        // A rounding of the result, and k roundings of the sum, whose terms are below 1.3.
+        let of_result = if case.types.1 == DType::BF16 {
+            2f64.powi(-8)
+        } else {
+            2f64.powi(-23)
+        };
+        let of_sum = if case.types.1 == DType::F64 {
+            2f64.powi(-50)
+        } else {
+            2f64.powi(-22)
+        };
+        let bound = of_result * worst(&expected)? + of_sum * (k as f64) * 1.3;
+        // Not a number is not within any bound.
+        assert!(difference <= bound, "{case:?}: {difference} beyond {bound}");
+        Ok(())
+    }
+}

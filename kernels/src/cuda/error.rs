@@ -211,7 +211,30 @@ mod tests {
             },
         ];
         let shown: Vec<String> = all.iter().map(shown).collect();
-        insta::assert_snapshot!(shown.join("\n"), @"");
+        insta::assert_snapshot!(shown.join("\n"), @r#"
+        this build of medtune cannot compute on `cuda`
+          leave --device out: every recipe runs on the CPU; scripts/cuda-build makes a build that computes on NVIDIA GPUs
+        libcuda.so.1, a part of NVIDIA's driver, cannot be loaded: no such file
+          install NVIDIA's driver, 580 or newer; a container has it if started with --gpus all (docker) or --nv (apptainer)
+        libcublas.so.13, CUDA's library of matrix products, cannot be loaded: no such file
+          install CUDA's libraries (a Python torch has them: pip install nvidia-cublas nvidia-curand), and name their folder in LD_LIBRARY_PATH if they are not found
+        the NVIDIA driver here knows CUDA 12.4, and this build of medtune needs 13.0
+          install a newer driver (580 or newer for CUDA 13), or build medtune with the older CUDA's toolkit: docs/gpu.md
+        the NVIDIA driver finds no GPU
+          nvidia-smi lists what the driver sees; CUDA_VISIBLE_DEVICES hides devices, and a container has those it was started with
+        there is no GPU 3: this machine has one, GPU 0
+        there is no GPU 3: this machine has 2, from 0 on
+        Tesla T4 has compute capability 7.5, and medtune's kernels need 8.0
+          an A100 or any newer GPU will do; leave --device out to compute on the CPU
+        GPU 0 has no memory left for a matrix product's workspace: 12 of 81559 MiB are free
+          medtune plan says what a recipe needs: use shorter packs, `recompute = "full"` or a quantized base, and see with nvidia-smi who else uses the GPU
+        the NVIDIA driver refuses the kernels of `swiglu`: CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+          the driver is older than the CUDA that medtune was built with: install 580 or newer
+        this build has no kernel `swiglu_f16` in `swiglu`
+        the kernel `swiglu_f32` cannot be launched: buffer 4 is not given
+        cuBLASLt refuses the product (5, 7) = (5, 123) x (123, 7) of BF16: CUBLAS_STATUS_NOT_SUPPORTED
+        the NVIDIA driver refuses a synchronisation: CUDA_ERROR_ILLEGAL_ADDRESS
+        "#);
     }
 
     #[test]
