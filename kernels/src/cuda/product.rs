@@ -180,10 +180,15 @@ fn accumulate(input: DType, output: DType) -> Result<Accumulate> {
         (DType::F32 | DType::BF16 | DType::F16, DType::F32)
         | (DType::BF16, DType::BF16)
         | (DType::F16, DType::F16) => Ok(Accumulate::F32),
-        (_, found) => Err(Error::Type {
+        (DType::F64 | DType::F32 | DType::BF16 | DType::F16, found) => Err(Error::Type {
             op: OP,
             found,
             expected: "f32, or the operands' type",
+        }),
+        (found, _) => Err(Error::Type {
+            op: OP,
+            found,
+            expected: "operands in f32, bf16, f16 or f64",
         }),
     }
 }
@@ -400,7 +405,7 @@ mod tests {
             .collect();
         insta::assert_snapshot!(refused.join("\n"), @"
         gemm: no arithmetic for BF16 here (expected f32, or the operands' type)
-        gemm: no arithmetic for F32 here (expected f32, or the operands' type)
+        gemm: no arithmetic for U32 here (expected operands in f32, bf16, f16 or f64)
         gemm: no arithmetic for BF16 here (expected both operands of one type)
         gemm: op(a) has shape [123, 5], which does not fit op(b) of shape [123, 7]
         gemm: out has shape [7, 5], which does not fit the product of shape [5, 7]
