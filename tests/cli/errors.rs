@@ -265,14 +265,18 @@ fn flags_that_cannot_be() {
             assert!(missing || opened, "{}", cuda.failure());
         } else {
             insta::allow_duplicates! {
-                insta::assert_snapshot!(cuda.failure(), @"");
+                insta::assert_snapshot!(cuda.failure(), @"
+                exit 2
+                error: this build of medtune cannot compute on `cuda`
+                hint: leave --device out: every recipe runs on the CPU; scripts/cuda-build makes a build that computes on NVIDIA GPUs
+                ");
             }
         }
     }
     insta::assert_snapshot!(place.medtune(&["run", "recipe.toml", "--device", "gpu"]).failure(), @"
     exit 2
     error: there is no device `gpu`
-    hint: devices are: cpu
+    hint: devices are: cpu, cuda (the first GPU), cuda:1 (the second)
     ");
     assert_eq!(place.medtune(&["rum"]).code, 2);
     assert_eq!(place.medtune(&["merge", "--base", "x"]).code, 2);
