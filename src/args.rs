@@ -170,7 +170,7 @@ pub struct RecipeFlags {
     /// Where the paths of data sources start [default: the recipe's folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub data_root: Option<PathBuf>,
-    /// What computes
+    /// What computes: cpu, or, with a build for NVIDIA GPUs, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
 }

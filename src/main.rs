@@ -9,6 +9,7 @@ mod args;
 mod card;
 mod commands;
 mod credentials;
+mod device;
 mod failure;
 mod hub;
 mod library;

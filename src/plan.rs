@@ -12,6 +12,7 @@ use finetune::Base;
 use ledger::recipe::{Document, nearest};
 
 use crate::args::{DataFlags, RecipeFlags, StageArgs};
+use crate::device;
 use crate::failure::Failure;
 use crate::recipe::{Recipe, problem};
 use crate::stages::{endpoints, known_metrics};
@@ -102,7 +103,12 @@ pub struct PlannedTask {
 impl Plan {
     /// Reads a recipe and resolves it. Opens no model and no data.
     pub fn new(recipe: &Path, flags: &RecipeFlags) -> Result<Self> {
-        check_device(&flags.device)?;
+        device::must_compute(&flags.device)?;
+        Self::resolve(recipe, flags)
+    }
+
+    /// As [`Plan::new`], for any device: for a command that only looks.
+    pub fn resolve(recipe: &Path, flags: &RecipeFlags) -> Result<Self> {
         let document = Recipe::read(recipe, &flags.sets)?;
         let recipe = &document.value;
         let folder = document
@@ -167,7 +173,13 @@ impl Plan {
 
     /// As [`Plan::new`], of a command's arguments.
     pub fn of(args: &StageArgs) -> Result<Self> {
-        let mut plan = Self::new(&args.recipe, &args.flags)?;
+        device::must_compute(&args.flags.device)?;
+        Self::to_look_at(args)
+    }
+
+    /// As [`Plan::resolve`], of a command's arguments.
+    pub fn to_look_at(args: &StageArgs) -> Result<Self> {
+        let mut plan = Self::resolve(&args.recipe, &args.flags)?;
         plan.build = BuildFlags::from(&args.data);
         Ok(plan)
     }
@@ -328,22 +340,4 @@ fn check_expectations(
     } else {
         Err(ledger::Error::Recipe(problems).into())
     }
-}
-
-/// Only the CPU computes in this build.
-pub fn check_device(device: &str) -> Result<()> {
-    if device == "cpu" {
-        return Ok(());
-    }
-    if device == "cuda" || device.starts_with("cuda:") {
-        let failure = Failure::user(format!(
-            "this build of medtune cannot compute on `{device}`"
-        ));
-        return Err(failure
-            .hint("leave --device out: every recipe runs on the CPU")
-            .into());
-    }
-    Err(Failure::user(format!("there is no device `{device}`"))
-        .hint("devices are: cpu")
-        .into())
 }

@@ -17,6 +17,7 @@ mod attention;
 mod bytes;
 mod column_scale;
 mod cross_entropy;
+pub mod cuda;
 mod deviation;
 mod dropout;
 mod elementwise;
@@ -47,6 +48,7 @@ pub use attention::{
     attention_cached,
 };
 pub use bytes::Bytes;
+pub use candle_core::{DType, Device};
 pub use column_scale::{column_products, scale_columns};
 pub use cross_entropy::{
     HeadLoss, LOGITS_BYTES, TokenScore, linear_cross_entropy, linear_token_scores,

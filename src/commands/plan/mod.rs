@@ -11,6 +11,7 @@ use finetune::Base;
 use serde_json::{Value, json};
 
 use crate::args::PlanArgs;
+use crate::device::Chosen;
 use crate::failure::Exit;
 use crate::plan::{Plan, PlannedTask};
 use crate::terminal::{print, print_json};
@@ -23,9 +24,10 @@ struct Needed {
 }
 
 pub fn plan(args: &PlanArgs, json: bool) -> Result<Exit> {
-    let plan = Plan::of(&args.stage)?;
+    let chosen = Chosen::parse(&args.stage.flags.device)?;
+    let plan = Plan::to_look_at(&args.stage)?;
     let needed = needed(&plan);
-    let sizes = training::sizes(&plan, &args.machine)?;
+    let sizes = training::sizes(&plan, &args.machine, chosen)?;
     if json {
         let needs: Vec<Value> = needed
             .iter()
