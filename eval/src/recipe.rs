@@ -17,6 +17,10 @@ pub struct EvalSection {
     /// each task's file says if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shots: Option<usize>,
+    /// Whether the tuned model is shown shots too; `false` asks it tasks without shots only, as in
+    /// Me-LLaMA's supervised setting.
+    #[serde(skip_serializing_if = "is_true")]
+    pub tuned_shots: bool,
     /// Whether the base model is marked too, so that the change can be shown.
     pub baseline: bool,
     /// Whether perplexity is measured on the data's held-out split.
@@ -53,6 +57,7 @@ impl Default for EvalSection {
         EvalSection {
             tasks: Vec::new(),
             shots: None,
+            tuned_shots: true,
             baseline: true,
             perplexity: true,
             batch_items: 32,
@@ -62,6 +67,10 @@ impl Default for EvalSection {
             endpoint: Vec::new(),
         }
     }
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// The report's names for what it has without being told, and for the difference between two.
@@ -92,6 +101,11 @@ impl EvalSection {
             problems.extend(own.map(|(key, wrong)| (format!("endpoint[{i}].{key}"), wrong)));
         }
         problems
+    }
+
+    /// Whether the tuned model is asked a task with this many shots.
+    pub fn asks_tuned(&self, shots: usize) -> bool {
+        shots == 0 || self.tuned_shots
     }
 
     /// How the intervals are computed.

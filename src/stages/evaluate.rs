@@ -236,7 +236,8 @@ impl Work<'_> {
             identity,
             stop: stop.flag(),
         };
-        let asked: Vec<&Asked<'_>> = asked.iter().collect();
+        let wanted = |asked: &&Asked<'_>| label != "tuned" || section.asks_tuned(asked.task.shots);
+        let asked: Vec<&Asked<'_>> = asked.iter().filter(wanted).collect();
         self.ask(label, &mut model, &held_out, &asked, report, session)
     }
 

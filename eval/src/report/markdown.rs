@@ -20,6 +20,7 @@ impl ReportFile {
                 self.add_section(title, &rows, &mut text);
             }
         }
+        self.add_settings(&mut text);
         self.add_perplexity_table(&mut text);
         add_published(&self.rows(), &mut text);
         // Writing to a String cannot fail.
@@ -161,7 +162,7 @@ fn add_published(rows: &[Row<'_>], text: &mut String) {
 }
 
 /// `0.003 *`, the star where it is below 5 %.
-fn p_value(task: &TaskReport) -> Option<String> {
+pub(super) fn p_value(task: &TaskReport) -> Option<String> {
     let change = task.change.as_ref()?;
     let star = if change.is_significant() { " *" } else { "" };
     Some(format!("{}{star}", small(change.p_holm?)))

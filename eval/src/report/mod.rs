@@ -12,6 +12,7 @@ mod json;
 mod markdown;
 mod notes;
 mod runs;
+mod settings;
 mod table;
 
 use std::collections::BTreeMap;
