@@ -14,7 +14,7 @@ use ledger::recipe::{Document, nearest};
 use crate::args::{DataFlags, RecipeFlags, StageArgs};
 use crate::failure::Failure;
 use crate::recipe::{Recipe, problem};
-use crate::stages::{endpoints, known_metrics};
+use crate::stages::{endpoints, judging, known_metrics};
 
 /// A step of a run, in the order of running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,6 +131,7 @@ impl Plan {
         let decontaminate = self::tasks(&document, folder, key, entries, Some(0))?;
         check_expectations(&document, &tasks)?;
         endpoints::check(&document, &tasks, folder)?;
+        judging::check(&document, &tasks)?;
         Ok(Self {
             out,
             data_root,

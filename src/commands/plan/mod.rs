@@ -1,5 +1,6 @@
 //! `medtune plan`: what a recipe would do, before anything runs.
 
+pub mod endpoints;
 mod training;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use crate::args::PlanArgs;
 use crate::failure::Exit;
 use crate::plan::Plan;
 use crate::terminal::{print, print_json};
+use endpoints::Sent;
 use training::Sizes;
 
 /// Something a run needs, and whether it is here.
@@ -25,6 +27,7 @@ pub fn plan(args: &PlanArgs, json: bool) -> Result<Exit> {
     let plan = Plan::of(&args.stage)?;
     let needed = needed(&plan);
     let sizes = training::sizes(&plan, &args.machine)?;
+    let endpoints = endpoints::of(&plan);
     if json {
         let needs: Vec<Value> = needed
             .iter()
@@ -39,15 +42,16 @@ pub fn plan(args: &PlanArgs, json: bool) -> Result<Exit> {
             .collect();
         print_json(&json!({
             "name": plan.recipe().name, "out": plan.out, "data_root": plan.data_root,
-            "stages": stages, "needs": needs, "tasks": tasks, "train": sizes,
+            "stages": stages, "needs": needs, "tasks": tasks,
+            "endpoints": endpoints.iter().map(Sent::json).collect::<Vec<_>>(), "train": sizes,
         }))?;
         return Ok(Exit::Done);
     }
-    print(&shown(&plan, &needed, &sizes))?;
+    print(&shown(&plan, &needed, &endpoints, &sizes))?;
     Ok(Exit::Done)
 }
 
-fn shown(plan: &Plan, needed: &[Needed], sizes: &[Sizes]) -> String {
+fn shown(plan: &Plan, needed: &[Needed], endpoints: &[Sent<'_>], sizes: &[Sizes]) -> String {
     let recipe = plan.recipe();
     let about = if recipe.about.is_empty() {
         String::new()
@@ -79,9 +83,7 @@ fn shown(plan: &Plan, needed: &[Needed], sizes: &[Sizes]) -> String {
     if !plan.tasks.is_empty() {
         text.push_str("\nAsks\n");
         for planned in &plan.tasks {
-            let items = planned
-                .limit
-                .map_or("all items".to_owned(), |limit| format!("{limit} items"));
+            let items = endpoints::items(planned.limit);
             for task in &planned.tasks {
                 text.push_str(&format!(
                     "  {} ({}), {items}\n",
@@ -91,6 +93,10 @@ fn shown(plan: &Plan, needed: &[Needed], sizes: &[Sizes]) -> String {
             }
         }
     }
+    if !endpoints.is_empty() {
+        text.push_str("\nEndpoints\n");
+    }
+    text.extend(endpoints.iter().map(|sent| sent.shown("  ")));
     for sizes in sizes {
         text.push_str(&training::shown(sizes));
     }

@@ -142,7 +142,7 @@ fn score_table(file: &ReportFile, rows: &[Row<'_>]) -> String {
         let _ = write!(
             html,
             "<tr class=\"task\"><td colspan=\"{columns}\">{}</td></tr>",
-            about(row.task)
+            about(*row)
         );
         for (index, score) in row.metrics().into_iter().enumerate() {
             score_row(file, *row, score, index == 0, &mut html);
@@ -155,12 +155,17 @@ fn score_table(file: &ReportFile, rows: &[Row<'_>]) -> String {
             let share = |task: &TaskReport| Some(task.unanswered_share());
             share_row(file, *row, "unanswered", share, &mut html);
         }
+        if row.judged() {
+            let share = TaskReport::judge_failed_share;
+            share_row(file, *row, "judge failed", share, &mut html);
+        }
     }
     html.push_str("</tbody></table></div>");
     html
 }
 
-fn about(task: &TaskReport) -> String {
+fn about(row: Row<'_>) -> String {
+    let task = row.task;
     let mut html = format!(
         "<b>{}</b><span class=\"note\">{} items · {} · {}</span>",
         escape(&task.task),
@@ -181,6 +186,9 @@ fn about(task: &TaskReport) -> String {
     }
     for tag in &task.tags {
         let _ = write!(html, " <span class=\"badge\">{}</span>", escape(tag));
+    }
+    if let Some(judging) = row.judging() {
+        let _ = write!(html, " <span class=\"note\">{}</span>", escape(&judging));
     }
     html
 }
