@@ -36,7 +36,8 @@ answer = "{{ diagnosis }}"
 /// One endpoint that answers, and one that judges.
 fn place(server: &Server) -> Place {
     let place = Place::new();
-    let cases = (0..6).map(|i| format!("{{\"case\": \"number {i}\", \"diagnosis\": \"Disease {i}\"}}\n"));
+    let cases =
+        (0..6).map(|i| format!("{{\"case\": \"number {i}\", \"diagnosis\": \"Disease {i}\"}}\n"));
     place.write("cases.jsonl", cases.collect::<String>().as_bytes());
     place.write("tasks/cases.toml", TASK.as_bytes());
     let recipe = format!(
@@ -137,12 +138,20 @@ fn a_judge_marks_what_others_answered() {
     );
     let report = json_of(&place, "out/eval/report.json");
     let task = &report["models"][0]["tasks"][0];
-    assert_eq!(judge["prompts_sha256"]["cases"], task["judge"]["prompt_sha256"]);
+    assert_eq!(
+        judge["prompts_sha256"]["cases"],
+        task["judge"]["prompt_sha256"]
+    );
     assert_eq!(task["judge"]["by"]["model"], "gpt-4o");
     let facts = json_of(&place, "out/eval/measured.json");
     assert_eq!(facts["facts"]["judge"]["requests"], 12);
     assert!(!said.stdout.contains(KEY) && !said.stderr.contains(KEY));
-    for file in ["report.json", "manifest.json", "measured.json", "report.txt"] {
+    for file in [
+        "report.json",
+        "manifest.json",
+        "measured.json",
+        "report.txt",
+    ] {
         let text = fs::read_to_string(place.path("out/eval").join(file)).unwrap();
         assert!(!text.contains(KEY), "{file}");
     }
@@ -191,7 +200,9 @@ fn judges_that_cannot_be_asked() {
         for (file, from, to) in edits {
             place.edit(file, from, to);
         }
-        said(eval(&place, &[])).failure().replace(&server.url, "URL")
+        said(eval(&place, &[]))
+            .failure()
+            .replace(&server.url, "URL")
     };
     let recipe = "recipe.toml";
     let judge = "[eval.judge]\nendpoint = \"marker\"";
@@ -200,8 +211,16 @@ fn judges_that_cannot_be_asked() {
     let nobody = "[eval.judge]\nendpoint = \"somebody else\"";
     insta::assert_snapshot!(refused(&[(recipe, judge, nobody)]), @"");
     let which = (recipe, "tasks/cases.toml", "tasks/which.toml");
-    let expects = (recipe, "metric = \"gpt-4.cases.judged_top_3\"", "metric = \"gpt-4.which.items\"");
-    let tokenizer = (recipe, "concurrency = 1", "concurrency = 1\ntokenizer = \"shape\"");
+    let expects = (
+        recipe,
+        "metric = \"gpt-4.cases.judged_top_3\"",
+        "metric = \"gpt-4.which.items\"",
+    );
+    let tokenizer = (
+        recipe,
+        "concurrency = 1",
+        "concurrency = 1\ntokenizer = \"shape\"",
+    );
     insta::assert_snapshot!(refused(&[which, expects, tokenizer]), @"");
     insta::assert_snapshot!(refused(&[(recipe, judge, "")]), @"");
     // The endpoint that answers is on this machine, the judge is not.
@@ -229,11 +248,22 @@ fn answers_of_a_model_under_terms_are_not_judged_elsewhere() {
     let text = fs::read_to_string(place.path("recipe.toml")).unwrap();
     let (head, tail) = text.split_once("name = \"marker\"").unwrap();
     let away = tail.replace(&server.url, &url);
-    place.write("recipe.toml", format!("{head}name = \"marker\"{away}").as_bytes());
+    place.write(
+        "recipe.toml",
+        format!("{head}name = \"marker\"{away}").as_bytes(),
+    );
     place.edit("tasks/cases.toml", "\"open\"", "\"credentialed\"");
-    place.edit("recipe.toml", "tasks = []", "tasks = []\nagreement = \"DUA 23\"");
+    place.edit(
+        "recipe.toml",
+        "tasks = []",
+        "tasks = []\nagreement = \"DUA 23\"",
+    );
     let said = said(eval(&place, &[])).ok();
-    assert!(said.stderr.contains("under the agreement \"DUA 23\""), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("under the agreement \"DUA 23\""),
+        "{}",
+        said.stderr
+    );
     let log = fs::read_to_string(place.path("out/access-log.jsonl")).unwrap();
     let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
     assert_eq!(line["sent_to"]["name"], "marker");
@@ -241,24 +271,26 @@ fn answers_of_a_model_under_terms_are_not_judged_elsewhere() {
     let manifest = json_of(&place, "out/eval/manifest.json");
     assert_eq!(manifest["details"]["judge"]["agreement"], "DUA 23");
     let report = fs::read_to_string(place.path("out/eval/report.json")).unwrap();
-    assert!(!report.contains("Morbus") && !report.contains("Yes."), "{report}");
+    assert!(
+        !report.contains("Morbus") && !report.contains("Yes."),
+        "{report}"
+    );
 }
 
 #[test]
 fn plan_and_show_list_who_is_sent_what() {
     let server = Server::new(answers);
     let place = place(&server);
-    place.edit(
-        "recipe.toml",
-        &server.url,
-        "https://api.openai.com/v1",
-    );
+    place.edit("recipe.toml", &server.url, "https://api.openai.com/v1");
     place.edit("recipe.toml", "concurrency = 1", "agreement = \"DUA 23\"");
     place.edit("tasks/cases.toml", "\"open\"", "\"registered\"");
     place.edit("recipe.toml", "tasks/cases.toml", "tasks/cases.toml:5");
     let plan = place.medtune(&["plan", "recipe.toml"]).ok().stdout;
     insta::assert_snapshot!(plan, @"");
-    let json = place.medtune(&["plan", "recipe.toml", "--json"]).ok().json();
+    let json = place
+        .medtune(&["plan", "recipe.toml", "--json"])
+        .ok()
+        .json();
     insta::assert_snapshot!(json["endpoints"][0].to_string(), @"");
     assert_eq!(json["endpoints"][1]["tasks"][0]["does"], "judges");
     let shown = place.medtune(&["show", "recipe.toml"]).ok().stdout;

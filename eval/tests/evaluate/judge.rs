@@ -185,7 +185,17 @@ fn every_candidate_before_the_first_right_one_is_judged_once() {
     Case: rash Gold: Measles
     Rubeola Is it Rubella?
     ");
-    insta::assert_snapshot!(file.table(), @"");
+    insta::assert_snapshot!(file.table(), @"
+                    base    tuned                 change
+    cases (4 items, generate, zero-shot)
+      top_1         0.250   0.000 [0.000, 0.000]  -0.250 [-0.750, +0.000]
+      top_3         0.250   0.500 [0.000, 1.000]  +0.250 [+0.000, +0.750]
+      judged_top_1  0.250   0.500 [0.000, 1.000]  +0.250 [-0.750, +1.000]
+      judged_top_3  0.500   1.000 [1.000, 1.000]  +0.500 [+0.000, +1.000]
+      no answer     25.0 %  0.0 %
+      judge failed  0.0 %   0.0 %
+      judged by gpt-4 (gpt)
+    ");
     let verdicts = |model: usize| -> Vec<Vec<Verdict>> {
         let items = file.models[model].tasks[0].items.iter();
         let of_item = |judged: &Vec<eval::Judged>| judged.iter().map(|j| j.verdict).collect();
@@ -243,7 +253,7 @@ fn the_judge_is_shown_neither_who_wrote_a_candidate_nor_at_which_rank() {
     let first = bodies(BOTH);
     assert_eq!(first, bodies(SWAPPED));
     assert_eq!(first, bodies(TURNED));
-    insta::assert_snapshot!(first[1].to_string(), @"");
+    insta::assert_snapshot!(first[1].to_string(), @r#"{"model":"gpt-4","messages":[{"role":"user","content":"Case: fever Gold: Malaria Is it Influenza?"}],"max_tokens":16,"temperature":0.0}"#);
 }
 
 #[test]
@@ -303,9 +313,19 @@ fn what_the_judge_does_not_say_is_neither_right_nor_wrong() {
             q => chat(knows(q)),
         }
     });
-    insta::assert_snapshot!(file.table(), @"");
+    insta::assert_snapshot!(file.table(), @"
+                    base    tuned                 change
+    cases (4 items, generate, zero-shot)
+      top_1         0.250   0.000 [0.000, 0.000]  -0.250 [-0.750, +0.000]
+      top_3         0.250   0.500 [0.000, 1.000]  +0.250 [+0.000, +0.750]
+      judged_top_1  0.500   0.667 [0.000, 1.000]  +0.167 [-1.000, +1.000]
+      judged_top_3  0.667   1.000 [1.000, 1.000]  +0.333 [+0.000, +1.000]
+      no answer     25.0 %  0.0 %
+      judge failed  60.0 %  20.0 %
+      judged by gpt-4 (gpt)
+    ");
     let base = &file.models[0].tasks[0];
-    insta::assert_snapshot!(json!(base.judge).to_string(), @"");
+    insta::assert_snapshot!(json!(base.judge).to_string(), @r#"{"prompt_sha256":"7fecafa79d62a2e5915d32eef95f541dcff03ae9376a9fe90b541ac086ffe36f","by":{"endpoint":"gpt","model":"gpt-4"},"verdicts":5,"failures":[{"item":"items/2","rank":1,"prompt_sha256":"68d0a2eb7b49a6f654b43d6ba3dc0f9e42b80d6e6576852a9b7dad40486b36f4","verdict":"unreadable"},{"item":"items/3","rank":1,"prompt_sha256":"fb18d1bbe9dd8956f1d78ab99bb54b6e9b836268110af31b937e4f93f675b6af","verdict":{"unanswered":"refusal"}},{"item":"items/3","rank":3,"prompt_sha256":"511a6a9bc2dafcb210c4e3346c165fb4f94304b7217ea8698d8fed606f47bc6b","verdict":{"unanswered":"content_filter"}}]}"#);
     // Sarcoidosis is right, the cough has no candidates, and of the others the first is unknown.
     let score = base.score("judged_top_1").unwrap();
     assert_eq!(score.value, 0.5);
@@ -343,7 +363,14 @@ fn without_a_judge_there_is_no_judged_score_and_the_report_says_so() {
     let folder = task(&[]);
     let (task, items) = open(&folder).unwrap();
     let file = report(&task, &items, BOTH).file(false);
-    insta::assert_snapshot!(file.table(), @"");
+    insta::assert_snapshot!(file.table(), @"
+                 base    tuned                 change
+    cases (4 items, generate, zero-shot)
+      top_1      0.250   0.000 [0.000, 0.000]  -0.250 [-0.750, +0.000]
+      top_3      0.250   0.500 [0.000, 1.000]  +0.250 [+0.000, +0.750]
+      no answer  25.0 %  0.0 %
+      not judged: no [eval.judge]
+    ");
     let judge = json!(file.models[0].tasks[0].judge);
     assert_eq!(judge["not_judged"], "no [eval.judge]");
     assert!(file.metrics.keys().all(|name| !name.contains("judge")));
@@ -387,7 +414,11 @@ fn faults_are_asked_again() {
     let server = Server::new(|_| refusal(401, "", "invalid_api_key"));
     let mut report = report(&task, &items, BOTH);
     let error = judge_with(&mut report, &task, section(&server), &mut Session::unkept());
-    insta::assert_snapshot!(shown(&error.unwrap_err()), @"");
+    insta::assert_snapshot!(shown(&error.unwrap_err()), @"
+    task `cases`: `gpt` gave no answer
+    caused by: item `items/1`: the endpoint `gpt` refused with HTTP 401 (invalid_api_key)
+    hint: check the key in the variable that `api_key_env` names, and what it is allowed to use
+    ");
 }
 
 #[test]
@@ -466,20 +497,56 @@ fn another_judge_gives_another_score_and_no_change() {
 
 #[test]
 fn judges_that_will_not_do() {
-    insta::assert_snapshot!(opening(&[("{{ candidate }}", "it")]), @"");
-    insta::assert_snapshot!(opening(&[("{{ candidate }}", "{{ candidate")]), @"");
-    insta::assert_snapshot!(opening(&[("{{ case }} Gold", "{{ caes }} Gold")]), @"");
+    insta::assert_snapshot!(opening(&[("{{ candidate }}", "it")]), @"
+    task `cases`: `judge.prompt` does not use `candidate`: the judge would not see what it judges
+    hint: write {{ candidate }} where it belongs
+    ");
+    insta::assert_snapshot!(opening(&[("{{ candidate }}", "{{ candidate")]), @"
+    task `cases`
+    caused by: template judge.prompt, line 1: syntax error: unexpected character
+    ");
+    insta::assert_snapshot!(opening(&[("{{ case }} Gold", "{{ caes }} Gold")]), @"
+    task `cases`
+    caused by: sample items/1 (items.jsonl, record 1): template judge.prompt, line 1: undefined value: `caes` is undefined
+    caused by: template judge.prompt, line 1: undefined value: `caes` is undefined
+    hint: the record's fields are case, diagnosis, aliases, notes, gold, candidate
+    ");
     let metrics = "metrics = [\"top_1\", \"top_3\", \"judged_top_1\", \"judged_top_3\"]";
-    insta::assert_snapshot!(opening(&[(metrics, "metrics = [\"top_1\"]")]), @"");
-    insta::assert_snapshot!(opening(&[(metrics, "metrics = [\"judged_top_1\", \"top_1\"]")]), @"");
+    insta::assert_snapshot!(opening(&[(metrics, "metrics = [\"top_1\"]")]), @r#"
+    task `cases`: it has a [judge], and `metrics` names none of its verdicts
+    hint: name them, as in `metrics = [.., "judged_top_1"]`
+    "#);
+    insta::assert_snapshot!(opening(&[(metrics, "metrics = [\"judged_top_1\", \"top_1\"]")]), @"
+    task `cases`: the first metric is `judged_top_1`, which there is only where somebody judges
+    hint: put a metric before it that needs no judge, such as `top_1`
+    ");
     let prompt = "[judge]\nprompt = \"Case: {{ case }} Gold: {{ gold }} Is it {{ candidate }}?\"\n";
-    insta::assert_snapshot!(opening(&[(prompt, "")]), @"");
+    insta::assert_snapshot!(opening(&[(prompt, "")]), @"
+    task `cases`: the metric `judged_top_1` is a judge's, and the task has no [judge]
+    hint: write the question to the judge as `prompt` in a [judge] table, or leave the metric out
+    ");
     let with = |line: &str| opening(&[("[judge]", &format!("[judge]\n{line}"))]);
-    insta::assert_snapshot!(with("verdicts = [\"yes\"]"), @"");
-    insta::assert_snapshot!(with("filter = \"strip\""), @"");
-    insta::assert_snapshot!(with("max_new_tokens = 0"), @"");
-    insta::assert_snapshot!(with("pattern = '('"), @"");
-    insta::assert_snapshot!(with("model = \"gpt-4\""), @"");
+    insta::assert_snapshot!(with("verdicts = [\"yes\"]"), @r#"
+    task `cases`: `judge.verdicts`: a choice needs two options or more, found 1
+    hint: write the one for right first, as in `verdicts = ["yes", "no"]`
+    "#);
+    insta::assert_snapshot!(with("filter = \"strip\""), @"
+    task `cases`: `judge.filter` is `strip`, which finds no verdict
+    hint: take one that looks for the verdicts: `label`, `labels` or `letter`
+    ");
+    insta::assert_snapshot!(with("max_new_tokens = 0"), @"
+    task `cases`: `judge.max_new_tokens` is 0
+    hint: leave it out for the default, or write how many
+    ");
+    insta::assert_snapshot!(with("pattern = '('"), @r#"
+    task `cases`: `judge.pattern` is no regular expression: unclosed group
+    hint: write it in single quotes, as in `pattern = 'answer: (\w+)'`; look-around and back-references are not known
+    "#);
+    insta::assert_snapshot!(with("model = \"gpt-4\""), @"
+    the recipe has a problem
+    task.toml:9:1: unknown key `model` in [judge]
+      hint: known keys: `system`, `verdicts`, `max_new_tokens`, `pattern`, `filter`, `matches`
+    ");
     let folder = task(&[]);
     let (task, mut items) = open(&folder).unwrap();
     for item in &mut items {
@@ -488,21 +555,18 @@ fn judges_that_will_not_do() {
     let mut report = report(&task, &items, BOTH);
     let server = Server::new(|_| chat("yes"));
     let error = judge_with(&mut report, &task, section(&server), &mut Session::unkept());
-    insta::assert_snapshot!(shown(&error.unwrap_err()), @"");
+    insta::assert_snapshot!(shown(&error.unwrap_err()), @"
+    task `cases`, item `items/1`: it has no case to judge
+    hint: take the items that the task makes of its records
+    ");
 }
 
 #[test]
 fn answers_by_log_likelihood_are_not_judged() {
-    let both = task(&[
-        (
-            "answering = [\"generate\"]",
-            "answering = [\"generate\", \"log-likelihood\"]",
-        ),
-        (
-            "\"judged_top_3\"]",
-            "\"judged_top_3\", \"byte_perplexity\"]",
-        ),
-    ]);
-    let tasks = Task::load(&both.path().join("task.toml"), &[]);
-    insta::assert_snapshot!(shown(&tasks.unwrap_err()), @"");
+    insta::assert_snapshot!(opening(&[
+        ("[\"generate\"]", "[\"log-likelihood\"]\noptions.fixed = [\"Malaria\", \"Measles\"]"),
+    ]), @r#"
+    task `cases`: the metric `judged_top_1` marks generated answers, and the task is answered by log-likelihood
+    hint: write `answering = ["generate"]`
+    "#);
 }
