@@ -26,7 +26,7 @@ mod statistics;
 mod task;
 
 pub use ask::Session;
-pub use contamination::{CleanScore, CleanScores, FlaggedItems};
+pub use contamination::FlaggedItems;
 pub use endpoint::{
     Endpoint, EndpointError, EndpointSection, Fault, KeyProblem, UrlProblem, Usage,
 };

@@ -55,9 +55,6 @@ pub struct TaskResult {
     pub unextracted: Option<usize>,
     /// Items that the model or its server would not answer; they count as not right.
     pub unanswered: usize,
-    /// The scores without the items that the training data was found to hold, where some are
-    /// among these; see [`FlaggedItems::clean`](crate::FlaggedItems::clean).
-    pub clean: Option<crate::CleanScores>,
     /// How it was judged, for tasks with a [judge]; see [`Report::judge`](crate::Report::judge).
     pub judgement: Option<Judgement>,
     /// The published set that the task asks; see [`PublishedSet::scores`](crate::PublishedSet::scores).
@@ -102,6 +99,9 @@ pub struct ItemResult {
     pub access: AccessClass,
     /// Why there is no answer, where there is none.
     pub unanswered: Option<Unanswered>,
+    /// Whether the training data was found to hold it; see
+    /// [`FlaggedItems::mark`](crate::FlaggedItems::mark).
+    pub flagged: bool,
     /// What a judge found of its candidates, best first, up to the first that is right.
     pub judged: Vec<Judged>,
     /// What a judge is shown of it.
@@ -291,6 +291,7 @@ fn mark(
             option_scores: answer.option_scores,
             access: item.access,
             unanswered: answer.unanswered,
+            flagged: false,
             judged: Vec::new(),
             case: item.case.clone(),
         });
@@ -302,7 +303,6 @@ fn mark(
         access: AccessClass::strictest(items.iter().map(|item| item.access)),
         unextracted,
         unanswered,
-        clean: None,
         judgement: task.judge.as_ref().map(|section| Judgement {
             prompt_sha256: section.prompt_sha256(),
             by: None,

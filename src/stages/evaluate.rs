@@ -306,7 +306,7 @@ impl Work<'_> {
                 &mut session,
                 &mut progress,
             )?;
-            result.clean = flagged.clean(&asked.task.family, &result, &section.bootstrap());
+            flagged.mark(&asked.task.family, &mut result);
             report.add_task(label, result);
         }
         bar.finish_and_clear();

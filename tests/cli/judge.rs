@@ -117,7 +117,14 @@ fn a_judge_marks_what_others_answered() {
         .lines()
         .filter(|line| line.contains("judge") || line.contains("gpt-4"))
         .collect();
-    insta::assert_snapshot!(table.join("\n"), @"");
+    insta::assert_snapshot!(table.join("\n"), @"
+                  gpt-4
+    judged_top_1  0.000 [0.000, 0.000]
+    judged_top_3  0.500 [0.167, 0.833]
+    judge failed  0.0 %
+    judged by gpt-4o (marker)
+    met      gpt-4.cases.judged_top_3 = 0.5000, expected at least 0.5
+    ");
     // Six questions, and two candidates to judge of each.
     assert_eq!(server.asked().len(), 18);
     let judged: Vec<Asked> = server
@@ -207,9 +214,19 @@ fn judges_that_cannot_be_asked() {
     let recipe = "recipe.toml";
     let judge = "[eval.judge]\nendpoint = \"marker\"";
     let misspelt = "[eval.judge]\nendpoint = \"maker\"";
-    insta::assert_snapshot!(refused(&[(recipe, judge, misspelt)]), @"");
+    insta::assert_snapshot!(refused(&[(recipe, judge, misspelt)]), @r#"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:7:1: `eval.judge.endpoint` is "maker", and no [[eval.endpoint]] is called so
+      hint: did you mean `marker`?
+    "#);
     let nobody = "[eval.judge]\nendpoint = \"somebody else\"";
-    insta::assert_snapshot!(refused(&[(recipe, judge, nobody)]), @"");
+    insta::assert_snapshot!(refused(&[(recipe, judge, nobody)]), @r#"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:7:1: `eval.judge.endpoint` is "somebody else", and no [[eval.endpoint]] is called so
+      hint: add one with that `name`, a `url` and a `model`
+    "#);
     let which = (recipe, "tasks/cases.toml", "tasks/which.toml");
     let expects = (
         recipe,
@@ -221,8 +238,18 @@ fn judges_that_cannot_be_asked() {
         "concurrency = 1",
         "concurrency = 1\ntokenizer = \"shape\"",
     );
-    insta::assert_snapshot!(refused(&[which, expects, tokenizer]), @"");
-    insta::assert_snapshot!(refused(&[(recipe, judge, "")]), @"");
+    insta::assert_snapshot!(refused(&[which, expects, tokenizer]), @"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:7:1: [eval.judge] has nothing to judge: no task of `eval.tasks` has a [judge]
+      hint: remove it, or ask a task that has one, such as `case-diagnosis`
+    ");
+    insta::assert_snapshot!(refused(&[(recipe, judge, "")]), @"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:25:1: this recipe does not measure `gpt-4.cases.judged_top_3`
+      hint: it measures gpt-4.cases.top_1, gpt-4.cases.items, gpt-4.cases.unextracted, gpt-4.cases.unanswered, marker.cases.top_1, marker.cases.items, marker.cases.unextracted, marker.cases.unanswered, ...
+    ");
     // The endpoint that answers is on this machine, the judge is not.
     let place = place(&server);
     let text = fs::read_to_string(place.path(recipe)).unwrap();
@@ -230,13 +257,25 @@ fn judges_that_cannot_be_asked() {
     let away = tail.replace(&server.url, "https://api.openai.com/v1");
     place.write(recipe, format!("{head}name = \"marker\"{away}").as_bytes());
     place.edit("tasks/cases.toml", "\"open\"", "\"credentialed\"");
-    insta::assert_snapshot!(said(eval(&place, &[])).failure(), @"");
-    insta::assert_snapshot!(place.medtune(&["plan", "recipe.toml"]).failure(), @"");
+    insta::assert_snapshot!(said(eval(&place, &[])).failure(), @r#"
+    exit 2
+    error: task `cases` is credentialed, and the endpoint `marker` at api.openai.com is not on this machine
+    hint: if its terms let you send these texts there, name them in the endpoint's table: agreement = "..."; the run records it. Or ask a server on this machine
+    "#);
+    insta::assert_snapshot!(place.medtune(&["plan", "recipe.toml"]).failure(), @r#"
+    exit 2
+    error: task `cases` is credentialed, and the endpoint `marker` at api.openai.com is not on this machine
+    hint: if its terms let you send these texts there, name them in the endpoint's table: agreement = "..."; the run records it. Or ask a server on this machine
+    "#);
     // What a model was trained on it may repeat about open cases too.
     place.edit("tasks/cases.toml", "\"credentialed\"", "\"open\"");
     let train = "[model]\ninit = \"random\"\nconfig = \"shape/config.json\"\ntokenizer = \"shape\"\n\n[data]\n\n[[data.source]]\nname = \"notes\"\nformat = \"alpaca\"\npath = \"questions.jsonl\"\naccess = \"credentialed\"\n\n[adapter.lora]\n\n[train]\nmax_steps = 1\n\n[eval]";
     place.edit(recipe, "[eval]", train);
-    insta::assert_snapshot!(said(eval(&place, &[])).failure(), @"");
+    insta::assert_snapshot!(said(eval(&place, &[])).failure(), @r#"
+    exit 2
+    error: `tuned` is credentialed, as what it was trained on is, and the endpoint `marker` at api.openai.com, which would judge its answers, is not on this machine
+    hint: if its terms let you send these texts there, name them in the endpoint's table: agreement = "..."; the run records it. Or ask a server on this machine
+    "#);
     assert_eq!(server.asked().len(), 0);
 }
 
@@ -286,15 +325,37 @@ fn plan_and_show_list_who_is_sent_what() {
     place.edit("tasks/cases.toml", "\"open\"", "\"registered\"");
     place.edit("recipe.toml", "tasks/cases.toml", "tasks/cases.toml:5");
     let plan = place.medtune(&["plan", "recipe.toml"]).ok().stdout;
-    insta::assert_snapshot!(plan, @"");
+    insta::assert_snapshot!(plan, @r#"
+    judged
+
+    Stages, into runs/judged
+      eval
+
+    Needs, with the data root .
+      here     cases.jsonl
+
+    Asks
+      cases (generate), 5 items
+
+    Endpoints
+      gpt-4 at api.openai.com: gpt-4-turbo, key from MEDTUNE_TEST_KEY, agreement "DUA 23"
+        answers  cases (registered), 5 items
+      marker at 127.0.0.1, this machine: gpt-4o, key from MEDTUNE_TEST_KEY
+        judges   cases (registered), 5 items
+    "#);
     let json = place
         .medtune(&["plan", "recipe.toml", "--json"])
         .ok()
         .json();
-    insta::assert_snapshot!(json["endpoints"][0].to_string(), @"");
+    insta::assert_snapshot!(json["endpoints"][0].to_string(), @r#"{"name":"gpt-4","host":"api.openai.com","this_machine":false,"model":"gpt-4-turbo","api_key_env":"MEDTUNE_TEST_KEY","agreement":"DUA 23","tasks":[{"task":"cases","does":"answers","access":"registered","items":5}]}"#);
     assert_eq!(json["endpoints"][1]["tasks"][0]["does"], "judges");
     let shown = place.medtune(&["show", "recipe.toml"]).ok().stdout;
     let listed: Vec<&str> = shown.lines().filter(|line| line.starts_with('#')).collect();
-    insta::assert_snapshot!(listed.join("\n"), @"");
+    insta::assert_snapshot!(listed.join("\n"), @r#"
+    # gpt-4 at api.openai.com: gpt-4-turbo, key from MEDTUNE_TEST_KEY, agreement "DUA 23"
+    #   answers  cases (registered), 5 items
+    # marker at 127.0.0.1, this machine: gpt-4o, key from MEDTUNE_TEST_KEY
+    #   judges   cases (registered), 5 items
+    "#);
     assert_eq!(server.asked().len(), 0);
 }

@@ -44,7 +44,7 @@ pub enum EndpointError {
     },
     /// What a model under such terms writes may not leave this machine.
     #[error(
-        "`{model}` is {access}, as what it was trained on, and the endpoint `{endpoint}` at {host}, which \
+        "`{model}` is {access}, as what it was trained on is, and the endpoint `{endpoint}` at {host}, which \
          would judge its answers, is not on this machine"
     )]
     AnswerTerms {

@@ -265,15 +265,6 @@ impl Marks {
         }
     }
 
-    /// The marks of the items with these indices.
-    pub fn of_items(&self, items: &[usize]) -> Marks {
-        Marks {
-            classes: self.classes.clone(),
-            items: items.iter().map(|&item| self.items[item].clone()).collect(),
-            score: self.score,
-        }
-    }
-
     /// The score over the items with these indices, which may repeat.
     pub fn score_of(&self, items: impl Iterator<Item = usize>) -> f64 {
         (self.score)(&self.totals_of(items))

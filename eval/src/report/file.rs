@@ -568,15 +568,8 @@ fn task_report(
         }
         _ => notes.labels,
     };
-    let flagged: Vec<bool> = task
-        .items
-        .iter()
-        .map(|item| {
-            let clean = task.clean.as_ref();
-            clean.is_some_and(|clean| clean.flagged.contains(&item.id))
-                || notes.flagged.contains(&item.id)
-        })
-        .collect();
+    let flagged = |item: &ItemResult| item.flagged || notes.flagged.contains(&item.id);
+    let flagged: Vec<bool> = task.items.iter().map(flagged).collect();
     let mut published = notes.published;
     if let Some(set) = &task.published {
         for metric in task.scores.iter().map(|score| score.metric.name) {
