@@ -15,7 +15,7 @@ use crate::args::{DataFlags, RecipeFlags, StageArgs};
 use crate::device;
 use crate::failure::Failure;
 use crate::recipe::{Recipe, problem};
-use crate::stages::{endpoints, known_metrics};
+use crate::stages::{endpoints, judging, known_metrics};
 use crate::validation::{check_best_metric, watching};
 
 /// A step of a run, in the order of running.
@@ -156,6 +156,7 @@ impl Plan {
         check_best_metric(&document, &train_tasks)?;
         check_expectations(&document, &tasks, &train_tasks)?;
         endpoints::check(&document, &tasks, folder)?;
+        judging::check(&document, &tasks)?;
         Ok(Self {
             out,
             data_root,

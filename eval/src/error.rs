@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::endpoint::EndpointError;
+use crate::judge::judged_metrics;
 use crate::model::ModelError;
 
 /// This crate's result.
@@ -270,8 +271,10 @@ pub enum TaskProblem {
         metric: &'static str,
     },
     /// The regular expression that finds the answer is none.
-    #[error("`generate.pattern` is no regular expression: {reason}")]
+    #[error("`{key}.pattern` is no regular expression: {reason}")]
     Pattern {
+        /// The table that has it.
+        key: &'static str,
         /// What is wrong with it.
         reason: String,
     },
@@ -287,8 +290,11 @@ pub enum TaskProblem {
     #[error(transparent)]
     Options(#[from] OptionsProblem),
     /// Nothing may be generated.
-    #[error("`generate.max_new_tokens` is 0")]
-    NoNewTokens,
+    #[error("`{key}.max_new_tokens` is 0")]
+    NoNewTokens {
+        /// The table that says so.
+        key: &'static str,
+    },
     /// A split is asked of a task whose source has none by name.
     #[error("`[{split}]` is asked for, and its [source] names no `split`")]
     NoSplits {
@@ -306,6 +312,36 @@ pub enum TaskProblem {
         "`few_shot.selection` is \"stratified\", and the task has no options to spread shots over"
     )]
     StratifiedFreeText,
+    /// A metric of a judge's verdicts, and no judge.
+    #[error("the metric `{metric}` is a judge's, and the task has no [judge]")]
+    NoJudge {
+        /// The metric.
+        metric: &'static str,
+    },
+    /// A judge, and no metric of its verdicts.
+    #[error("it has a [judge], and `metrics` names none of its verdicts")]
+    JudgeUnused,
+    /// What says whether an item is right would be missing where nobody judges.
+    #[error("the first metric is `{metric}`, which there is only where somebody judges")]
+    JudgedFirst {
+        /// The metric.
+        metric: &'static str,
+    },
+    /// The judge would not see what it judges.
+    #[error("`judge.prompt` does not use `candidate`: the judge would not see what it judges")]
+    JudgeWithoutCandidate,
+    /// The judge has nothing to choose from.
+    #[error("`judge.verdicts`: {problem}")]
+    Verdicts {
+        /// What is wrong with them.
+        problem: OptionsProblem,
+    },
+    /// A filter that looks for no option finds no verdict.
+    #[error("`judge.filter` is `{filter}`, which finds no verdict")]
+    JudgeFilter {
+        /// The filter.
+        filter: &'static str,
+    },
     /// Shots are to be turns of a conversation that isn't one.
     #[error("`few_shot.layout` is \"multi-turn\", and `chat_template` is false")]
     TurnsWithoutTemplate,
@@ -321,6 +357,9 @@ pub enum ItemProblem {
         /// How many options there are.
         options: usize,
     },
+    /// An item that was made without what its judge is to see.
+    #[error("it has no case to judge")]
+    NoCase,
     /// The gold answer, which is to be scored, has no text.
     #[error("the gold answer is empty")]
     EmptyGold,
@@ -460,7 +499,7 @@ impl TaskProblem {
                 "write `answering = [\"log-likelihood\"]`, or leave the metric out".into()
             }
             TaskProblem::Pattern { .. } => {
-                "write it in single quotes, as in `generate.pattern = 'answer: (\\w+)'`; look-around and back-references are not known".into()
+                "write it in single quotes, as in `pattern = 'answer: (\\w+)'`; look-around and back-references are not known".into()
             }
             TaskProblem::NeedsGeneration { .. } => "write `answering = [\"generate\"]`".into(),
             TaskProblem::OneOrSeveral { several, .. } => {
@@ -480,7 +519,23 @@ impl TaskProblem {
                 "write `selection = \"random\"` or `\"bm25\"`".into()
             }
             TaskProblem::TurnsWithoutTemplate => "write `layout = \"inline\"`".into(),
-            TaskProblem::NoNewTokens => "leave it out for the default, or write how many".into(),
+            TaskProblem::NoJudge { .. } => {
+                "write the question to the judge as `prompt` in a [judge] table, or leave the metric out".into()
+            }
+            TaskProblem::JudgeUnused => {
+                format!("name them, as in `metrics = [.., {:?}]`", judged_metrics()[0])
+            }
+            TaskProblem::JudgedFirst { .. } => {
+                "put a metric before it that needs no judge, such as `top_1`".into()
+            }
+            TaskProblem::JudgeWithoutCandidate => "write {{ candidate }} where it belongs".into(),
+            TaskProblem::Verdicts { .. } => {
+                "write the one for right first, as in `verdicts = [\"yes\", \"no\"]`".into()
+            }
+            TaskProblem::JudgeFilter { .. } => {
+                "take one that looks for the verdicts: `label`, `labels` or `letter`".into()
+            }
+            TaskProblem::NoNewTokens { .. } => "leave it out for the default, or write how many".into(),
         };
         Some(hint)
     }
@@ -492,6 +547,7 @@ impl ItemProblem {
             ItemProblem::GoldNotAnOption { .. } => {
                 "`answer` in [source.task] must give an option's text, letter for letter"
             }
+            ItemProblem::NoCase => "take the items that the task makes of its records",
             ItemProblem::EmptyGold => "perplexity needs a gold answer; leave the record out",
             ItemProblem::OptionField { .. } => {
                 "`options.field` names a field that holds a list of strings"

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Bootstrap, EndpointSection};
+use crate::{Bootstrap, EndpointSection, JudgeChoice};
 
 /// What the model is asked, before and after tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +37,9 @@ pub struct EvalSection {
     /// Models behind HTTP APIs, shown beside the recipe's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoint: Vec<EndpointSection>,
+    /// Which of them judges free-text answers, for tasks that have a [judge].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeChoice>,
 }
 
 /// A model that is asked what the recipe's own is asked.
@@ -65,6 +68,7 @@ impl Default for EvalSection {
             seed: 0,
             model: Vec::new(),
             endpoint: Vec::new(),
+            judge: None,
         }
     }
 }
@@ -106,6 +110,13 @@ impl EvalSection {
     /// Whether the tuned model is asked a task with this many shots.
     pub fn asks_tuned(&self, shots: usize) -> bool {
         shots == 0 || self.tuned_shots
+    }
+
+    /// The endpoint that judges.
+    pub fn judge(&self) -> Option<(usize, &EndpointSection)> {
+        let judge = self.judge.as_ref()?;
+        let mut endpoints = self.endpoint.iter().enumerate();
+        endpoints.find(|(_, endpoint)| endpoint.name == judge.endpoint)
     }
 
     /// How the intervals are computed.

@@ -1,12 +1,13 @@
 //! Asking a task and marking the answers.
 
-use datasets::Tokenized;
+use datasets::{Record, Tokenized};
 use ledger::AccessClass;
 
 use serde_json::json;
 
 use crate::ask::{Answer, Session, ask};
 use crate::journal::{Exact, Header, Losses};
+use crate::judge::{Judged, Judgement};
 use crate::metrics::bert_score::BertScorer;
 use crate::metrics::{Answered, Marks, MetricName, Needs};
 use crate::statistics::{self, Bootstrap, Interval};
@@ -48,15 +49,14 @@ pub struct TaskResult {
     pub model: String,
     /// The strictest class among the items' sources.
     pub access: AccessClass,
-    /// One score a metric, in the task's order.
+    /// One score a metric, in the task's order; those of judged metrics once they are judged.
     pub scores: Vec<Score>,
     /// Answers that the filter could not extract; `None` where options were scored.
     pub unextracted: Option<usize>,
     /// Items that the model or its server would not answer; they count as not right.
     pub unanswered: usize,
-    /// The scores without the items that the training data was found to hold, where some are
-    /// among these; see [`FlaggedItems::clean`](crate::FlaggedItems::clean).
-    pub clean: Option<crate::CleanScores>,
+    /// How it was judged, for tasks with a [judge]; see [`Report::judge`](crate::Report::judge).
+    pub judgement: Option<Judgement>,
     /// The published set that the task asks; see [`PublishedSet::scores`](crate::PublishedSet::scores).
     pub published: Option<crate::PublishedSet>,
     /// Every item, in the order asked.
@@ -99,6 +99,24 @@ pub struct ItemResult {
     pub access: AccessClass,
     /// Why there is no answer, where there is none.
     pub unanswered: Option<Unanswered>,
+    /// Whether the training data was found to hold it; see
+    /// [`FlaggedItems::mark`](crate::FlaggedItems::mark).
+    pub flagged: bool,
+    /// What a judge found of its candidates, best first, up to the first that is right.
+    pub judged: Vec<Judged>,
+    /// What a judge is shown of it.
+    pub case: Option<Box<Record>>,
+}
+
+impl Score {
+    pub(crate) fn new(metric: MetricName, marks: Marks, bootstrap: &Bootstrap) -> Self {
+        Score {
+            metric,
+            value: marks.score(),
+            interval: bootstrap.interval(&marks),
+            marks,
+        }
+    }
 }
 
 /// Asks the items of a task in their order and marks the answers. `progress` is called after each
@@ -236,20 +254,14 @@ fn mark(
                 written: &answer.text,
                 option_scores: &answer.option_scores,
                 bert_score: *bert_score,
+                judged: &[],
             })
     };
     let scores: Vec<Score> = task
         .metrics
         .iter()
-        .map(|metric| {
-            let marks = Marks::new(metric, answered());
-            Score {
-                metric: *metric,
-                value: marks.score(),
-                interval: bootstrap.interval(&marks),
-                marks,
-            }
-        })
+        .filter(|metric| !metric.is_judged())
+        .map(|metric| Score::new(*metric, Marks::new(metric, answered()), bootstrap))
         .collect();
     let unextracted = match task.answering {
         Answering::LogLikelihood { .. } => None,
@@ -279,6 +291,9 @@ fn mark(
             option_scores: answer.option_scores,
             access: item.access,
             unanswered: answer.unanswered,
+            flagged: false,
+            judged: Vec::new(),
+            case: item.case.clone(),
         });
     TaskResult {
         task: task.name.clone(),
@@ -288,7 +303,10 @@ fn mark(
         access: AccessClass::strictest(items.iter().map(|item| item.access)),
         unextracted,
         unanswered,
-        clean: None,
+        judgement: task.judge.as_ref().map(|section| Judgement {
+            prompt_sha256: section.prompt_sha256(),
+            by: None,
+        }),
         published: task.published.clone(),
         items: results.collect(),
         scores,

@@ -16,6 +16,7 @@ use eval::{
     Endpoint, EndpointSection, FlaggedItems, Item, Journals, LanguageModel, Report, Session,
     Settings, ShotReport, Task, TaskNotes, resume_perplexity, resume_task,
 };
+use indicatif::ProgressBar;
 use ledger::files::{StagedDir, write_atomic};
 use ledger::{AccessClass, Manifest};
 use serde_json::{Value, json};
@@ -45,8 +46,15 @@ pub(super) struct Asked<'a> {
     pub limit: Option<usize>,
 }
 
+impl Asked<'_> {
+    /// The strictest terms of its items.
+    pub(super) fn access(&self) -> AccessClass {
+        AccessClass::strictest(self.items.iter().map(|item| item.access))
+    }
+}
+
 /// Who is asked.
-enum Who {
+pub(super) enum Who {
     /// A model on this machine.
     Local(Tuned),
     /// `eval.endpoint` with this number.
@@ -90,6 +98,7 @@ impl Work<'_> {
         for endpoint in &section.endpoint {
             endpoints.push(self.terms(endpoint, &asked)?);
         }
+        let judge = self.judge_terms(&section, &asked)?;
         let mut journals = Journals::new(self.run.folder(JOURNAL_FOLDER));
         let Some(answered) = self.ask_everyone(&section, &asked, &mut journals)? else {
             let command = command_line();
@@ -121,6 +130,9 @@ impl Work<'_> {
                 "eval   note: the checkpoint was chosen by items that {names} asks: expect less on new ones"
             ));
         }
+        if let Some(judge) = judge {
+            details["judge"] = judge;
+        }
         let manifest = input.manifest(staged.path(), access, details)?;
         manifest.write(staged.path())?;
         clock.write(staged.path(), answered.measured)?;
@@ -143,6 +155,7 @@ impl Work<'_> {
         for (i, wanted) in section.endpoint.iter().enumerate() {
             endpoints.push(self.endpoint(i, wanted, stop.flag())?);
         }
+        let mut judge = self.judge(section, stop.flag())?;
         let mut report = Report::new(section.bootstrap());
         let chose = chose_checkpoint(self.plan);
         for planned in &self.plan.tasks {
@@ -178,16 +191,26 @@ impl Work<'_> {
             }
             secs.insert(label, clock.elapsed().as_secs_f64());
         }
+        let mut measured = json!({"secs_by_model": secs, "endpoints": usage});
+        if let Some(judge) = &mut judge {
+            let judged =
+                self.judge_answers(section, judge, asked, &mut report, journals, stop.flag());
+            match judged {
+                Err(error) if is_stop(&error) => return Ok(None),
+                judged => judged?,
+            }
+            measured["judge"] = usage_json(judge);
+        }
         Ok(Some(Answered {
             report,
             access,
-            measured: json!({"secs_by_model": secs, "endpoints": usage}),
+            measured,
         }))
     }
 
     /// The models in the order of the report: what it was like before, others beside, what the recipe made of it. A
     /// recipe that tunes nothing has only its base.
-    fn models(&self) -> Result<Vec<(String, Who)>> {
+    pub(super) fn models(&self) -> Result<Vec<(String, Who)>> {
         let recipe = self.plan.recipe();
         let section = recipe.eval.clone().unwrap_or_default();
         let given = given_adapter(self.plan);
@@ -276,11 +299,7 @@ impl Work<'_> {
             bootstrap: section.bootstrap(),
         };
         let bar = bar(0, label);
-        let mut progress = |progress: eval::Progress<'_>| {
-            bar.set_length(progress.total as u64);
-            bar.set_position(progress.done as u64);
-            bar.set_message(progress.task.to_owned());
-        };
+        let mut progress = shown_on(&bar);
         if !held_out.is_empty() {
             let result = resume_perplexity(
                 "validation",
@@ -302,7 +321,7 @@ impl Work<'_> {
                 &mut session,
                 &mut progress,
             )?;
-            result.clean = flagged.clean(&asked.task.family, &result, &section.bootstrap());
+            flagged.mark(&asked.task.family, &mut result);
             report.add_task(label, result);
         }
         bar.finish_and_clear();
@@ -331,10 +350,23 @@ impl Work<'_> {
     }
 }
 
-/// The names under which a report has its numbers, for a task and for perplexity.
-pub(super) fn metric_names(task: &Task) -> Vec<String> {
-    let own = task.metrics.iter().map(|metric| metric.name);
-    own.chain(["items", "unextracted", "unanswered"])
+/// Shows how far an evaluation is.
+pub(super) fn shown_on(bar: &ProgressBar) -> impl FnMut(eval::Progress<'_>) {
+    |progress| {
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        bar.set_message(progress.task.to_owned());
+    }
+}
+
+/// The names under which a report has a task's numbers, with those of a judge where one is asked.
+pub(super) fn metric_names(task: &Task, judged: bool) -> Vec<String> {
+    let own = task.metrics.iter();
+    let own = own.filter(|metric| judged || !metric.is_judged());
+    let of_judge = (judged && task.judge.is_some()).then_some("judge_failed");
+    own.map(|metric| metric.name)
+        .chain(["items", "unextracted", "unanswered"])
+        .chain(of_judge)
         .map(|name| format!("{}.{name}", task.name))
         .collect()
 }

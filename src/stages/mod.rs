@@ -6,6 +6,7 @@ mod eval_input;
 mod evaluate;
 mod expect;
 mod identity;
+pub mod judging;
 mod merge;
 mod room;
 mod samples;

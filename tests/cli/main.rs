@@ -10,6 +10,8 @@ mod export;
 mod fetch;
 mod hub;
 #[cfg(unix)]
+mod judge;
+#[cfg(unix)]
 mod merge;
 mod qlora;
 #[cfg(unix)]

@@ -34,6 +34,7 @@ mod rouge_words;
 mod token_f1;
 
 pub(crate) use multi_label_f1::{join_labels, labels_of};
+pub(crate) use ranked::candidates;
 
 use crate::model::OptionScore;
 use crate::registry::{self, Named};
@@ -59,6 +60,9 @@ pub struct Answered<'a> {
     pub option_scores: &'a [OptionScore],
     /// The answer's BERTScore; `None` where no embedder was given, or nothing could be extracted.
     pub bert_score: Option<f64>,
+    /// What a judge said of each candidate of a ranked answer, best first, as far as it was asked;
+    /// `None` where it gave no verdict.
+    pub judged: &'a [Option<bool>],
 }
 
 impl Answered<'_> {
@@ -84,6 +88,8 @@ pub enum Needs {
     GoldScore,
     /// A generated answer, and embeddings of its tokens and the gold text's.
     Embeddings,
+    /// A judge's verdicts on this many candidates of a generated answer.
+    Verdicts(usize),
 }
 
 /// Whose definition a metric follows.
@@ -128,13 +134,29 @@ pub struct Metric {
 impl Metric {
     /// Whether it can mark only what a model wrote, and no choice by log-likelihood.
     pub fn needs_generation(&self) -> bool {
-        let by_need = matches!(self.needs, Needs::Labels | Needs::Spans | Needs::Embeddings);
+        let by_need = matches!(
+            self.needs,
+            Needs::Labels | Needs::Spans | Needs::Embeddings | Needs::Verdicts(_)
+        );
         by_need || self.family == Family::PaperCompatible
     }
 
     /// Whether it can mark only a choice by log-likelihood.
     pub fn needs_option_scores(&self) -> bool {
         matches!(self.needs, Needs::OptionScores | Needs::GoldScore)
+    }
+
+    /// Whether it reads a judge's verdicts.
+    pub fn is_judged(&self) -> bool {
+        self.judged_candidates().is_some()
+    }
+
+    /// Of how many candidates of an answer; `None` for metrics that need no judge.
+    pub fn judged_candidates(&self) -> Option<usize> {
+        match self.needs {
+            Needs::Verdicts(first) => Some(first),
+            _ => None,
+        }
     }
 }
 
@@ -188,6 +210,9 @@ pub const METRICS: &[Metric] = &[
     ranked::TOP_1,
     ranked::TOP_3,
     ranked::TOP_5,
+    ranked::JUDGED_TOP_1,
+    ranked::JUDGED_TOP_3,
+    ranked::JUDGED_TOP_5,
 ];
 
 /// What every task with marked-up answers reports beside its scores.
@@ -237,15 +262,6 @@ impl Marks {
             classes,
             items,
             score: metric.score,
-        }
-    }
-
-    /// The marks of the items with these indices.
-    pub fn of_items(&self, items: &[usize]) -> Marks {
-        Marks {
-            classes: self.classes.clone(),
-            items: items.iter().map(|&item| self.items[item].clone()).collect(),
-            score: self.score,
         }
     }
 

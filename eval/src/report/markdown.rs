@@ -52,6 +52,12 @@ impl ReportFile {
             self.add_rows(*row, text);
         }
         text.push('\n');
+        for row in rows {
+            if let Some(judging) = row.judging() {
+                let (task, judging) = (markdown_text(&row.task.task), markdown_text(&judging));
+                let _ = writeln!(text, "{task}: {judging}\n");
+            }
+        }
     }
 
     fn add_rows(&self, row: Row<'_>, text: &mut String) {
@@ -93,6 +99,9 @@ impl ReportFile {
         if row.refused() {
             let share = |task: &TaskReport| Some(task.unanswered_share());
             add_share(row, "unanswered", share, text);
+        }
+        if row.judged() {
+            add_share(row, "judge failed", TaskReport::judge_failed_share, text);
         }
     }
 

@@ -90,6 +90,11 @@ impl ReportFile {
             let share = |task: &TaskReport| Some(percent(task.unanswered_share()));
             lines.push(Line::Cells(self.plain_cells("unanswered", row, share)));
         }
+        if row.judged() {
+            let share = |task: &TaskReport| task.judge_failed_share().map(percent);
+            lines.push(Line::Cells(self.plain_cells("judge failed", row, share)));
+        }
+        lines.extend(row.judging().map(|words| Line::Words(format!("  {words}"))));
         let published = &row.task.published;
         if published.len() > MOST_PUBLISHED {
             lines.push(Line::Words(format!(

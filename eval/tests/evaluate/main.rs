@@ -7,6 +7,7 @@ mod errors;
 mod families;
 mod few_shot;
 mod journal;
+mod judge;
 mod mibe;
 mod recipes;
 mod report;

@@ -1,5 +1,6 @@
 //! `medtune plan`: what a recipe would do, before anything runs.
 
+pub mod endpoints;
 mod training;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use crate::device::Chosen;
 use crate::failure::Exit;
 use crate::plan::{Plan, PlannedTask};
 use crate::terminal::{print, print_json};
+use endpoints::Sent;
 use training::Sizes;
 
 /// Something a run needs, and whether it is here.
@@ -28,6 +30,7 @@ pub fn plan(args: &PlanArgs, json: bool) -> Result<Exit> {
     let plan = Plan::to_look_at(&args.stage)?;
     let needed = needed(&plan);
     let sizes = training::sizes(&plan, &args.machine, chosen)?;
+    let endpoints = endpoints::of(&plan);
     if json {
         let needs: Vec<Value> = needed
             .iter()
@@ -42,15 +45,16 @@ pub fn plan(args: &PlanArgs, json: bool) -> Result<Exit> {
             .collect();
         print_json(&json!({
             "name": plan.recipe().name, "out": plan.out, "data_root": plan.data_root,
-            "stages": stages, "needs": needs, "tasks": tasks, "train": sizes,
+            "stages": stages, "needs": needs, "tasks": tasks,
+            "endpoints": endpoints.iter().map(Sent::json).collect::<Vec<_>>(), "train": sizes,
         }))?;
         return Ok(Exit::Done);
     }
-    print(&shown(&plan, &needed, &sizes))?;
+    print(&shown(&plan, &needed, &endpoints, &sizes))?;
     Ok(Exit::Done)
 }
 
-fn shown(plan: &Plan, needed: &[Needed], sizes: &[Sizes]) -> String {
+fn shown(plan: &Plan, needed: &[Needed], endpoints: &[Sent<'_>], sizes: &[Sizes]) -> String {
     let recipe = plan.recipe();
     let about = if recipe.about.is_empty() {
         String::new()
@@ -86,6 +90,10 @@ fn shown(plan: &Plan, needed: &[Needed], sizes: &[Sizes]) -> String {
     ] {
         text.push_str(&asks(heading, tasks));
     }
+    if !endpoints.is_empty() {
+        text.push_str("\nEndpoints\n");
+    }
+    text.extend(endpoints.iter().map(|sent| sent.shown("  ")));
     for sizes in sizes {
         text.push_str(&training::shown(sizes));
     }
@@ -98,9 +106,7 @@ fn asks(heading: &str, tasks: &[PlannedTask]) -> String {
     }
     let mut text = format!("\n{heading}\n");
     for planned in tasks {
-        let items = planned
-            .limit
-            .map_or("all items".to_owned(), |limit| format!("{limit} items"));
+        let items = endpoints::items(planned.limit);
         for task in &planned.tasks {
             text.push_str(&format!(
                 "  {} ({}), {items}\n",

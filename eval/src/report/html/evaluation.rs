@@ -172,6 +172,10 @@ fn score_table(file: &ReportFile, rows: &[Row<'_>]) -> String {
             let share = |task: &TaskReport| Some(task.unanswered_share());
             share_row(file, *row, "unanswered", share, &mut html);
         }
+        if row.judged() {
+            let share = TaskReport::judge_failed_share;
+            share_row(file, *row, "judge failed", share, &mut html);
+        }
     }
     html.push_str("</tbody></table></div>");
     html
@@ -205,6 +209,9 @@ fn about(row: Row<'_>) -> String {
     }
     for tag in &task.tags {
         let _ = write!(html, " <span class=\"badge\">{}</span>", escape(tag));
+    }
+    if let Some(judging) = row.judging() {
+        let _ = write!(html, " <span class=\"note\">{}</span>", escape(&judging));
     }
     html
 }
