@@ -380,7 +380,7 @@ pub enum Error {
     },
     /// A share of the set that is none of it, or more than all.
     #[error("sample = {share} is not above 0 and up to 1")]
-    Sample {
+    SampleShare {
         /// The value.
         share: f64,
     },
@@ -678,7 +678,7 @@ impl Error {
             Error::MixedSamples { .. } => "tune on conversations and pre-train on documents in separate stages".into(),
             Error::TwoValidations { .. } => "keep one of them".into(),
             Error::Fraction { .. } => "0.05 holds out one sample in twenty".into(),
-            Error::Sample { .. } => "0.02 builds 2 % of each quota, 1 the whole set".into(),
+            Error::SampleShare { .. } => "0.02 builds 2 % of each quota, 1 the whole set".into(),
             Error::Template { available, .. } => match available.len() {
                 0 => return None,
                 _ => format!("the record's fields are {}", available.join(", ")),

@@ -186,7 +186,7 @@ fn check(section: &DataSection) -> Result<()> {
     }
     let share = section.sample;
     if !(share > 0.0 && share <= 1.0) {
-        return Err(Error::Sample { share });
+        return Err(Error::SampleShare { share });
     }
     if fraction > 0.0 && section.validation.is_some() {
         return Err(Error::TwoValidations { fraction });
