@@ -180,10 +180,7 @@ impl Strip<'_> {
 /// The first of these numbers as an array, whose length the compiler knows.
 #[inline(always)]
 fn lanes(values: &[f32]) -> &[f32; LANES] {
-    match values[..LANES].try_into() {
-        Ok(lanes) => lanes,
-        Err(_) => &[0.0; LANES],
-    }
+    values[..LANES].try_into().unwrap_or(&[0.0; LANES])
 }
 
 /// sums += b a.

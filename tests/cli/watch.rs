@@ -121,7 +121,8 @@ fn a_score_in_training_is_the_score_afterwards() {
 /// However the weights are held and computed with.
 #[test]
 fn a_score_in_training_is_the_score_afterwards_in_every_way_of_training() {
-    let ways: [(&str, fn(&Place)); 4] = [
+    type Way = (&'static str, fn(&Place));
+    let ways: [Way; 4] = [
         ("bf16, dropout", |place| {
             place.edit("recipe.toml", "[model]", "[model]\ndtype = \"bf16\"");
             place.edit("recipe.toml", "alpha = 8.0", "alpha = 8.0\ndropout = 0.1");

@@ -52,7 +52,7 @@ fn packages(prefix: &Path) -> Vec<PathBuf> {
     let mut pythons: Vec<(u32, PathBuf)> = entries
         .filter_map(|entry| Some((minor(&entry.path())?, entry.path())))
         .collect();
-    pythons.sort_by(|a, b| b.0.cmp(&a.0));
+    pythons.sort_by_key(|(minor, _)| std::cmp::Reverse(*minor));
     // Debian keeps its own packages in a folder without the minor version.
     let pythons = pythons
         .into_iter()
