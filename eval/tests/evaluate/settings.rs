@@ -20,11 +20,21 @@ fn zero_shot_few_shot_and_supervised_stand_in_one_table() {
     let file = asked_both_ways();
     let table = file.table();
     let settings = table.find("settings").map(|at| &table[at..]);
-    insta::assert_snapshot!(settings.unwrap_or_default(), @"");
+    insta::assert_snapshot!(settings.unwrap_or_default(), @"
+    settings    zero-shot             2-shot                tuned
+    questions (12 items, generate)
+      accuracy  0.500 [0.250, 0.750]  0.917 [0.750, 1.000]  0.917 [0.750, 1.000]
+      macro_f1  0.353 [0.214, 0.455]  0.636 [0.555, 1.000]  0.636 [0.555, 1.000]
+    ");
     let markdown = file.markdown();
     let section = markdown.split("## Settings").nth(1).unwrap_or_default();
     let section = section.split("\n## ").next().unwrap_or_default();
-    insta::assert_snapshot!(section.trim(), @"");
+    insta::assert_snapshot!(section.trim(), @"
+    | task | metric | zero-shot | 2-shot | change | p | tuned | change | p |
+    |---|---|---|---|---|---:|---|---|---:|
+    | questions (12 items, generate) | accuracy | 0.500 [0.250, 0.750] | 0.917 [0.750, 1.000] | +0.417 [+0.081, +0.750] | 0.125 | 0.917 [0.750, 1.000] | +0.417 [+0.081, +0.750] | 0.125 |
+    |  | macro_f1 | 0.353 [0.214, 0.455] | 0.636 [0.555, 1.000] | +0.283 [+0.169, +0.786] |  | 0.636 [0.555, 1.000] | +0.283 [+0.169, +0.786] |  |
+    ");
     let page = Page {
         sections: evaluation_sections(&file, false),
         ..Page::default()
