@@ -43,11 +43,11 @@ CLOZE = "Question: {{question|trim}}\nAnswer:"
 
 
 class Comparison:
-    """One task: `file` is medtune's, under recipes/eval; `plain` takes the chat template off it."""
+    """One task: `file` is medtune's, under recipes/eval; `plain` takes the chat template off it; `limit` of its items are asked."""
 
-    def __init__(self, name, file, rows, text, chat, plain=False, own=None):
+    def __init__(self, name, file, rows, text, chat=False, plain=False, own=None, limit=None):
         self.name, self.file, self.rows, self.text = name, file, rows, text
-        self.chat, self.plain, self.own = chat, plain, own
+        self.chat, self.plain, self.own, self.limit = chat, plain, own, limit
 
     def task(self):
         """The task file that medtune is given."""
@@ -91,13 +91,13 @@ answer = "{{ answer }}"
 """ % json.dumps(items.MEDICAL)
 
 COMPARISONS = [
-    Comparison("pubmedqa-plain", "mibe/pubmedqa.toml", items.pubmedqa, PUBMEDQA, chat=False, plain=True),
-    Comparison("pubmedqa-chat", "mibe/pubmedqa.toml", items.pubmedqa, PUBMEDQA, chat=True),
-    Comparison("medqa-dev-plain", "stand-ins/medqa-dev.toml", items.medqa, MEDQA, chat=False, plain=True),
-    Comparison("mmlu-medical", "forgetting/mmlu-medical.toml", items.mmlu(items.MEDICAL), MMLU, chat=False),
-    Comparison("mmlu-other", "forgetting/mmlu-other.toml", items.mmlu(items.OTHER), MMLU, chat=False),
+    Comparison("pubmedqa-plain", "mibe/pubmedqa.toml", items.pubmedqa, PUBMEDQA, plain=True),
+    Comparison("pubmedqa-chat", "mibe/pubmedqa.toml", items.pubmedqa, PUBMEDQA, chat=True, limit=100),
+    Comparison("medqa-dev-plain", "stand-ins/medqa-dev.toml", items.medqa, MEDQA, plain=True),
+    Comparison("mmlu-medical", "forgetting/mmlu-medical.toml", items.mmlu(items.MEDICAL), MMLU),
+    Comparison("mmlu-other", "forgetting/mmlu-other.toml", items.mmlu(items.OTHER), MMLU),
     # Options of several tokens, marked by their length.
-    Comparison("mmlu-medical-cloze", None, items.mmlu(items.MEDICAL, cloze=True), CLOZE, chat=False, own=CLOZE_TASK),
+    Comparison("mmlu-medical-cloze", None, items.mmlu(items.MEDICAL, cloze=True), CLOZE, own=CLOZE_TASK),
 ]
 
 
@@ -123,36 +123,38 @@ def ask_medtune(medtune, model, data_root, work, comparisons, limit):
     for comparison in comparisons:
         file = work / "tasks" / f"{comparison.name}.toml"
         file.write_text(comparison.task())
-        command += ["--task", f"{file}:{limit}" if limit else file]
+        count = limit or comparison.limit
+        command += ["--task", f"{file}:{count}" if count else file]
     secs = run(command, work / "medtune.log")
     base = json.loads((out / "eval" / "report.json").read_text())["models"][0]
     measured = json.loads((out / "eval" / "measured.json").read_text())
     return {task["task"]: task["items"] for task in base["tasks"]}, secs, measured["facts"]["secs_by_model"]["base"]
 
 
-def ask_lm_eval(model, work, comparisons, rows, batch_size, chat):
-    """lm-eval's samples by task and item, and the seconds that it and its model took."""
-    name = "lm-eval-chat" if chat else "lm-eval"
-    tasks = work / name
-    shutil.rmtree(tasks, ignore_errors=True)
-    (tasks / "cache").mkdir(parents=True)
-    for comparison in comparisons:
-        data = tasks / f"{comparison.name}.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows[comparison.name]))
-        (tasks / f"{comparison.name}.yaml").write_text(comparison.yaml(data))
-    command = [sys.executable, HERE / "timed.py", tasks / "secs.json", "run", "--model", "hf",
-               "--model_args", f"pretrained={model},dtype=float32", "--tasks", ",".join(c.name for c in comparisons),
-               "--include_path", tasks, "--device", "cpu", "--batch_size", batch_size, "--log_samples",
-               "--output_path", tasks / "out"]
-    command += ["--apply_chat_template"] if chat else []
-    secs = run(command, work / f"{name}.log", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1",
-               HF_HOME=str(tasks / "cache"), TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
-    samples = {}
-    for comparison in comparisons:
-        (file,) = (tasks / "out").glob(f"**/samples_{comparison.name}_2*.jsonl")
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-        samples[comparison.name] = {line["doc"]["id"]: line for line in lines}
-    return samples, secs, json.loads((tasks / "secs.json").read_text())["loglikelihood_secs"]
+def ask_lm_eval(model, work, comparison, rows, batch_size, keep=True):
+    """lm-eval's samples by item, and the seconds that it and its model took. Answers of an earlier run to the same are kept."""
+    folder = work / "lm-eval" / comparison.name
+    asked, data = folder / "asked.json", folder / "items.jsonl"
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    question = json.dumps(dict(task=comparison.yaml(data), items=hashlib.sha256(text.encode()).hexdigest(), model=str(model)))
+    if not (keep and asked.is_file() and asked.read_text() == question):
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "cache").mkdir(parents=True)
+        data.write_text(text)
+        (folder / "task.yaml").write_text(comparison.yaml(data))
+        command = [sys.executable, HERE / "timed.py", folder / "secs.json", "run", "--model", "hf",
+                   "--model_args", f"pretrained={model},dtype=float32", "--tasks", comparison.name, "--include_path", folder,
+                   "--device", "cpu", "--batch_size", batch_size, "--log_samples", "--output_path", folder / "out"]
+        command += ["--apply_chat_template"] if comparison.chat else []
+        secs = run(command, folder / "log", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1",
+                   HF_HOME=str(folder / "cache"), TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
+        measured = json.loads((folder / "secs.json").read_text())
+        (folder / "secs.json").write_text(json.dumps({**measured, "secs": secs}))
+        asked.write_text(question)
+    (file,) = (folder / "out").glob("**/samples_*.jsonl")
+    samples = (json.loads(line) for line in file.read_text().splitlines())
+    measured = json.loads((folder / "secs.json").read_text())
+    return {sample["doc"]["id"]: sample for sample in samples}, measured["secs"], measured["loglikelihood_secs"]
 
 
 def best(values):
@@ -249,20 +251,17 @@ def check(arguments, comparisons, rows):
     medtune, secs, model_secs = ask_medtune(arguments.medtune, arguments.model, arguments.data_root, arguments.work, comparisons, arguments.limit)
     print(f"medtune: {secs:.0f} s, its model {model_secs:.0f} s", flush=True)
     results = []
-    for chat in (False, True):
-        chosen = [c for c in comparisons if c.chat == chat]
-        if not chosen:
-            continue
-        asked = {c.name: {item["id"] for item in medtune[c.name]} for c in chosen}
-        taken = {c.name: [row for row in rows[c.name] if row["id"] in asked[c.name]] for c in chosen}
-        samples, secs, model_secs = ask_lm_eval(arguments.model, arguments.work, chosen, taken, arguments.batch_sizes[0], chat)
-        print(f"lm-eval{' with the chat template' if chat else ''}: {secs:.0f} s, its model {model_secs:.0f} s", flush=True)
-        for comparison in chosen:
-            missing = asked[comparison.name] - samples[comparison.name].keys()
-            if missing:
-                sys.exit(f"error: {len(missing)} of medtune's items are not among those of {comparison.name}, such as {min(missing)}")
-            results.append(compare(comparison, medtune[comparison.name], samples[comparison.name]))
-            show(results[-1])
+    for comparison in comparisons:
+        ours = medtune[comparison.name]
+        asked = {item["id"] for item in ours}
+        taken = [row for row in rows[comparison.name] if row["id"] in asked]
+        samples, secs, model_secs = ask_lm_eval(arguments.model, arguments.work, comparison, taken, arguments.batch_sizes[0])
+        missing = asked - samples.keys()
+        if missing:
+            sys.exit(f"error: {len(missing)} of medtune's items are not among those of {comparison.name}, such as {min(missing)}")
+        print(f"lm-eval on {comparison.name}: {secs:.0f} s, its model {model_secs:.0f} s", flush=True)
+        results.append(compare(comparison, ours, samples))
+        show(results[-1])
     passed = all(result["passed"] for result in results)
     (arguments.work / "result.json").write_text(json.dumps(results, indent=1) + "\n")
     if arguments.write:
@@ -278,9 +277,9 @@ def speed(arguments, comparison, rows):
         medtune, *secs = ask_medtune(arguments.medtune, arguments.model, arguments.data_root, arguments.work, [comparison], arguments.limit)
         times["medtune"].append(secs)
         asked = {item["id"] for item in medtune[comparison.name]}
-        taken = {comparison.name: [row for row in rows[comparison.name] if row["id"] in asked]}
+        taken = [row for row in rows[comparison.name] if row["id"] in asked]
         for size in arguments.batch_sizes:
-            _, *secs = ask_lm_eval(arguments.model, arguments.work, [comparison], taken, size, False)
+            _, *secs = ask_lm_eval(arguments.model, arguments.work, comparison, taken, size, keep=False)
             times.setdefault(f"lm-eval, batch {size}", []).append(secs)
         for who, measured in times.items():
             print(f"{number + 1}: {who}: {measured[-1][0]:.1f} s, its model {measured[-1][1]:.1f} s", flush=True)
@@ -315,4 +314,5 @@ def main():
     return check(arguments, chosen, rows)
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,6 +3,7 @@
 //! `scripts/golden/README.md` says what each file holds and how it was made.
 
 mod fixtures;
+mod lm_eval;
 
 use adapters::{Method, ParamId};
 use finetune::recipe::{Recompute, Schedule, TrainSection};
