@@ -32,7 +32,10 @@ pub use endpoint::{
 pub use error::{Error, ItemProblem, OptionsProblem, Result, TaskProblem};
 pub use filters::Pattern;
 pub use journal::Journals;
-pub use metrics::bert_score::{Baseline, BertScore, BertScorer, Embedder, TokenEmbeddings};
+pub use metrics::bert_score::{
+    Baseline, BaselineProblem, BertScore, BertScoreNote, BertScorer, BertScores, Embedder,
+    TokenEmbeddings,
+};
 pub use model::{
     GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, Reply,
     ScoreRequest, Unanswered,

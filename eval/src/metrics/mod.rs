@@ -21,6 +21,7 @@ mod entity_partial_f1;
 mod exact_match;
 mod f1;
 mod markup;
+mod mc2;
 mod multi_label_f1;
 mod number_match;
 mod paper;
@@ -37,6 +38,7 @@ pub(crate) use multi_label_f1::{join_labels, labels_of};
 
 use crate::model::OptionScore;
 use crate::registry::{self, Named};
+use bert_score::BertScore;
 use serde::{Deserialize, Serialize};
 
 /// Three sums for one class: for F1 metrics true positives, false positives and false negatives;
@@ -57,8 +59,8 @@ pub struct Answered<'a> {
     pub written: &'a str,
     /// How likely each option was, in the options' order; empty where text was generated.
     pub option_scores: &'a [OptionScore],
-    /// The answer's BERTScore; `None` where no embedder was given, or nothing could be extracted.
-    pub bert_score: Option<f64>,
+    /// The answer's BERTScore; `None` where it was not computed.
+    pub bert_score: Option<BertScore>,
 }
 
 impl Answered<'_> {
@@ -80,6 +82,8 @@ pub enum Needs {
     Spans,
     /// How likely each option was.
     OptionScores,
+    /// How likely each option was, any number of which is right: gold lists them between `;`.
+    TrueOptions,
     /// How likely the gold answer was, whether or not it is one of several options.
     GoldScore,
     /// A generated answer, and embeddings of its tokens and the gold text's.
@@ -134,7 +138,10 @@ impl Metric {
 
     /// Whether it can mark only a choice by log-likelihood.
     pub fn needs_option_scores(&self) -> bool {
-        matches!(self.needs, Needs::OptionScores | Needs::GoldScore)
+        matches!(
+            self.needs,
+            Needs::OptionScores | Needs::TrueOptions | Needs::GoldScore
+        )
     }
 }
 
@@ -164,12 +171,15 @@ pub const METRICS: &[Metric] = &[
     rouge_l::ROUGE_L_STEMMED,
     rouge_lsum::ROUGE_LSUM_STEMMED,
     bert_score::BERT_SCORE,
+    bert_score::BERT_SCORE_PRECISION,
+    bert_score::BERT_SCORE_RECALL,
     perplexity::TOKEN_PERPLEXITY,
     perplexity::WORD_PERPLEXITY,
     perplexity::BYTE_PERPLEXITY,
     calibration::ECE_10,
     calibration::ECE_15,
     calibration::BRIER,
+    mc2::MC2,
     paper::label::ACCURACY,
     paper::label::MACRO_F1,
     paper::label::WEIGHTED_F1,

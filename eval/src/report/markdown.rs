@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::bert_score;
 use super::file::{ReportFile, Row, TaskReport};
 use super::notes::FORGETTING;
 use super::table::{percent, signed, value};
@@ -51,6 +52,14 @@ impl ReportFile {
             self.add_rows(*row, text);
         }
         text.push('\n');
+        for row in rows {
+            let lines = bert_score::lines(*row);
+            if !lines.is_empty() {
+                let task = markdown_text(&row.task.task);
+                let lines = markdown_text(&lines.join(" ")).replace("  ", " ");
+                let _ = writeln!(text, "{task}: {lines}\n");
+            }
+        }
     }
 
     fn add_rows(&self, row: Row<'_>, text: &mut String) {
