@@ -10,16 +10,18 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use datasets::Tokenized;
+use eval::metrics::{MetricName, Needs};
 use eval::recipe::EvalSection;
 use eval::report::FORGETTING;
 use eval::{
-    Endpoint, EndpointSection, FlaggedItems, Item, Journals, LanguageModel, Report, Session,
-    Settings, ShotReport, Task, TaskNotes, resume_perplexity, resume_task,
+    BertScorer, Endpoint, EndpointSection, FlaggedItems, Item, Journals, LanguageModel, Report,
+    Session, Settings, ShotReport, Task, TaskNotes, resume_perplexity, resume_task_with,
 };
 use ledger::files::{StagedDir, write_atomic};
 use ledger::{AccessClass, Manifest};
 use serde_json::{Value, json};
 
+use super::bert_score::Encoder;
 use super::eval_input::access_of_model;
 use super::room::Room;
 use super::stop::{Stop, command_line};
@@ -90,7 +92,10 @@ impl Work<'_> {
             endpoints.push(self.terms(endpoint, &asked)?);
         }
         let mut journals = Journals::new(self.run.folder(JOURNAL_FOLDER));
-        let Some(answered) = self.ask_everyone(&section, &asked, &mut journals)? else {
+        let mut encoder = self.encoder.take();
+        let mut bert = encoder.as_mut().map(Encoder::scorer);
+        let answered = self.ask_everyone(&section, &asked, bert.as_mut(), &mut journals)?;
+        let Some(answered) = answered else {
             let command = command_line();
             done(
                 "eval",
@@ -112,6 +117,10 @@ impl Work<'_> {
         if !endpoints.is_empty() {
             details["endpoints"] = endpoints.into();
         }
+        if let Some(bert) = &bert {
+            details["bert_score"] =
+                json!({"signature": bert.signature(), "encoder_sha256": bert.embedder.sha256()});
+        }
         let manifest = input.manifest(staged.path(), access, details)?;
         manifest.write(staged.path())?;
         clock.write(staged.path(), answered.measured)?;
@@ -126,6 +135,7 @@ impl Work<'_> {
         &mut self,
         section: &EvalSection,
         asked: &[Asked<'_>],
+        mut bert: Option<&mut BertScorer<'_>>,
         journals: &mut Journals,
     ) -> Result<Option<Answered>> {
         let stop = Stop::listen()?;
@@ -147,13 +157,15 @@ impl Work<'_> {
             let answered = match &who {
                 Who::Local(model) => {
                     access = access.max(access_of_model(model));
-                    self.ask_model(&label, model, asked, &mut report, journals, &stop)
+                    let (report, bert) = (&mut report, bert.as_deref_mut());
+                    self.ask_model(&label, model, asked, bert, report, journals, &stop)
                 }
                 Who::Endpoint(i) => {
                     let (wanted, endpoint) = (&section.endpoint[*i], &mut endpoints[*i]);
                     let report = &mut report;
+                    let bert = bert.as_deref_mut();
                     let answered =
-                        self.ask_endpoint(wanted, endpoint, asked, report, journals, &stop);
+                        self.ask_endpoint(wanted, endpoint, asked, bert, report, journals, &stop);
                     usage.insert(label.clone(), usage_json(endpoint));
                     answered
                 }
@@ -205,6 +217,7 @@ impl Work<'_> {
         label: &str,
         model: &Tuned,
         asked: &[Asked<'_>],
+        bert: Option<&mut BertScorer<'_>>,
         report: &mut Report,
         journals: &mut Journals,
         stop: &Stop,
@@ -223,7 +236,7 @@ impl Work<'_> {
             stop: stop.flag(),
         };
         let asked: Vec<&Asked<'_>> = asked.iter().collect();
-        self.ask(label, &mut model, &held_out, &asked, report, session)
+        self.ask(label, &mut model, &held_out, &asked, bert, report, session)
     }
 
     fn ask_endpoint(
@@ -231,6 +244,7 @@ impl Work<'_> {
         section: &EndpointSection,
         endpoint: &mut Endpoint<'_>,
         asked: &[Asked<'_>],
+        bert: Option<&mut BertScorer<'_>>,
         report: &mut Report,
         journals: &mut Journals,
         stop: &Stop,
@@ -242,7 +256,7 @@ impl Work<'_> {
             identity: endpoint.identity().map_err(eval::Error::from)?,
             stop: stop.flag(),
         };
-        self.ask(&section.name, endpoint, &[], &asked, report, session)
+        self.ask(&section.name, endpoint, &[], &asked, bert, report, session)
     }
 
     fn ask(
@@ -251,6 +265,7 @@ impl Work<'_> {
         model: &mut dyn LanguageModel,
         held_out: &[Tokenized],
         asked: &[&Asked<'_>],
+        mut bert: Option<&mut BertScorer<'_>>,
         report: &mut Report,
         mut session: Session<'_>,
     ) -> Result<()> {
@@ -279,10 +294,11 @@ impl Work<'_> {
         }
         let flagged = self.flagged()?;
         for asked in asked {
-            let mut result = resume_task(
+            let mut result = resume_task_with(
                 asked.task,
                 &asked.items,
                 model,
+                bert.as_deref_mut(),
                 &settings(asked.limit),
                 &mut session,
                 &mut progress,
@@ -316,9 +332,14 @@ impl Work<'_> {
     }
 }
 
-/// The names under which a report has its numbers, for a task and for perplexity.
-pub(super) fn metric_names(task: &Task) -> Vec<String> {
-    let own = task.metrics.iter().map(|metric| metric.name);
+/// The names under which a report has a task's numbers; those of embeddings where there is an encoder.
+pub(super) fn metric_names(task: &Task, encoder: bool) -> Vec<String> {
+    let measured = |metric: &&MetricName| encoder || metric.needs != Needs::Embeddings;
+    let own = task
+        .metrics
+        .iter()
+        .filter(measured)
+        .map(|metric| metric.name);
     own.chain(["items", "unextracted", "unanswered"])
         .map(|name| format!("{}.{name}", task.name))
         .collect()

@@ -120,7 +120,8 @@ pub fn known_metrics(recipe: &Recipe, tasks: &[PlannedTask]) -> Vec<String> {
     let tunes = recipe.train.is_some() || recipe.model.adapter.is_some();
     let mut names: Vec<String> = tasks
         .iter()
-        .flat_map(|planned| planned.tasks.iter().flat_map(metric_names))
+        .flat_map(|planned| &planned.tasks)
+        .flat_map(|task| metric_names(task, section.bert_score.is_some()))
         .collect();
     if section.perplexity && recipe.data.is_some() {
         names.push("validation.perplexity".into());
