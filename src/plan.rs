@@ -318,7 +318,10 @@ fn check_expectations(
             let Some(metric) = metric.filter(|metric| !known.contains(&metric.as_str())) else {
                 continue;
             };
+            let encoder = document.value.eval.as_ref().map(|eval| &eval.bert_score);
+            let embedded = metric.contains(".bert_score") && encoder == Some(&None);
             let hint = match nearest(metric, &known) {
+                _ if embedded => "name an encoder's folder as `model` in [eval.bert_score]".into(),
                 Some(near) => format!("did you mean `{near}`?"),
                 None if known.is_empty() => "only [train] and [eval] measure anything".into(),
                 None => {

@@ -34,7 +34,10 @@ pub use error::{Error, ItemProblem, OptionsProblem, Result, TaskProblem};
 pub use filters::Pattern;
 pub use journal::Journals;
 pub use judge::{Judge, JudgeChoice, JudgeSection, Judged, JudgedBy, Judgement, Verdict};
-pub use metrics::bert_score::{Baseline, BertScore, BertScorer, Embedder, TokenEmbeddings};
+pub use metrics::bert_score::{
+    Baseline, BaselineProblem, BertScore, BertScoreNote, BertScorer, BertScores, Embedder,
+    TokenEmbeddings,
+};
 pub use model::{
     GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, Reply,
     ScoreRequest, Unanswered,

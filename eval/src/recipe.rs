@@ -31,6 +31,10 @@ pub struct EvalSection {
     pub resamples: usize,
     /// Chooses the items of a limited task, the shots, and the bootstrap's draws.
     pub seed: u64,
+    /// What the metrics `bert_score`, `bert_score_precision` and `bert_score_recall` are computed by;
+    /// without it tasks are marked by their other metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bert_score: Option<BertScoreSection>,
     /// Further models on this machine, shown beside the recipe's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<OtherModel>,
@@ -40,6 +44,25 @@ pub struct EvalSection {
     /// Which of them judges free-text answers, for tasks that have a [judge].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeChoice>,
+}
+
+/// How BERTScore is computed, for all tasks that name it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BertScoreSection {
+    /// The encoder: a Hugging Face folder of a BERT or RoBERTa, or a hub's name of one in the cache.
+    pub model: String,
+    /// The layer whose vectors are compared, 0 being the embeddings: if not given, the one that the
+    /// bert_score package has for a model of this name, else the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    /// Whether tokens weigh by how few of a task's gold texts have them.
+    #[serde(default)]
+    pub idf: bool,
+    /// A file of the bert_score package's `rescale_baseline`, by which values are rescaled so that
+    /// unrelated texts score about 0; as they are if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
 }
 
 /// A model that is asked what the recipe's own is asked.
@@ -66,6 +89,7 @@ impl Default for EvalSection {
             batch_items: 32,
             resamples: 1000,
             seed: 0,
+            bert_score: None,
             model: Vec::new(),
             endpoint: Vec::new(),
             judge: None,
@@ -86,6 +110,11 @@ impl EvalSection {
         let mut problems = Vec::new();
         let models: Vec<&str> = self.model.iter().map(|m| m.name.as_str()).collect();
         let endpoints: Vec<&str> = self.endpoint.iter().map(|e| e.name.as_str()).collect();
+        let named = self.bert_score.as_ref().map(|section| section.model.trim());
+        if named == Some("") {
+            let message = "is empty: name the folder of a BERT or RoBERTa".to_owned();
+            problems.push(("bert_score.model".to_owned(), message));
+        }
         let mut seen: Vec<&str> = TAKEN.to_vec();
         for (list, names) in [("model", models), ("endpoint", endpoints)] {
             for (i, name) in names.into_iter().enumerate() {

@@ -219,6 +219,9 @@ pub enum Error {
         /// Length of a pack.
         max_seq_len: usize,
     },
+    /// From an encoder's folder.
+    #[error(transparent)]
+    Encoder(#[from] crate::bert::EncoderError),
     /// From the numeric layer.
     #[error(transparent)]
     Kernels(#[from] kernels::Error),
@@ -287,6 +290,7 @@ impl Error {
             Self::SampleTooLong { .. } => {
                 "raise data.max_seq_len, or let data.on_too_long drop or cut such samples".into()
             }
+            Self::Encoder(e) => e.hint(),
             Self::Kernels(e) => return e.hint(),
             Self::Adapters(e) => return e.hint(),
             Self::Datasets(e) => return e.hint(),

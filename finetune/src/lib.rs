@@ -8,8 +8,10 @@
 //! - [`models`]: an architecture a file, `config.json` to [`DecoderConfig`];
 //! - [`Decoder`]: embedding, layers, head, forward and backward;
 //! - [`train`]: the loop, with [`recipe`] as its settings, checkpoints and logs;
-//! - [`Model`]: implements [`eval::LanguageModel`].
+//! - [`Model`]: implements [`eval::LanguageModel`];
+//! - [`bert`]: an encoder, forward only: implements [`eval::Embedder`].
 
+pub mod bert;
 mod checkpoint;
 mod checkpoint_folder;
 mod config;

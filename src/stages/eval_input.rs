@@ -28,6 +28,11 @@ impl Work<'_> {
             inputs.extend(self.other_inputs(model)?);
         }
         inputs.extend(self.endpoint_inputs()?);
+        inputs.extend(
+            self.encoder
+                .iter()
+                .flat_map(|encoder| encoder.inputs.clone()),
+        );
         for (stage, manifest) in made {
             let outputs = manifest.outputs.iter();
             inputs.extend(outputs.map(|file| FileHash {
@@ -52,6 +57,11 @@ impl Work<'_> {
             settings.remove("batch_items");
             if let Some(endpoints) = settings.get_mut("endpoint") {
                 what_answers(endpoints);
+            }
+            if let Some(encoder) = &mut self.encoder {
+                // Its files are inputs by their content.
+                let signature = encoder.scorer().signature();
+                settings.insert("bert_score".into(), signature.into());
             }
             if let Some(models) = settings.get_mut("model") {
                 // Their weights are inputs by their content.

@@ -10,17 +10,19 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use datasets::Tokenized;
+use eval::metrics::{MetricName, Needs};
 use eval::recipe::EvalSection;
 use eval::report::FORGETTING;
 use eval::{
-    Endpoint, EndpointSection, FlaggedItems, Item, Journals, LanguageModel, Report, Session,
-    Settings, ShotReport, Task, TaskNotes, resume_perplexity, resume_task,
+    BertScorer, Endpoint, EndpointSection, FlaggedItems, Item, Journals, LanguageModel, Report,
+    Session, Settings, ShotReport, Task, TaskNotes, resume_perplexity, resume_task_with,
 };
 use indicatif::ProgressBar;
 use ledger::files::{StagedDir, write_atomic};
 use ledger::{AccessClass, Manifest};
 use serde_json::{Value, json};
 
+use super::bert_score::Encoder;
 use super::eval_input::access_of_model;
 use super::room::Room;
 use super::stop::{Stop, command_line};
@@ -100,7 +102,10 @@ impl Work<'_> {
         }
         let judge = self.judge_terms(&section, &asked)?;
         let mut journals = Journals::new(self.run.folder(JOURNAL_FOLDER));
-        let Some(answered) = self.ask_everyone(&section, &asked, &mut journals)? else {
+        let mut encoder = self.encoder.take();
+        let mut bert = encoder.as_mut().map(Encoder::scorer);
+        let answered = self.ask_everyone(&section, &asked, bert.as_mut(), &mut journals)?;
+        let Some(answered) = answered else {
             let command = command_line();
             done(
                 "eval",
@@ -133,6 +138,10 @@ impl Work<'_> {
         if let Some(judge) = judge {
             details["judge"] = judge;
         }
+        if let Some(bert) = &bert {
+            details["bert_score"] =
+                json!({"signature": bert.signature(), "encoder_sha256": bert.embedder.sha256()});
+        }
         let manifest = input.manifest(staged.path(), access, details)?;
         manifest.write(staged.path())?;
         clock.write(staged.path(), answered.measured)?;
@@ -147,6 +156,7 @@ impl Work<'_> {
         &mut self,
         section: &EvalSection,
         asked: &[Asked<'_>],
+        mut bert: Option<&mut BertScorer<'_>>,
         journals: &mut Journals,
     ) -> Result<Option<Answered>> {
         let stop = Stop::listen()?;
@@ -174,13 +184,15 @@ impl Work<'_> {
             let answered = match &who {
                 Who::Local(model) => {
                     access = access.max(access_of_model(model));
-                    self.ask_model(&label, model, asked, &mut report, journals, &stop)
+                    let (report, bert) = (&mut report, bert.as_deref_mut());
+                    self.ask_model(&label, model, asked, bert, report, journals, &stop)
                 }
                 Who::Endpoint(i) => {
                     let (wanted, endpoint) = (&section.endpoint[*i], &mut endpoints[*i]);
                     let report = &mut report;
+                    let bert = bert.as_deref_mut();
                     let answered =
-                        self.ask_endpoint(wanted, endpoint, asked, report, journals, &stop);
+                        self.ask_endpoint(wanted, endpoint, asked, bert, report, journals, &stop);
                     usage.insert(label.clone(), usage_json(endpoint));
                     answered
                 }
@@ -242,6 +254,7 @@ impl Work<'_> {
         label: &str,
         model: &Tuned,
         asked: &[Asked<'_>],
+        bert: Option<&mut BertScorer<'_>>,
         report: &mut Report,
         journals: &mut Journals,
         stop: &Stop,
@@ -261,7 +274,7 @@ impl Work<'_> {
         };
         let wanted = |asked: &&Asked<'_>| label != "tuned" || section.asks_tuned(asked.task.shots);
         let asked: Vec<&Asked<'_>> = asked.iter().filter(wanted).collect();
-        self.ask(label, &mut model, &held_out, &asked, report, session)
+        self.ask(label, &mut model, &held_out, &asked, bert, report, session)
     }
 
     fn ask_endpoint(
@@ -269,6 +282,7 @@ impl Work<'_> {
         section: &EndpointSection,
         endpoint: &mut Endpoint<'_>,
         asked: &[Asked<'_>],
+        bert: Option<&mut BertScorer<'_>>,
         report: &mut Report,
         journals: &mut Journals,
         stop: &Stop,
@@ -280,7 +294,7 @@ impl Work<'_> {
             identity: endpoint.identity().map_err(eval::Error::from)?,
             stop: stop.flag(),
         };
-        self.ask(&section.name, endpoint, &[], &asked, report, session)
+        self.ask(&section.name, endpoint, &[], &asked, bert, report, session)
     }
 
     fn ask(
@@ -289,6 +303,7 @@ impl Work<'_> {
         model: &mut dyn LanguageModel,
         held_out: &[Tokenized],
         asked: &[&Asked<'_>],
+        mut bert: Option<&mut BertScorer<'_>>,
         report: &mut Report,
         mut session: Session<'_>,
     ) -> Result<()> {
@@ -313,10 +328,11 @@ impl Work<'_> {
         }
         let flagged = self.flagged()?;
         for asked in asked {
-            let mut result = resume_task(
+            let mut result = resume_task_with(
                 asked.task,
                 &asked.items,
                 model,
+                bert.as_deref_mut(),
                 &settings(asked.limit),
                 &mut session,
                 &mut progress,
@@ -359,11 +375,15 @@ pub(super) fn shown_on(bar: &ProgressBar) -> impl FnMut(eval::Progress<'_>) {
     }
 }
 
-/// The names under which a report has a task's numbers, with those of a judge where one is asked.
-pub(super) fn metric_names(task: &Task, judged: bool) -> Vec<String> {
-    let own = task.metrics.iter();
-    let own = own.filter(|metric| judged || !metric.is_judged());
-    let of_judge = (judged && task.judge.is_some()).then_some("judge_failed");
+/// The names under which a report has a task's numbers: with those of a judge where one is asked, and those of embeddings
+/// where there is an encoder.
+pub(super) fn metric_names(task: &Task, section: &EvalSection) -> Vec<String> {
+    let (judge, encoder) = (section.judge.is_some(), section.bert_score.is_some());
+    let measured = |metric: &&MetricName| {
+        (judge || !metric.is_judged()) && (encoder || metric.needs != Needs::Embeddings)
+    };
+    let own = task.metrics.iter().filter(measured);
+    let of_judge = (judge && task.judge.is_some()).then_some("judge_failed");
     own.map(|metric| metric.name)
         .chain(["items", "unextracted", "unanswered"])
         .chain(of_judge)

@@ -129,9 +129,7 @@ pub fn known_metrics(
         let both = ["tuned", "change"].contains(&label);
         let asked = tasks.iter().flat_map(|planned| &planned.tasks);
         let asked = asked.filter(|task| !both || section.asks_tuned(task.shots));
-        let mut names: Vec<String> = asked
-            .flat_map(|task| metric_names(task, section.judge.is_some()))
-            .collect();
+        let mut names: Vec<String> = asked.flat_map(|task| metric_names(task, section)).collect();
         if section.perplexity && recipe.data.is_some() {
             names.push("validation.perplexity".into());
         }

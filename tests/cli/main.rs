@@ -2,6 +2,7 @@
 
 mod adapter;
 mod belonging;
+mod bert_score;
 mod data;
 #[cfg(unix)]
 mod endpoint;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::bert_score;
 use super::file::{ReportFile, Row, TaskReport};
 use super::notes::FORGETTING;
 use super::table::{percent, signed, value};
@@ -56,6 +57,12 @@ impl ReportFile {
             if let Some(judging) = row.judging() {
                 let (task, judging) = (markdown_text(&row.task.task), markdown_text(&judging));
                 let _ = writeln!(text, "{task}: {judging}\n");
+            }
+            let lines = bert_score::lines(*row);
+            if !lines.is_empty() {
+                let task = markdown_text(&row.task.task);
+                let lines = markdown_text(&lines.join(" ")).replace("  ", " ");
+                let _ = writeln!(text, "{task}: {lines}\n");
             }
         }
     }

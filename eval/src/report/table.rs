@@ -1,5 +1,6 @@
 //! The table for a terminal: plain text, aligned, readable without colour at 80 columns.
 
+use super::bert_score;
 use super::file::{PerplexityReport, ReportFile, Row, ScoreReport, TaskReport};
 use super::notes::FORGETTING;
 use crate::statistics::Interval;
@@ -81,6 +82,9 @@ impl ReportFile {
             {
                 lines.push(Line::Cells(self.unflagged_cells(row, score)));
             }
+        }
+        for line in bert_score::lines(row) {
+            lines.push(Line::Words(format!("  {line}")));
         }
         if row.generated() {
             let share = |task: &TaskReport| task.unextracted_share().map(percent);

@@ -241,6 +241,15 @@ impl Task {
                 several: several.name,
             });
         }
+        let other = |metric: &&MetricName| metric.needs != Needs::TrueOptions;
+        if let (Some(several), Some(one)) =
+            (with(Needs::TrueOptions), self.metrics.iter().find(other))
+        {
+            return Err(TaskProblem::OneOrSeveral {
+                one: one.name,
+                several: several.name,
+            });
+        }
         Ok(())
     }
 
@@ -274,7 +283,7 @@ impl Task {
     pub(crate) fn many_labels(&self) -> bool {
         self.metrics
             .iter()
-            .any(|metric| metric.needs == Needs::Labels)
+            .any(|metric| matches!(metric.needs, Needs::Labels | Needs::TrueOptions))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::super::bert_score;
 use super::super::file::{ReportFile, Row, ScoreReport, TaskReport};
 use super::super::markdown::small;
 use super::super::notes::FORGETTING;
@@ -163,6 +164,13 @@ fn score_table(file: &ReportFile, rows: &[Row<'_>]) -> String {
         );
         for (index, score) in row.metrics().into_iter().enumerate() {
             score_row(file, *row, score, index == 0, &mut html);
+        }
+        for line in bert_score::lines(*row) {
+            let line = escape(line.trim());
+            let _ = write!(
+                html,
+                "<tr class=\"sub\"><td colspan=\"{columns}\"><span class=\"note\">{line}</span></td></tr>"
+            );
         }
         if row.generated() {
             let share = TaskReport::unextracted_share;
