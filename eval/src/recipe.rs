@@ -41,7 +41,7 @@ pub struct EvalSection {
     /// Models behind HTTP APIs, shown beside the recipe's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoint: Vec<EndpointSection>,
-    /// Which of them judges free-text answers, for tasks that have a [judge].
+    /// Which of them judges free-text answers, for tasks that have a `[judge]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeChoice>,
 }

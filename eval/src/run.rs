@@ -59,7 +59,7 @@ pub struct TaskResult {
     pub unextracted: Option<usize>,
     /// Items that the model or its server would not answer; they count as not right.
     pub unanswered: usize,
-    /// How it was judged, for tasks with a [judge]; see [`Report::judge`](crate::Report::judge).
+    /// How it was judged, for tasks with a `[judge]`; see [`Report::judge`](crate::Report::judge).
     pub judgement: Option<Judgement>,
     /// The published set that the task asks; see [`PublishedSet::scores`](crate::PublishedSet::scores).
     pub published: Option<crate::PublishedSet>,
