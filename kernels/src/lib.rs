@@ -17,6 +17,7 @@ mod attention;
 mod bytes;
 mod column_scale;
 mod cross_entropy;
+pub mod cuda;
 mod deviation;
 mod dropout;
 mod elementwise;
