@@ -94,7 +94,7 @@ pub fn attention_decode(
         args,
     )
     .with_shared(narrow(shared));
-    let mut args = vec![Arg::Read(5), Arg::Read(3), Arg::Write(4)];
+    let mut args = vec![Arg::Read(5), Arg::Write(4)];
     args.extend(numbers);
     let second = Launch::new(
         "attention_cached",

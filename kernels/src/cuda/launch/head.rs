@@ -16,11 +16,7 @@ pub fn cross_entropy(z: Float, rows: usize, v: usize, grad_scale: Option<f64>) -
         [blocks(rows, 1), 1, 1],
         [ROW_THREADS, 1, 1],
         vec![
-            if grad_scale.is_some() {
-                Arg::Update(0)
-            } else {
-                Arg::Read(0)
-            },
+            Arg::Update(0),
             Arg::Read(1),
             Arg::Write(2),
             Arg::U32(narrow(rows)),
