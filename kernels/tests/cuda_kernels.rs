@@ -14,6 +14,8 @@
 //! | asynchronous copies | land at once | land when they are waited for |
 //! | buffers | end at a page that can't be touched | begin after one, at an address off 16 bytes |
 //!
+//! Kernels that loop over their grid run a third time, with a grid of at most two blocks a side.
+//!
 //! Shared memory begins as NaN in every block, outputs as NaN, and bytes beside a buffer must stay as they were. A
 //! barrier that not all threads of a block reach, lanes of a warp that meet at different lines, an argument of another
 //! type than the kernel's parameter, a vector access at an odd address, and a copy nobody waited for are errors.

@@ -2,6 +2,7 @@
 
 mod attention;
 mod faults;
+mod geometry;
 mod head;
 mod optimizer;
 mod rows;
@@ -210,12 +211,30 @@ impl Result {
     }
 }
 
-/// What the launches make of the buffers, scratch added and left out of the answer.
+/// What the launches make of the buffers, scratch added and left out of the answer. Kernels that loop over their grid give
+/// the same bytes from a grid that is cut off.
 pub(crate) fn run(launches: impl Into<Launches>, buffers: &[Buffer]) -> Vec<Result> {
-    match try_run(launches, buffers) {
-        Ok(results) => results,
-        Err(said) => panic!("{said}"),
+    let mut launches: Launches = launches.into();
+    let results = try_run(launches.clone(), buffers).unwrap_or_else(|said| panic!("{said}"));
+    let whole: Vec<[u32; 3]> = launches.steps.iter().map(|step| step.grid).collect();
+    for step in &mut launches.steps {
+        if !step.module.starts_with("attention") {
+            step.grid = step.grid.map(|n| n.min(2));
+        }
     }
+    if launches
+        .steps
+        .iter()
+        .zip(whole)
+        .any(|(step, whole)| step.grid != whole)
+    {
+        let cut = try_run(launches, buffers).unwrap_or_else(|said| panic!("{said}"));
+        assert!(
+            results.iter().zip(&cut).all(|(a, b)| a.0 == b.0),
+            "the grid must not matter"
+        );
+    }
+    results
 }
 
 /// As [`run`], with what the emulator says if it finds fault.

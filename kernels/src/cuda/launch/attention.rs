@@ -7,6 +7,7 @@
 use super::{Arg, Float, Launch, Launches, blocks, blocks_yz, narrow, wide};
 use crate::attention::families;
 use crate::{AttentionShape, Result, Segment};
+use std::ops::Range;
 
 /// Rows of a tile.
 const TILE: usize = 64;
@@ -29,8 +30,11 @@ pub struct AttentionTiles {
     pub edges: Vec<u32>,
 }
 
+/// In the place of a segment's first row: none.
+const NONE: usize = u32::MAX as usize;
+
 /// A range of rows in tiles.
-fn tiles(rows: std::ops::Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+fn tiles(rows: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
     let end = rows.end;
     rows.step_by(TILE)
         .map(move |first| (first, TILE.min(end - first)))
@@ -44,40 +48,32 @@ impl AttentionTiles {
     pub fn of(segments: &[Segment], t: usize) -> Result<Self> {
         families(segments, t)?;
         let prefix = |s: &Segment| s.prefix.clone().filter(|p| !p.is_empty());
-        let shift =
-            |s: &Segment, p: &std::ops::Range<usize>| (p.end as i64 - s.start as i64) as i32;
+        let with_prefix: Vec<(&Segment, Range<usize>)> = segments
+            .iter()
+            .filter_map(|s| Some((s, prefix(s)?)))
+            .collect();
+        let shift = |s: &Segment, p: &Range<usize>| p.end.wrapping_sub(s.start);
         // With the work of each: rows met.
         let (mut queries, mut keys, mut edges) = (Vec::new(), Vec::new(), Vec::new());
         let mut end = 0;
         for s in segments {
-            let rows = s.start..s.start + s.len;
             for (first, count) in tiles(end..s.start) {
-                queries.push((0, vec![first, count, u32::MAX as usize, 0, 0]));
-                keys.push((0, vec![first, count, edges.len() / 8, edges.len() / 8]));
+                queries.push((0, vec![first, count, NONE, 0, 0]));
+                keys.push((0, vec![first, count, 0, 0]));
             }
-            end = rows.end;
+            end = s.start + s.len;
             let p = prefix(s).unwrap_or(0..0);
-            for (first, count) in tiles(rows.clone()) {
-                let shift = if p.is_empty() {
-                    0
-                } else {
-                    shift(s, &p) as u32 as usize
-                };
+            for (first, count) in tiles(s.start..end) {
+                let shift = if p.is_empty() { 0 } else { shift(s, &p) };
                 let work = p.len() + first + count - s.start;
                 queries.push((work, vec![first, count, s.start, p.start, p.end, shift]));
-            }
-            for (first, count) in tiles(rows.clone()) {
                 let first_edge = edges.len() / 8;
-                edges.extend(
-                    [rows.start, rows.end, rows.start, rows.end, 0, 0, 0, 0].map(|x| x as u32),
-                );
-                let mut work = rows.end - first;
-                for child in segments {
-                    let Some(p) = prefix(child) else { continue };
+                edges.extend([s.start, end, s.start, end, 0, 0, 0, 0]);
+                let mut work = end - first;
+                for (child, p) in &with_prefix {
                     if p.start < first + count && first < p.end {
-                        let ranges = [child.start, child.start + child.len, p.start, p.end];
-                        edges.extend(ranges.map(|x| x as u32));
-                        edges.extend([shift(child, &p) as u32, 0, 0, 0]);
+                        edges.extend([child.start, child.start + child.len, p.start, p.end]);
+                        edges.extend([shift(child, p), 0, 0, 0]);
                         work += child.len;
                     }
                 }
@@ -85,7 +81,7 @@ impl AttentionTiles {
             }
         }
         for (first, count) in tiles(end..t) {
-            queries.push((0, vec![first, count, u32::MAX as usize, 0, 0]));
+            queries.push((0, vec![first, count, NONE, 0, 0]));
             keys.push((0, vec![first, count, 0, 0]));
         }
         if edges.is_empty() {
@@ -94,7 +90,7 @@ impl AttentionTiles {
         Ok(Self {
             queries: longest_first(queries, 8),
             keys: longest_first(keys, 4),
-            edges,
+            edges: edges.into_iter().map(word).collect(),
         })
     }
 
@@ -109,6 +105,11 @@ impl AttentionTiles {
     }
 }
 
+/// The lower 32 bits: of a shift below zero its two's complement, which is what kernels read.
+fn word(x: usize) -> u32 {
+    x as u32
+}
+
 /// Long tiles begin first, so that short ones fill the gaps at the end.
 fn longest_first(mut tiles: Vec<(usize, Vec<usize>)>, width: usize) -> Vec<u32> {
     tiles.sort_by_key(|(work, _)| std::cmp::Reverse(*work));
@@ -116,7 +117,7 @@ fn longest_first(mut tiles: Vec<(usize, Vec<usize>)>, width: usize) -> Vec<u32> 
         tile.resize(width, 0);
         tile
     });
-    padded.map(|x| x as u32).collect()
+    padded.map(word).collect()
 }
 
 /// Whether q, k and v of this type and head size have a kernel for tensor cores; else the plain one serves, which takes
