@@ -36,63 +36,68 @@ fn forms(n: usize, step: u64) -> [(Tensor, Keep, Weights); 3] {
     ]
 }
 
-/// Three steps; `compare` runs the kernel and holds it against the processor's result.
-fn steps(
-    n: usize,
-    moments: impl Fn(&Tensor) -> Moments,
-    compare: impl Fn(
-        &str,
-        Weights,
-        Float,
-        u64,
-        [&Buffer; 3],
-        Vec<Buffer>,
-        (&Tensor, Option<&Tensor>, &Moments),
-    ),
-) {
+/// One step on the processor: what it began with, and what it came to.
+struct Step {
+    name: String,
+    weights: Weights,
+    g: Float,
+    number: u64,
+    /// Weights, master copy, gradient, moments.
+    before: Vec<Buffer>,
+    p: Tensor,
+    master: Option<Tensor>,
+    moments: Moments,
+}
+
+impl Step {
+    /// Holds a kernel's buffers, in the order of `before`, to what the processor came to.
+    fn check(&self, found: &[Result]) {
+        same(&self.name, &found[0], &self.p);
+        if let Some(master) = &self.master {
+            same(&self.name, &found[1], master);
+        }
+        for (i, (what, t)) in self.moments.tensors().into_iter().enumerate() {
+            same(&format!("{}, {what}", self.name), &found[3 + i], t);
+        }
+    }
+}
+
+/// Three steps of every form with gradients of every type; the gradient's scale is 0.37 · 0.25.
+fn steps(n: usize, zero: impl Fn(&Tensor) -> Moments, check: impl Fn(&Step)) {
     for g_type in FLOATS {
         for (mut p, mut keep, mut weights) in forms(n, 1) {
-            let mut moments = moments(&p);
+            let mut moments = zero(&p);
             for step in 1..=3 {
                 if let Keep::Stochastic(key) = &mut keep {
                     key.step = step;
                     weights = Weights::Stochastic(*key);
                 }
-                let name = format!("{weights:?} {g_type:?} {n}, step {step}");
                 let scale = 0.01 * step as f64;
-                let g: Vec<f64> = numbers(n, 100 + step, Float::F32)
-                    .iter()
-                    .map(|x| x * scale)
-                    .collect();
+                let g = numbers(n, 100 + step, Float::F32);
+                let g: Vec<f64> = g.iter().map(|x| x * scale).collect();
                 let g = tensor(&g, &[n], dtype(g_type));
-                let master = |keep: &Keep| match keep {
+                let master = match &keep {
                     Keep::Master(master) => Some(master.clone()),
                     _ => None,
                 };
-                let before = Buffer::tensor(&p);
-                let master_before =
-                    master(&keep).map_or(Buffer::bytes(&[]), |m| Buffer::tensor(&m));
-                let moments_before = moments
-                    .tensors()
-                    .iter()
-                    .map(|(_, t)| Buffer::tensor(t))
-                    .collect();
+                let master_before = master.as_ref().map_or(Buffer::bytes(&[]), Buffer::tensor);
+                let mut before = vec![Buffer::tensor(&p), master_before, Buffer::tensor(&g)];
+                before.extend(moments.tensors().iter().map(|(_, t)| Buffer::tensor(t)));
                 let settings = AdamW {
                     gradient_scale: f64::from(0.37f32 * 0.25),
                     ..SETTINGS
                 };
                 adamw_step(&mut p, &keep, &g, &mut moments, &settings, step).unwrap();
-                let after = (&p, master(&keep), &moments);
-                let buffers = [&before, &master_before, &Buffer::tensor(&g)];
-                compare(
-                    &name,
+                check(&Step {
+                    name: format!("{weights:?} {g_type:?} {n}, step {step}"),
                     weights,
-                    g_type,
-                    step,
-                    buffers,
-                    moments_before,
-                    (after.0, after.1.as_ref(), after.2),
-                );
+                    g: g_type,
+                    number: step,
+                    before,
+                    p: p.clone(),
+                    master,
+                    moments: moments.clone(),
+                });
             }
         }
     }
@@ -101,27 +106,13 @@ fn steps(
 #[test]
 fn adamw() {
     for n in COUNTS {
-        let plain = |p: &Tensor| Moments::plain(p, DType::F32).unwrap();
-        steps(
-            n,
-            plain,
-            |name, weights, g, step, inputs, moments, (p, master, after)| {
-                let mut buffers: Vec<Buffer> = inputs.into_iter().cloned().collect();
-                buffers.extend(moments);
-                buffers.push(Buffer::f32s(&[0.25]));
-                let found = run(
-                    launch::adamw(weights, g, n, &SETTINGS, step, true),
-                    &buffers,
-                );
-                same(name, &found[0], p);
-                if let Some(master) = master {
-                    same(name, &found[1], master);
-                }
-                for (i, (what, t)) in after.tensors().into_iter().enumerate() {
-                    same(&format!("{name}, {what}"), &found[3 + i], t);
-                }
-            },
-        );
+        let zero = |p: &Tensor| Moments::plain(p, DType::F32).unwrap();
+        steps(n, zero, |s| {
+            let mut buffers = s.before.clone();
+            buffers.push(Buffer::f32s(&[0.25]));
+            let step = launch::adamw(s.weights, s.g, n, &SETTINGS, s.number, true);
+            s.check(&run(step, &buffers));
+        });
     }
 }
 
@@ -129,27 +120,13 @@ fn adamw() {
 fn adamw_8bit() {
     let tables = launch::eight_bit_tables();
     for n in COUNTS {
-        let blockwise = |p: &Tensor| Moments::blockwise(p.elem_count()).unwrap();
-        steps(
-            n,
-            blockwise,
-            |name, weights, g, step, inputs, moments, (p, master, after)| {
-                let mut buffers: Vec<Buffer> = inputs.into_iter().cloned().collect();
-                buffers.extend(moments);
-                buffers.extend([Buffer::f32s(&tables), Buffer::f32s(&[0.25])]);
-                let found = run(
-                    launch::adamw_8bit(weights, g, n, &SETTINGS, step, true),
-                    &buffers,
-                );
-                same(name, &found[0], p);
-                if let Some(master) = master {
-                    same(name, &found[1], master);
-                }
-                for (i, (what, t)) in after.tensors().into_iter().enumerate() {
-                    same(&format!("{name}, {what}"), &found[3 + i], t);
-                }
-            },
-        );
+        let zero = |p: &Tensor| Moments::blockwise(p.elem_count()).unwrap();
+        steps(n, zero, |s| {
+            let mut buffers = s.before.clone();
+            buffers.extend([Buffer::f32s(&tables), Buffer::f32s(&[0.25])]);
+            let step = launch::adamw_8bit(s.weights, s.g, n, &SETTINGS, s.number, true);
+            s.check(&run(step, &buffers));
+        });
     }
 }
 
