@@ -1,6 +1,6 @@
 //! [`eval::LanguageModel`] over a [`Model`]: strings to token ids, packs, and numbers back.
 
-use datasets::{Batch, Pack, Tokenized};
+use datasets::{Batch, Pack, Template, Tokenized, Tokenizer};
 use eval::{
     GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, ScoreRequest,
 };
@@ -11,20 +11,46 @@ use crate::generate::Ending;
 use crate::load::Model;
 
 /// Tokens of one forward pass when scoring: enough rows to keep the matrix products busy.
-const TOKENS_AT_ONCE: usize = 2048;
+pub(crate) const TOKENS_AT_ONCE: usize = 2048;
+
+/// Token ids of what comes before the answer.
+pub(crate) fn prompt_ids(
+    tokenizer: &Tokenizer,
+    template: &Template,
+    prompt: &Prompt,
+) -> Result<Vec<u32>> {
+    Ok(match prompt {
+        Prompt::Chat(messages) => {
+            let pieces = template.render(messages, true)?;
+            tokenizer.encode_pieces(&pieces)?.0
+        }
+        Prompt::Text(text) => tokenizer.encode(text, true)?,
+    })
+}
+
+/// Requests, in their order, by the packs that they are scored in.
+pub(crate) fn packed_together<T>(requests: &[T], tokens: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let (mut packs, mut start) = (Vec::new(), 0);
+    while start < requests.len() {
+        let (mut end, mut sum) = (start, 0);
+        while end < requests.len()
+            && (end == start || sum + tokens(&requests[end]) <= TOKENS_AT_ONCE)
+        {
+            sum += tokens(&requests[end]);
+            end += 1;
+        }
+        packs.push(&requests[start..end]);
+        start = end;
+    }
+    packs
+}
 /// Tokens that prompts must have in common at their start to share them.
 const SHARED_TOKENS: usize = 16;
 
 impl Model {
     /// Token ids of what comes before the answer.
     pub fn prompt_ids(&self, prompt: &Prompt) -> Result<Vec<u32>> {
-        Ok(match prompt {
-            Prompt::Chat(messages) => {
-                let pieces = self.template.render(messages, true)?;
-                self.tokenizer.encode_pieces(&pieces)?.0
-            }
-            Prompt::Text(text) => self.tokenizer.encode(text, true)?,
-        })
+        prompt_ids(&self.tokenizer, &self.template, prompt)
     }
 
     /// Scores whole requests in one pack.
@@ -194,20 +220,8 @@ impl LanguageModel for Model {
             );
         }
         let mut scores = Vec::with_capacity(requests.len());
-        let mut start = 0;
-        while start < encoded.len() {
-            let (mut end, mut tokens) = (start, 0);
-            while end < encoded.len()
-                && (end == start || tokens + encoded[end].tokens() <= TOKENS_AT_ONCE)
-            {
-                tokens += encoded[end].tokens();
-                end += 1;
-            }
-            scores.extend(
-                self.score_pack(&encoded[start..end])
-                    .map_err(ModelError::new)?,
-            );
-            start = end;
+        for pack in packed_together(&encoded, Encoded::tokens) {
+            scores.extend(self.score_pack(pack).map_err(ModelError::new)?);
         }
         Ok(scores)
     }

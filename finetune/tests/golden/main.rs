@@ -2,6 +2,7 @@
 //!
 //! `scripts/golden/README.md` says what each file holds and how it was made.
 
+mod bert;
 mod fixtures;
 mod lm_eval;
 
