@@ -131,7 +131,10 @@ pub fn copied_as(task: &str) -> Option<&'static str> {
     let suite = format!("eval/{task}.toml");
     let named = match files.as_slice() {
         [one] => one,
-        _ => RECIPES.iter().map(|(name, _)| name).find(|name| **name == suite)?,
+        _ => RECIPES
+            .iter()
+            .map(|(name, _)| name)
+            .find(|name| **name == suite)?,
     };
     Some(named.trim_end_matches(".toml"))
 }
@@ -139,10 +142,17 @@ pub fn copied_as(task: &str) -> Option<&'static str> {
 /// What a recipe's text lists as tasks, for its evaluation, during training and after a merge.
 fn asked_by(text: &str) -> Vec<String> {
     let table: toml::Table = text.parse().unwrap_or_default();
-    let lists = [("eval", "tasks"), ("train", "eval_tasks"), ("merge", "validate")];
+    let lists = [
+        ("eval", "tasks"),
+        ("train", "eval_tasks"),
+        ("merge", "validate"),
+    ];
     let entries = lists.iter().filter_map(|(section, key)| {
         let list = table.get(*section)?.get(key)?.as_array()?;
-        Some(list.iter().filter_map(|entry| entry.as_str().map(str::to_owned)))
+        Some(
+            list.iter()
+                .filter_map(|entry| entry.as_str().map(str::to_owned)),
+        )
     });
     entries.flatten().collect()
 }
@@ -165,7 +175,9 @@ fn tasks_named(entry: &str) -> Vec<&'static str> {
     let ways = ["", "-generate", "-log-likelihood"];
     let stems = ways.iter().filter_map(|way| choice.task.strip_suffix(way));
     let ends: Vec<_> = stems.map(|stem| format!("/{stem}.toml")).collect();
-    let named = ends.iter().find_map(|end| tasks().find(|name| name.ends_with(end)));
+    let named = ends
+        .iter()
+        .find_map(|end| tasks().find(|name| name.ends_with(end)));
     named.into_iter().collect()
 }
 
@@ -242,11 +254,17 @@ mod tests {
         };
         let forgetting = names("eval/forgetting");
         assert_eq!(forgetting[0], "eval/forgetting.toml");
-        assert!(forgetting.contains(&"eval/forgetting/gsm8k.toml"), "{forgetting:?}");
+        assert!(
+            forgetting.contains(&"eval/forgetting/gsm8k.toml"),
+            "{forgetting:?}"
+        );
         let mibe = names("eval/mibe");
         assert!(mibe.contains(&"eval/mibe/pubmedqa.toml"), "{mibe:?}");
         // By the name of its second way of answering, and with the file that it extends.
-        assert_eq!(tasks_named("medqa-dev-generate@3:10"), ["eval/stand-ins/medqa-dev.toml"]);
+        assert_eq!(
+            tasks_named("medqa-dev-generate@3:10"),
+            ["eval/stand-ins/medqa-dev.toml"]
+        );
         assert_eq!(copied_as("pubmedqa"), Some("eval/mibe/pubmedqa"));
         assert_eq!(copied_as("mibe"), Some("eval/mibe"));
         assert_eq!(copied_as("witch"), None);

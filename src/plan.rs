@@ -14,6 +14,7 @@ use ledger::recipe::{Document, nearest};
 use crate::args::{DataFlags, RecipeFlags, StageArgs};
 use crate::device;
 use crate::failure::Failure;
+use crate::library;
 use crate::recipe::{Recipe, problem};
 use crate::stages::{endpoints, judging, known_metrics};
 use crate::validation::{check_best_metric, watching};
