@@ -6,7 +6,7 @@
 use adapters::{Builder, Embedding, GradSink, Norm, ParamId, Pass};
 use candle_core::{DType, Tensor};
 use datasets::Batch;
-use kernels::{KvCache, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, TokenScore};
+use kernels::{KvCache, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, Segments, TokenScore};
 
 use crate::config::DecoderConfig;
 use crate::layer::{Keys, Layer, LayerSaved, NeededRows, norm_backward};
@@ -307,14 +307,14 @@ pub struct DropoutState {
 
 /// What every layer of one pass reads: built once a batch.
 struct Forward {
-    segments: Vec<Segment>,
+    segments: Segments,
     rope: RopeTable,
     row_ids: RowIds,
 }
 
 impl Forward {
     fn prepare(decoder: &Decoder, batch: &Batch) -> Result<Self> {
-        let segments = batch
+        let segments: Vec<Segment> = batch
             .segments
             .iter()
             .map(|s| Segment {
@@ -331,12 +331,9 @@ impl Forward {
             sample[s.start..s.start + s.len].fill(s.sample);
         }
         Ok(Self {
-            segments,
+            segments: Segments::new(&segments, batch.input_ids.len())?,
             rope: RopeTable::new(&batch.positions, &decoder.inv_freq, 1.0, decoder.compute)?,
-            row_ids: RowIds {
-                sample,
-                position: batch.positions.clone(),
-            },
+            row_ids: RowIds::new(sample.into_iter().zip(batch.positions.iter().copied())),
         })
     }
 }

@@ -25,7 +25,7 @@ use crate::real::{Stored, with_stored};
 use crate::{Error, Result};
 use block::Geometry;
 use candle_core::Tensor;
-use family::{Family, families};
+pub use family::Segments;
 use packed::{backward, forward};
 use std::ops::Range;
 
@@ -127,7 +127,7 @@ pub struct AttentionSaved {
     o: Tensor,
     /// (T, H), accumulate type.
     log_sums: Tensor,
-    families: Vec<Family>,
+    segments: Segments,
     shape: AttentionShape,
 }
 
@@ -147,16 +147,16 @@ pub fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    segments: &[Segment],
+    segments: &Segments,
     shape: &AttentionShape,
 ) -> Result<(Tensor, AttentionSaved)> {
     const OP: &str = "attention";
     let t = shape.check(OP, q, k, v)?;
-    let families = families(segments, t)?;
+    segments.check(OP, t)?;
     let (q, k, v) = (dense(OP, q)?, dense(OP, k)?, dense(OP, v)?);
     let (o, log_sums) = with_stored!(OP, q.dtype(), S => {
         let inputs = [&*read::<S>(OP, &q)?, &*read::<S>(OP, &k)?, &*read::<S>(OP, &v)?];
-        let (o, log_sums) = forward(inputs, &families, shape, t);
+        let (o, log_sums) = forward(inputs, segments.families(), shape, t);
         Ok((access::tensor(o, q.shape())?, access::tensor(log_sums, (t, shape.heads))?))
     })?;
     let saved = AttentionSaved {
@@ -165,7 +165,7 @@ pub fn attention(
         v,
         o: o.clone(),
         log_sums,
-        families,
+        segments: segments.clone(),
         shape: *shape,
     };
     Ok((o, saved))
@@ -180,7 +180,7 @@ pub fn attention_backward(saved: AttentionSaved, d_o: &Tensor) -> Result<(Tensor
         let d_read = read::<<S as Stored>::Acc>(OP, &d_wide)?;
         let log_sums = read::<<S as Stored>::Acc>(OP, &saved.log_sums)?;
         let inputs = [&*read::<S>(OP, &saved.q)?, &*read(OP, &saved.k)?, &*read(OP, &saved.v)?, &*read(OP, &saved.o)?];
-        let [dq, dk, dv] = backward(inputs, &log_sums, &d_read, &saved.families, &saved.shape);
+        let [dq, dk, dv] = backward(inputs, &log_sums, &d_read, saved.segments.families(), &saved.shape);
         let give = |data: Vec<_>, like: &Tensor| access::narrow(&access::tensor(data, like.shape())?, d_o.dtype());
         Ok((give(dq, &saved.q)?, give(dk, &saved.k)?, give(dv, &saved.v)?))
     })

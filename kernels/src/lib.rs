@@ -43,7 +43,7 @@ pub use adamw::{AdamW, Keep, Moments, adamw_step};
 pub use adamw_8bit::{Blockwise, DynamicMap};
 pub use arena::{Arena, ArenaUse, Reservation};
 pub use attention::{
-    AttentionSaved, AttentionShape, KvCache, Segment, attention, attention_backward,
+    AttentionSaved, AttentionShape, KvCache, Segment, Segments, attention, attention_backward,
     attention_cached,
 };
 pub use bytes::Bytes;

@@ -3,6 +3,48 @@
 use super::Segment;
 use crate::{Error, Result};
 use std::ops::Range;
+use std::sync::Arc;
+
+/// The segments of a pack, checked and grouped: made once a batch, read by every layer. A clone shares them.
+#[derive(Clone, Debug)]
+pub struct Segments(Arc<Grouped>);
+
+#[derive(Debug)]
+struct Grouped {
+    rows: usize,
+    families: Vec<Family>,
+}
+
+impl Segments {
+    /// Of a pack of `rows` rows. An error where they overlap, are out of order, leave the pack, or name a prefix that is
+    /// not inside one earlier segment.
+    pub fn new(segments: &[Segment], rows: usize) -> Result<Self> {
+        let families = families(segments, rows)?;
+        Ok(Self(Arc::new(Grouped { rows, families })))
+    }
+
+    /// Rows of the pack.
+    pub fn rows(&self) -> usize {
+        self.0.rows
+    }
+
+    pub(super) fn families(&self) -> &[Family] {
+        &self.0.families
+    }
+
+    /// Fails unless they are of a pack of T rows.
+    pub(super) fn check(&self, op: &'static str, t: usize) -> Result<()> {
+        if self.0.rows == t {
+            return Ok(());
+        }
+        Err(Error::Length {
+            op,
+            what: "the segments' rows",
+            expected: t,
+            found: self.0.rows,
+        })
+    }
+}
 
 /// Segments linked by prefixes; their rows lie one after another in the task's own lists.
 #[derive(Debug)]
@@ -39,7 +81,7 @@ impl Member {
 }
 
 /// Checks the segments of T rows and groups them, in their order.
-pub(super) fn families(segments: &[Segment], t: usize) -> Result<Vec<Family>> {
+fn families(segments: &[Segment], t: usize) -> Result<Vec<Family>> {
     let mut families: Vec<Family> = Vec::new();
     // For each segment: its family and its place there.
     let mut place: Vec<(usize, usize)> = Vec::with_capacity(segments.len());
