@@ -7,11 +7,12 @@
 
 use crate::access::{self, CHUNK, dense_as, mutate, read, same_shape};
 use crate::adamw_8bit::{Blockwise, DynamicMap};
+use crate::cuda::ops;
 use crate::real::{Real, Stored};
 use crate::simd::wide;
 use crate::stochastic_rounding::{RoundingKey, StochasticSlice};
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -75,10 +76,10 @@ impl Moments {
     }
 
     /// Zero moments of `elements` numbers, in eight bits.
-    pub fn blockwise(elements: usize) -> Result<Self> {
+    pub fn blockwise(elements: usize, device: &Device) -> Result<Self> {
         Ok(Self::Blockwise {
-            first: Blockwise::zeros(elements, DynamicMap::Signed)?,
-            second: Blockwise::zeros(elements, DynamicMap::Unsigned)?,
+            first: Blockwise::zeros(elements, DynamicMap::Signed, device)?,
+            second: Blockwise::zeros(elements, DynamicMap::Unsigned, device)?,
         })
     }
 
@@ -109,6 +110,9 @@ pub fn adamw_step(
 ) -> Result<()> {
     const OP: &str = "adamw_step";
     check_operands(OP, p, keep, g, moments)?;
+    if p.device().is_cuda() {
+        return ops::adamw_step(p, keep, g, moments, settings, step);
+    }
     match (p.dtype(), keep, &*moments) {
         (DType::F64, Keep::Exact, Moments::Plain { first, second }) => {
             let g = dense_as::<f64>(OP, g)?;

@@ -21,6 +21,7 @@ pub use cached::{KvCache, attention_cached};
 pub(crate) use case::{PACKED, PREFIXED, SHORT, WINDOWED};
 
 use crate::access::{self, dense, dense_as, dims2, read, same_shape};
+use crate::cuda::ops;
 use crate::real::{Stored, with_stored};
 use crate::{Error, Result};
 use block::Geometry;
@@ -153,12 +154,12 @@ pub fn attention(
     const OP: &str = "attention";
     let t = shape.check(OP, q, k, v)?;
     segments.check(OP, t)?;
-    let (q, k, v) = (dense(OP, q)?, dense(OP, k)?, dense(OP, v)?);
-    let (o, log_sums) = with_stored!(OP, q.dtype(), S => {
-        let inputs = [&*read::<S>(OP, &q)?, &*read::<S>(OP, &k)?, &*read::<S>(OP, &v)?];
-        let (o, log_sums) = forward(inputs, segments.families(), shape, t);
-        Ok((access::tensor(o, q.shape())?, access::tensor(log_sums, (t, shape.heads))?))
-    })?;
+    let (q, k, v) = (dense(q)?, dense(k)?, dense(v)?);
+    let (o, log_sums) = if q.device().is_cuda() {
+        ops::attention([&q, &k, &v], segments.on_device(&q)?, shape)?
+    } else {
+        on_cpu([&q, &k, &v], segments, shape)?
+    };
     let saved = AttentionSaved {
         q,
         k,
@@ -171,10 +172,29 @@ pub fn attention(
     Ok((o, saved))
 }
 
+/// o, and the log-sum-exp of each row and head.
+fn on_cpu(
+    [q, k, v]: [&Tensor; 3],
+    segments: &Segments,
+    shape: &AttentionShape,
+) -> Result<(Tensor, Tensor)> {
+    const OP: &str = "attention";
+    let t = segments.rows();
+    with_stored!(OP, q.dtype(), S => {
+        let inputs = [&*read::<S>(OP, q)?, &*read::<S>(OP, k)?, &*read::<S>(OP, v)?];
+        let (o, log_sums) = forward(inputs, segments.families(), shape, t);
+        Ok((access::tensor(o, q.shape())?, access::tensor(log_sums, (t, shape.heads))?))
+    })
+}
+
 /// (dq, dk, dv), in the type of d_o.
 pub fn attention_backward(saved: AttentionSaved, d_o: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
     const OP: &str = "attention_backward";
     same_shape(OP, "d_o", d_o, "o", &saved.o)?;
+    if d_o.device().is_cuda() {
+        let inputs = [&saved.q, &saved.k, &saved.v, &saved.o, &saved.log_sums];
+        return ops::attention_backward(inputs, d_o, saved.segments.on_device(d_o)?, &saved.shape);
+    }
     with_stored!(OP, saved.q.dtype(), S => {
         let d_wide = dense_as::<<S as Stored>::Acc>(OP, d_o)?;
         let d_read = read::<<S as Stored>::Acc>(OP, &d_wide)?;

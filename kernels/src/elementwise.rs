@@ -1,6 +1,7 @@
 //! Sums, scalings and rows picked out or put back.
 
 use crate::access::{self, CHUNK, dense, dense_as, dims2, mutate, read, same_shape};
+use crate::cuda::ops;
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
 use crate::simd::wide;
 use crate::{Error, OpCase, Result, simd};
@@ -10,7 +11,10 @@ use rayon::prelude::*;
 /// Σ x², in f64.
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     const OP: &str = "sum_of_squares";
-    let x = dense(OP, x)?;
+    let x = dense(x)?;
+    if x.device().is_cuda() {
+        return ops::sum_of_squares(&x);
+    }
     with_stored!(OP, x.dtype(), S => {
         let x = read::<S>(OP, &x)?;
         let x: &[S] = &x;
@@ -33,6 +37,9 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
     const OP: &str = "add_assign";
     same_shape(OP, "a", a, "b", b)?;
     access::not_aliased(OP, a, "b", b)?;
+    if a.device().is_cuda() {
+        return ops::add_assign(a, b);
+    }
     with_stored!(OP, a.dtype(), S => {
         let b = dense_as::<<S as Stored>::Acc>(OP, b)?;
         let b = read::<<S as Stored>::Acc>(OP, &b)?;
@@ -51,6 +58,9 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
 /// a ← factor · a.
 pub fn scale_assign(a: &mut Tensor, factor: f64) -> Result<()> {
     const OP: &str = "scale_assign";
+    if a.device().is_cuda() {
+        return ops::scale_assign(a, factor);
+    }
     with_stored!(OP, a.dtype(), S => mutate::<S, _>(OP, a, |a| {
         let factor = <S as Stored>::Acc::of(factor);
         a.par_chunks_mut(CHUNK).for_each(|a| wide!({
@@ -65,13 +75,16 @@ pub fn scale_assign(a: &mut Tensor, factor: f64) -> Result<()> {
 /// y (T, N) ← y + bias (N).
 pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
     const OP: &str = "add_bias";
-    let (_, n) = dims2(OP, "y", y)?;
+    let (t, n) = dims2(OP, "y", y)?;
     if bias.dims() != [n] {
         return Err(access::shape(OP, "y", y.dims(), "the bias", bias.dims()));
     }
     access::not_aliased(OP, y, "the bias", bias)?;
     if n == 0 {
         return Ok(());
+    }
+    if y.device().is_cuda() {
+        return ops::add_bias(y, bias, (t, n));
     }
     with_stored!(OP, y.dtype(), S => {
         let bias = dense_as::<<S as Stored>::Acc>(OP, bias)?;
@@ -94,7 +107,10 @@ pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
 pub fn sum_rows(x: &Tensor) -> Result<Tensor> {
     const OP: &str = "sum_rows";
     const ROWS: usize = 64;
-    let (_, n) = dims2(OP, "x", x)?;
+    let (t, n) = dims2(OP, "x", x)?;
+    if x.device().is_cuda() {
+        return ops::sum_rows(x, (t, n));
+    }
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
         let x = dense_as::<T>(OP, x)?;
         let x = read::<T>(OP, &x)?;
@@ -122,7 +138,10 @@ pub fn gather_rows(x: &Tensor, indices: &[usize]) -> Result<Tensor> {
     const OP: &str = "gather_rows";
     let (t, d) = dims2(OP, "x", x)?;
     check_rows(OP, indices, t)?;
-    let x = dense(OP, x)?;
+    let x = dense(x)?;
+    if x.device().is_cuda() {
+        return ops::gather_rows(&x, indices, d);
+    }
     with_stored!(OP, x.dtype(), S => {
         let x = read::<S>(OP, &x)?;
         let mut y = Vec::with_capacity(indices.len() * d);
@@ -147,7 +166,10 @@ pub fn scatter_rows(x: &Tensor, indices: &[usize], rows: usize) -> Result<Tensor
         });
     }
     check_rows(OP, indices, rows)?;
-    let x = dense(OP, x)?;
+    let x = dense(x)?;
+    if x.device().is_cuda() {
+        return ops::scatter_rows(&x, indices, rows, d);
+    }
     with_stored!(OP, x.dtype(), S => {
         let x = read::<S>(OP, &x)?;
         let mut y = vec![<S as candle_core::WithDType>::from_f64(0.0); rows * d];

@@ -184,6 +184,9 @@ pub fn gemm(
     for (t, what) in [(a, "a"), (b, "b")] {
         access::not_aliased(OP, out, what, t)?;
     }
+    if out.device().is_cuda() {
+        return crate::cuda::tensors::gemm(out, beta, alpha, a, ta, b, tb);
+    }
     with_real!(OP, out.dtype(), T => gemm_typed::<T>(out, beta, alpha, (a, ta), (b, tb)))
 }
 

@@ -230,7 +230,7 @@ impl Bf16Dot {
 
 /// The tensor as a dense one of bf16.
 fn rounded(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
-    access::dense(op, &crate::narrow(tensor, DType::BF16)?)
+    access::dense(&crate::narrow(tensor, DType::BF16)?)
 }
 
 /// dx (T, K) = dy (T, N) W of a layer that computes in `compute`.
@@ -238,6 +238,9 @@ fn rounded(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
 /// Gradients between layers are kept in the accumulate type. Where the processor multiplies bf16
 /// faster, those of a bf16 layer are rounded for this product, as they are in autocast's backward.
 pub fn linear_dx_in(dy: &Tensor, w: &Matrix, compute: DType) -> Result<Tensor> {
+    if let Some(w) = w.on_device() {
+        return crate::cuda::ops::linear_dx(dy, w, compute);
+    }
     match Bf16Dot::pays(compute, dy.dim(0).unwrap_or(0)) {
         Some(dot) => dot.linear_dx(dy, w),
         None => crate::linear_dx(dy, w),

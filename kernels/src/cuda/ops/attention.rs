@@ -1,0 +1,165 @@
+//! Packed attention, and keys and values kept for generation.
+
+use crate::cuda::launch::{self, AttentionTiles, CacheShape};
+use crate::cuda::tensors::{dense_as, float, run, uninit, upload};
+use crate::{AttentionShape, Error, Result, access};
+use candle_core::{DType, Tensor};
+
+/// A pack's tiles on the device: uploaded once a batch, read by every layer.
+#[derive(Debug)]
+pub(crate) struct DeviceTiles {
+    tiles: AttentionTiles,
+    queries: Tensor,
+    keys: Tensor,
+    edges: Tensor,
+}
+
+impl DeviceTiles {
+    pub(crate) fn upload(tiles: AttentionTiles, like: &Tensor) -> Result<Self> {
+        Ok(Self {
+            queries: upload(&tiles.queries, like)?,
+            keys: upload(&tiles.keys, like)?,
+            edges: upload(&tiles.edges, like)?,
+            tiles,
+        })
+    }
+}
+
+fn check_head(op: &'static str, shape: &AttentionShape) -> Result<()> {
+    if launch::takes_head_dim(shape.head_dim) {
+        return Ok(());
+    }
+    Err(access::shape(
+        op,
+        "q",
+        &[shape.heads, shape.head_dim],
+        "the largest head on a GPU",
+        &[shape.heads, 256],
+    ))
+}
+
+/// o (T, H·hd), and the log-sum-exp (T, H) f32 of each row, of dense q, k and v.
+pub(crate) fn attention(
+    [q, k, v]: [&Tensor; 3],
+    tiles: &DeviceTiles,
+    shape: &AttentionShape,
+) -> Result<(Tensor, Tensor)> {
+    const OP: &str = "attention";
+    check_head(OP, shape)?;
+    let (t, width) = access::dims2(OP, "q", q)?;
+    let kv = shape.kv_heads * shape.head_dim;
+    let o = uninit(OP, (t, width), q.dtype(), q)?;
+    let log_sums = uninit(OP, (t, shape.heads), DType::F32, q)?;
+    let launch = launch::attention(float(OP, q)?, shape, &tiles.tiles, [width, kv, kv]);
+    run(OP, launch, &[q, k, v, &o, &log_sums, &tiles.queries])?;
+    Ok((o, log_sums))
+}
+
+/// dq, dk and dv, in the type of d_o. `o` and `log_sums` are the forward pass's.
+pub(crate) fn attention_backward(
+    [q, k, v, o, log_sums]: [&Tensor; 5],
+    d_o: &Tensor,
+    tiles: &DeviceTiles,
+    shape: &AttentionShape,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    const OP: &str = "attention_backward";
+    let (t, width) = access::dims2(OP, "q", q)?;
+    let kv = shape.kv_heads * shape.head_dim;
+    let wanted = d_o.dtype();
+    let d_o = dense_as(OP, d_o, q.dtype())?;
+    let like = |x: &Tensor| uninit(OP, x.shape(), x.dtype(), x);
+    let (dq, dk, dv) = (like(q)?, like(k)?, like(v)?);
+    let strides = [width, kv, kv, width, kv, kv];
+    let launches = launch::attention_backward(float(OP, q)?, shape, &tiles.tiles, t, strides);
+    let lists = [&tiles.queries, &tiles.keys, &tiles.edges];
+    let [queries, keys, edges] = lists;
+    run(OP, launches, &[q, k, v, o, log_sums, &d_o, &dq, &dk, &dv, queries, keys, edges])?;
+    let give = |x: &Tensor| dense_as(OP, x, wanted);
+    Ok((give(&dq)?, give(&dk)?, give(&dv)?))
+}
+
+/// The keys and values of one sequence in one layer, (kv_heads, capacity, head_dim) each.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceCache {
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl DeviceCache {
+    /// Tokens that a cache has room for at first, and grows by at least.
+    const ROOM: usize = 256;
+
+    /// Room for `capacity` tokens.
+    pub(crate) fn new(shape: &AttentionShape, capacity: usize, dtype: DType, like: &Tensor) -> Result<Self> {
+        let capacity = capacity.next_multiple_of(Self::ROOM).max(Self::ROOM);
+        let zeros = || Tensor::zeros((shape.kv_heads, capacity, shape.head_dim), dtype, like.device());
+        Ok(Self {
+            keys: zeros()?,
+            values: zeros()?,
+        })
+    }
+
+    fn capacity(&self) -> Result<usize> {
+        Ok(self.keys.dim(1)?)
+    }
+
+    /// Makes room for `tokens` in all; the first `held` stay.
+    fn grow(&mut self, held: usize, tokens: usize) -> Result<()> {
+        let capacity = self.capacity()?;
+        if tokens <= capacity {
+            return Ok(());
+        }
+        let (heads, _, d) = self.keys.dims3()?;
+        // Doubled, so that a long answer is copied a few times and not at every step.
+        let room = tokens.max(2 * capacity).next_multiple_of(Self::ROOM);
+        for list in [&mut self.keys, &mut self.values] {
+            let wider = Tensor::zeros((heads, room, d), list.dtype(), list.device())?;
+            if held > 0 {
+                wider.slice_set(&list.narrow(1, 0, held)?.contiguous()?, 1, 0)?;
+            }
+            *list = wider;
+        }
+        Ok(())
+    }
+
+    /// Appends the new rows of one sequence, of which `held` are there, and attends from them.
+    ///
+    /// q (n, H·hd), k and v (n, KV·hd) dense; the answer is like q.
+    pub(crate) fn extend(
+        &mut self,
+        [q, k, v]: [&Tensor; 3],
+        held: usize,
+        shape: &AttentionShape,
+    ) -> Result<Tensor> {
+        const OP: &str = "attention_cached";
+        check_head(OP, shape)?;
+        let n = q.dim(0)?;
+        self.grow(held, held + n)?;
+        if n == 1 {
+            return self.decode([q, k, v], held + 1, shape);
+        }
+        let parts = (0..n).map(|row| {
+            let [q, k, v] = [q, k, v].map(|x| x.narrow(0, row, 1));
+            self.decode([&q?, &k?, &v?], held + row + 1, shape)
+        });
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    /// One new token of one sequence, `len` tokens with it.
+    fn decode(&self, [q, k, v]: [&Tensor; 3], len: usize, shape: &AttentionShape) -> Result<Tensor> {
+        const OP: &str = "attention_cached";
+        let cache = CacheShape {
+            sequences: 1,
+            capacity: self.capacity()?,
+            stored: float(OP, &self.keys)?,
+        };
+        let lens = upload(&[len as u32], q)?;
+        let append = launch::cache_append(float(OP, k)?, shape, &cache);
+        run(OP, append, &[k, v, &lens, &self.keys, &self.values])?;
+        let o = uninit(OP, q.shape(), q.dtype(), q)?;
+        let launches = launch::attention_decode(float(OP, q)?, shape, &cache, len);
+        run(OP, launches, &[q, &self.keys, &self.values, &lens, &o])?;
+        Ok(o)
+    }
+}
