@@ -35,7 +35,7 @@ impl RecordTemplate {
     }
 
     /// The names of the fields that it reads.
-    fn fields(&self) -> HashSet<String> {
+    pub fn fields(&self) -> HashSet<String> {
         let template = self.env.get_template(self.name);
         template.map_or_else(|_| HashSet::new(), |t| t.undeclared_variables(false))
     }

@@ -5,15 +5,13 @@
 //! others, and in what the base was trained on: a score on the remaining items stands beside the
 //! score on all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::metrics::MetricName;
 use crate::run::TaskResult;
-use crate::statistics::{Bootstrap, Interval};
 use crate::{Error, Result};
 
 /// The evaluation items that a build found in its sources.
@@ -86,64 +84,11 @@ impl FlaggedItems {
         self.items.is_empty()
     }
 
-    /// The ids of a family's flagged items, of those given.
-    pub fn among<'i>(
-        &self,
-        family: &str,
-        ids: impl IntoIterator<Item = &'i str>,
-    ) -> BTreeSet<&'i str> {
-        let flagged = |id: &&str| self.items.contains_key(&format!("{family}/{id}"));
-        ids.into_iter().filter(flagged).collect()
-    }
-
-    /// A result's scores without its flagged items. `None` where none of them is among it.
-    pub fn clean(
-        &self,
-        family: &str,
-        result: &TaskResult,
-        bootstrap: &Bootstrap,
-    ) -> Option<CleanScores> {
-        let flagged = self.among(family, result.items.iter().map(|item| item.id.as_str()));
-        if flagged.is_empty() {
-            return None;
+    /// Notes in a result which of its items are flagged, so that a report has its scores also
+    /// without them.
+    pub fn mark(&self, family: &str, result: &mut TaskResult) {
+        for item in &mut result.items {
+            item.flagged = self.items.contains_key(&format!("{family}/{}", item.id));
         }
-        let kept: Vec<usize> = (0..result.items.len())
-            .filter(|&item| !flagged.contains(result.items[item].id.as_str()))
-            .collect();
-        let scores = result.scores.iter().map(|score| {
-            let marks = score.marks.of_items(&kept);
-            CleanScore {
-                metric: score.metric,
-                value: (!kept.is_empty()).then(|| marks.score()),
-                interval: bootstrap.interval(&marks),
-            }
-        });
-        Some(CleanScores {
-            items: kept.len(),
-            flagged: flagged.into_iter().map(str::to_owned).collect(),
-            scores: scores.collect(),
-        })
     }
-}
-
-/// A result's scores without the items that the training data was found to hold.
-#[derive(Debug, Clone)]
-pub struct CleanScores {
-    /// Items that the scores are over.
-    pub items: usize,
-    /// The ids of those that were left out.
-    pub flagged: BTreeSet<String>,
-    /// One score a metric, in the task's order.
-    pub scores: Vec<CleanScore>,
-}
-
-/// One metric's score without the flagged items.
-#[derive(Debug, Clone)]
-pub struct CleanScore {
-    /// The metric.
-    pub metric: MetricName,
-    /// Its value; `None` where every item was flagged.
-    pub value: Option<f64>,
-    /// The value's 95 % interval.
-    pub interval: Option<Interval>,
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use crate::endpoint::EndpointError;
+use crate::judge::judged_metrics;
+use crate::metrics::bert_score::BaselineProblem;
 use crate::model::ModelError;
 
 /// This crate's result.
@@ -137,13 +139,22 @@ pub enum Error {
         /// Its reason.
         source: ModelError,
     },
-    /// A metric that compares embeddings was asked for, and nothing to make them with was given.
-    #[error("task `{task}`: the metric `{metric}` needs an encoder, and none is given")]
+    /// Whether an item is right is said by a metric that compares embeddings, and nothing to make them
+    /// with was given.
+    #[error("task `{task}`: its first metric `{metric}` needs an encoder, and none is given")]
     NoEmbedder {
         /// The task.
         task: String,
         /// The metric.
         metric: &'static str,
+    },
+    /// A file cannot be what BERTScore is rescaled by.
+    #[error("`{}` is no baseline for BERTScore: {problem}", path.display())]
+    Baseline {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: BaselineProblem,
     },
     /// The encoder failed.
     #[error("task `{task}`: `{embedder}` embedded no texts")]
@@ -270,8 +281,10 @@ pub enum TaskProblem {
         metric: &'static str,
     },
     /// The regular expression that finds the answer is none.
-    #[error("`generate.pattern` is no regular expression: {reason}")]
+    #[error("`{key}.pattern` is no regular expression: {reason}")]
     Pattern {
+        /// The table that has it.
+        key: &'static str,
         /// What is wrong with it.
         reason: String,
     },
@@ -287,8 +300,17 @@ pub enum TaskProblem {
     #[error(transparent)]
     Options(#[from] OptionsProblem),
     /// Nothing may be generated.
-    #[error("`generate.max_new_tokens` is 0")]
-    NoNewTokens,
+    #[error("`{key}.max_new_tokens` is 0")]
+    NoNewTokens {
+        /// The table that says so.
+        key: &'static str,
+    },
+    /// A split is asked of a task whose source has none by name.
+    #[error("`[{split}]` is asked for, and its [source] names no `split`")]
+    NoSplits {
+        /// The split.
+        split: String,
+    },
     /// Shots are asked of a task that has no source for them.
     #[error("{shots} shots are asked for, and it has no [few_shot]")]
     NoFewShot {
@@ -300,6 +322,36 @@ pub enum TaskProblem {
         "`few_shot.selection` is \"stratified\", and the task has no options to spread shots over"
     )]
     StratifiedFreeText,
+    /// A metric of a judge's verdicts, and no judge.
+    #[error("the metric `{metric}` is a judge's, and the task has no [judge]")]
+    NoJudge {
+        /// The metric.
+        metric: &'static str,
+    },
+    /// A judge, and no metric of its verdicts.
+    #[error("it has a [judge], and `metrics` names none of its verdicts")]
+    JudgeUnused,
+    /// What says whether an item is right would be missing where nobody judges.
+    #[error("the first metric is `{metric}`, which there is only where somebody judges")]
+    JudgedFirst {
+        /// The metric.
+        metric: &'static str,
+    },
+    /// The judge would not see what it judges.
+    #[error("`judge.prompt` does not use `candidate`: the judge would not see what it judges")]
+    JudgeWithoutCandidate,
+    /// The judge has nothing to choose from.
+    #[error("`judge.verdicts`: {problem}")]
+    Verdicts {
+        /// What is wrong with them.
+        problem: OptionsProblem,
+    },
+    /// A filter that looks for no option finds no verdict.
+    #[error("`judge.filter` is `{filter}`, which finds no verdict")]
+    JudgeFilter {
+        /// The filter.
+        filter: &'static str,
+    },
     /// Shots are to be turns of a conversation that isn't one.
     #[error("`few_shot.layout` is \"multi-turn\", and `chat_template` is false")]
     TurnsWithoutTemplate,
@@ -315,6 +367,9 @@ pub enum ItemProblem {
         /// How many options there are.
         options: usize,
     },
+    /// An item that was made without what its judge is to see.
+    #[error("it has no case to judge")]
+    NoCase,
     /// The gold answer, which is to be scored, has no text.
     #[error("the gold answer is empty")]
     EmptyGold,
@@ -410,9 +465,18 @@ impl Error {
             Error::NotANumber { .. } => Some(
                 "the weights hold values that are not numbers; check how the model was made".into(),
             ),
-            Error::NoEmbedder { metric, .. } => {
-                Some(format!("name an encoder's folder, or leave `{metric}` out"))
-            }
+            Error::NoEmbedder { metric, .. } => Some(format!(
+                "name its folder in [eval.bert_score], as in `model = \"models/roberta-large\"`, or put another metric before `{metric}`"
+            )),
+            Error::Baseline {
+                problem: BaselineProblem::NoLayer { .. },
+                ..
+            } => Some(
+                "take the file of this encoder, or a layer that the file has with `layer`".into(),
+            ),
+            Error::Baseline { .. } => Some(
+                "the files are in `rescale_baseline` of the bert_score package; they begin with `LAYER,P,R,F`".into(),
+            ),
             Error::Dropped { .. } => {
                 Some("it is the `dropped.jsonl` of a run's `data/`; build the data again".into())
             }
@@ -454,15 +518,21 @@ impl TaskProblem {
                 "write `answering = [\"log-likelihood\"]`, or leave the metric out".into()
             }
             TaskProblem::Pattern { .. } => {
-                "write it in single quotes, as in `generate.pattern = 'answer: (\\w+)'`; look-around and back-references are not known".into()
+                "write it in single quotes, as in `pattern = 'answer: (\\w+)'`; look-around and back-references are not known".into()
             }
             TaskProblem::NeedsGeneration { .. } => "write `answering = [\"generate\"]`".into(),
+            TaskProblem::OneOrSeveral { one, several: "mc2" } => {
+                format!("write two task files: `{one}` doesn't know of several right options")
+            }
             TaskProblem::OneOrSeveral { several, .. } => {
                 format!(
                     "`accuracy` goes with `{several}`: it counts lists that are right as a whole"
                 )
             }
             TaskProblem::Options(_) => return None,
+            TaskProblem::NoSplits { .. } => {
+                "only formats with official splits (pubmedqa) have them by name; name a task file whose [source] reads the other split's items, as `medqa-dev` does".into()
+            }
             TaskProblem::NoFewShot { .. } => {
                 "name a training split in a [few_shot.source], or ask this task with `NAME@0`"
                     .into()
@@ -471,7 +541,23 @@ impl TaskProblem {
                 "write `selection = \"random\"` or `\"bm25\"`".into()
             }
             TaskProblem::TurnsWithoutTemplate => "write `layout = \"inline\"`".into(),
-            TaskProblem::NoNewTokens => "leave it out for the default, or write how many".into(),
+            TaskProblem::NoJudge { .. } => {
+                "write the question to the judge as `prompt` in a [judge] table, or leave the metric out".into()
+            }
+            TaskProblem::JudgeUnused => {
+                format!("name them, as in `metrics = [.., {:?}]`", judged_metrics()[0])
+            }
+            TaskProblem::JudgedFirst { .. } => {
+                "put a metric before it that needs no judge, such as `top_1`".into()
+            }
+            TaskProblem::JudgeWithoutCandidate => "write {{ candidate }} where it belongs".into(),
+            TaskProblem::Verdicts { .. } => {
+                "write the one for right first, as in `verdicts = [\"yes\", \"no\"]`".into()
+            }
+            TaskProblem::JudgeFilter { .. } => {
+                "take one that looks for the verdicts: `label`, `labels` or `letter`".into()
+            }
+            TaskProblem::NoNewTokens { .. } => "leave it out for the default, or write how many".into(),
         };
         Some(hint)
     }
@@ -483,6 +569,7 @@ impl ItemProblem {
             ItemProblem::GoldNotAnOption { .. } => {
                 "`answer` in [source.task] must give an option's text, letter for letter"
             }
+            ItemProblem::NoCase => "take the items that the task makes of its records",
             ItemProblem::EmptyGold => "perplexity needs a gold answer; leave the record out",
             ItemProblem::OptionField { .. } => {
                 "`options.field` names a field that holds a list of strings"

@@ -5,7 +5,7 @@
 //! fixed options or by generation; a [`filters`](filters::FILTERS) entry takes the answer out of
 //! generated text; [`metrics`](metrics::METRICS) mark it; a [`Report`] sets models side by side
 //! with confidence intervals. A model on this machine is in another crate; an [`Endpoint`] is one behind
-//! an HTTP API. Answers are kept in [`Journals`] until there is a result. No tensors here: strings go out and numbers come back.
+//! an HTTP API, and may judge what others wrote ([`Judge`]). Answers are kept in [`Journals`] until there is a result. No tensors here: strings go out and numbers come back.
 
 mod ask;
 mod contamination;
@@ -13,6 +13,7 @@ mod endpoint;
 mod error;
 pub mod filters;
 mod journal;
+mod judge;
 pub mod metrics;
 mod model;
 mod published;
@@ -25,14 +26,18 @@ mod statistics;
 mod task;
 
 pub use ask::Session;
-pub use contamination::{CleanScore, CleanScores, FlaggedItems};
+pub use contamination::FlaggedItems;
 pub use endpoint::{
     Endpoint, EndpointError, EndpointSection, Fault, KeyProblem, UrlProblem, Usage,
 };
 pub use error::{Error, ItemProblem, OptionsProblem, Result, TaskProblem};
 pub use filters::Pattern;
 pub use journal::Journals;
-pub use metrics::bert_score::{Baseline, BertScore, BertScorer, Embedder, TokenEmbeddings};
+pub use judge::{Judge, JudgeChoice, JudgeSection, Judged, JudgedBy, Judgement, Verdict};
+pub use metrics::bert_score::{
+    Baseline, BaselineProblem, BertScore, BertScoreNote, BertScorer, BertScores, Embedder,
+    TokenEmbeddings,
+};
 pub use model::{
     GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, Reply,
     ScoreRequest, Unanswered,
@@ -48,5 +53,6 @@ pub use shots::{Asked, FewShot, Layout, Selection, ShotReport};
 pub use statistics::{Bootstrap, CONFIDENCE, EXACT_BELOW, Interval, McNemar, PairedChange, holm};
 pub use task::{
     Answering, AnsweringName, ChosenTask, FoundTasks, Generate, Item, LogLikelihood, Normalisation,
-    Options, Task, TaskChoice, TaskFile, choose_tasks, find_task, load_tasks, suite_files,
+    Options, Task, TaskChoice, TaskFile, asked_items, choose_tasks, find_task, load_tasks,
+    suite_files,
 };

@@ -26,7 +26,9 @@ use crate::real::{Stored, with_stored};
 use crate::{Error, Result};
 use block::Geometry;
 use candle_core::Tensor;
+use family::Family;
 pub use family::Segments;
+pub(crate) use family::families;
 use packed::{backward, forward};
 use std::ops::Range;
 

@@ -5,6 +5,7 @@ use ledger::files::StagedDir;
 use ledger::recipe::Origin;
 use serde_json::{Value, json};
 
+use super::plan::endpoints;
 use crate::args::ShowArgs;
 use crate::credentials;
 use crate::failure::Exit;
@@ -41,6 +42,10 @@ pub fn show(args: &ShowArgs, json: bool) -> Result<Exit> {
         .iter()
         .map(|(setting, origin)| format!("{setting:<width$}  # {origin}\n"));
     print(&lines.collect::<String>())?;
+    for (i, sent) in endpoints::of(&plan).iter().enumerate() {
+        let start = if i == 0 { "\n" } else { "" };
+        print(&format!("{start}{}", sent.shown("# ")))?;
+    }
     Ok(Exit::Done)
 }
 

@@ -94,13 +94,24 @@ impl Work<'_> {
         Ok(inputs)
     }
 
-    /// Holds an endpoint against the terms of every item that it will be asked, and records what leaves this machine
-    /// under an agreement. What the manifest says of it.
+    /// Holds an endpoint against the terms of every item that it will be asked. What the manifest says of it.
     pub(super) fn terms(&self, section: &EndpointSection, asked: &[Asked<'_>]) -> Result<Value> {
+        let asked = asked.iter().filter(|asked| section.asks(&asked.task.name));
+        self.sent(
+            section,
+            asked.map(|asked| (asked.task.name.as_str(), asked.access())),
+        )
+    }
+
+    /// Refuses to send an endpoint tasks' items, each under its terms, that it must not see, and records what leaves
+    /// this machine under an agreement.
+    pub(super) fn sent<'t>(
+        &self,
+        section: &EndpointSection,
+        tasks: impl Iterator<Item = (&'t str, AccessClass)>,
+    ) -> Result<Value> {
         let mut sent = Vec::new();
-        for asked in asked.iter().filter(|asked| section.asks(&asked.task.name)) {
-            let access = AccessClass::strictest(asked.items.iter().map(|item| item.access));
-            let task = &asked.task.name;
+        for (task, access) in tasks {
             section.permit(task, access).map_err(eval::Error::from)?;
             sent.push(json!({"task": task, "access": access}));
         }

@@ -42,6 +42,21 @@ pub enum EndpointError {
         /// Where it is.
         host: String,
     },
+    /// What a model under such terms writes may not leave this machine.
+    #[error(
+        "`{model}` is {access}, as what it was trained on is, and the endpoint `{endpoint}` at {host}, which \
+         would judge its answers, is not on this machine"
+    )]
+    AnswerTerms {
+        /// The model.
+        model: String,
+        /// Its terms.
+        access: AccessClass,
+        /// The endpoint.
+        endpoint: String,
+        /// Where it is.
+        host: String,
+    },
     /// The endpoint has no tokenizer, so its prompts cannot be scored.
     #[error(
         "task `{task}` is answered by log-likelihood, and the endpoint `{endpoint}` gives no \
@@ -220,7 +235,7 @@ impl EndpointError {
             EndpointError::Key { variable, .. } => {
                 format!("set it for this command: {variable}=... medtune eval ...")
             }
-            EndpointError::Terms { .. } => {
+            EndpointError::Terms { .. } | EndpointError::AnswerTerms { .. } => {
                 "if its terms let you send these texts there, name them in the endpoint's table: \
                  agreement = \"...\"; the run records it. Or ask a server on this machine"
                     .into()

@@ -134,18 +134,38 @@ impl EndpointSection {
     /// # Errors
     /// [`EndpointError::Terms`].
     pub fn permit(&self, task: &str, access: AccessClass) -> Result<(), EndpointError> {
-        let address = self.address()?;
+        match self.may_see(access)? {
+            true => Ok(()),
+            false => Err(EndpointError::Terms {
+                task: task.to_owned(),
+                access,
+                endpoint: self.name.clone(),
+                host: self.host()?,
+            }),
+        }
+    }
+
+    /// As [`permit`](Self::permit), of what a model under these terms writes: it may repeat what it
+    /// was trained on.
+    ///
+    /// # Errors
+    /// [`EndpointError::AnswerTerms`].
+    pub fn permit_answers(&self, model: &str, access: AccessClass) -> Result<(), EndpointError> {
+        match self.may_see(access)? {
+            true => Ok(()),
+            false => Err(EndpointError::AnswerTerms {
+                model: model.to_owned(),
+                access,
+                endpoint: self.name.clone(),
+                host: self.host()?,
+            }),
+        }
+    }
+
+    fn may_see(&self, access: AccessClass) -> Result<bool, EndpointError> {
         let agreed = self.agreement.as_deref();
         let agreed = agreed.is_some_and(|text| !text.trim().is_empty());
-        if access == AccessClass::Open || address.local || agreed {
-            return Ok(());
-        }
-        Err(EndpointError::Terms {
-            task: task.to_owned(),
-            access,
-            endpoint: self.name.clone(),
-            host: address.host,
-        })
+        Ok(access == AccessClass::Open || self.is_local()? || agreed)
     }
 
     /// Whether a task can be asked here, before anything is: that its terms allow it, and that the

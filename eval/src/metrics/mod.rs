@@ -21,6 +21,7 @@ mod entity_partial_f1;
 mod exact_match;
 mod f1;
 mod markup;
+mod mc2;
 mod multi_label_f1;
 mod number_match;
 mod paper;
@@ -34,9 +35,11 @@ mod rouge_words;
 mod token_f1;
 
 pub(crate) use multi_label_f1::{join_labels, labels_of};
+pub(crate) use ranked::candidates;
 
 use crate::model::OptionScore;
 use crate::registry::{self, Named};
+use bert_score::BertScore;
 use serde::{Deserialize, Serialize};
 
 /// Three sums for one class: for F1 metrics true positives, false positives and false negatives;
@@ -57,8 +60,11 @@ pub struct Answered<'a> {
     pub written: &'a str,
     /// How likely each option was, in the options' order; empty where text was generated.
     pub option_scores: &'a [OptionScore],
-    /// The answer's BERTScore; `None` where no embedder was given, or nothing could be extracted.
-    pub bert_score: Option<f64>,
+    /// The answer's BERTScore; `None` where it was not computed.
+    pub bert_score: Option<BertScore>,
+    /// What a judge said of each candidate of a ranked answer, best first, as far as it was asked;
+    /// `None` where it gave no verdict.
+    pub judged: &'a [Option<bool>],
 }
 
 impl Answered<'_> {
@@ -80,10 +86,14 @@ pub enum Needs {
     Spans,
     /// How likely each option was.
     OptionScores,
+    /// How likely each option was, any number of which is right: gold lists them between `;`.
+    TrueOptions,
     /// How likely the gold answer was, whether or not it is one of several options.
     GoldScore,
     /// A generated answer, and embeddings of its tokens and the gold text's.
     Embeddings,
+    /// A judge's verdicts on this many candidates of a generated answer.
+    Verdicts(usize),
 }
 
 /// Whose definition a metric follows.
@@ -128,13 +138,32 @@ pub struct Metric {
 impl Metric {
     /// Whether it can mark only what a model wrote, and no choice by log-likelihood.
     pub fn needs_generation(&self) -> bool {
-        let by_need = matches!(self.needs, Needs::Labels | Needs::Spans | Needs::Embeddings);
+        let by_need = matches!(
+            self.needs,
+            Needs::Labels | Needs::Spans | Needs::Embeddings | Needs::Verdicts(_)
+        );
         by_need || self.family == Family::PaperCompatible
     }
 
     /// Whether it can mark only a choice by log-likelihood.
     pub fn needs_option_scores(&self) -> bool {
-        matches!(self.needs, Needs::OptionScores | Needs::GoldScore)
+        matches!(
+            self.needs,
+            Needs::OptionScores | Needs::TrueOptions | Needs::GoldScore
+        )
+    }
+
+    /// Whether it reads a judge's verdicts.
+    pub fn is_judged(&self) -> bool {
+        self.judged_candidates().is_some()
+    }
+
+    /// Of how many candidates of an answer; `None` for metrics that need no judge.
+    pub fn judged_candidates(&self) -> Option<usize> {
+        match self.needs {
+            Needs::Verdicts(first) => Some(first),
+            _ => None,
+        }
     }
 }
 
@@ -164,12 +193,15 @@ pub const METRICS: &[Metric] = &[
     rouge_l::ROUGE_L_STEMMED,
     rouge_lsum::ROUGE_LSUM_STEMMED,
     bert_score::BERT_SCORE,
+    bert_score::BERT_SCORE_PRECISION,
+    bert_score::BERT_SCORE_RECALL,
     perplexity::TOKEN_PERPLEXITY,
     perplexity::WORD_PERPLEXITY,
     perplexity::BYTE_PERPLEXITY,
     calibration::ECE_10,
     calibration::ECE_15,
     calibration::BRIER,
+    mc2::MC2,
     paper::label::ACCURACY,
     paper::label::MACRO_F1,
     paper::label::WEIGHTED_F1,
@@ -188,6 +220,9 @@ pub const METRICS: &[Metric] = &[
     ranked::TOP_1,
     ranked::TOP_3,
     ranked::TOP_5,
+    ranked::JUDGED_TOP_1,
+    ranked::JUDGED_TOP_3,
+    ranked::JUDGED_TOP_5,
 ];
 
 /// What every task with marked-up answers reports beside its scores.
@@ -237,15 +272,6 @@ impl Marks {
             classes,
             items,
             score: metric.score,
-        }
-    }
-
-    /// The marks of the items with these indices.
-    pub fn of_items(&self, items: &[usize]) -> Marks {
-        Marks {
-            classes: self.classes.clone(),
-            items: items.iter().map(|&item| self.items[item].clone()).collect(),
-            score: self.score,
         }
     }
 

@@ -71,8 +71,14 @@ fn adjust(tasks: &mut [TaskReport]) {
 
 fn add_change(before: &TaskReport, after: &mut TaskReport, bootstrap: &Bootstrap) {
     let order = same_items(&before.items, &after.items);
-    for score in &mut after.scores {
-        let Some(earlier) = before.score(&score.metric) else {
+    let otherwise: Vec<bool> = after
+        .scores
+        .iter()
+        .map(|score| before.is_judged_otherwise(after, &score.metric))
+        .collect();
+    for (score, otherwise) in after.scores.iter_mut().zip(otherwise) {
+        let earlier = before.score(&score.metric).filter(|_| !otherwise);
+        let Some(earlier) = earlier else {
             continue;
         };
         let paired = order.as_ref().and_then(|order| {

@@ -7,9 +7,12 @@ use ledger::AccessClass;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::change::{self, TaskChange};
+use super::judged::JudgeReport;
 use super::notes::{FORGETTING, Published, TaskNotes};
 use super::{ModelResults, Report};
-use crate::metrics::{Family, Marks, MetricName, Tally};
+use crate::judge::Judged;
+use crate::metrics::bert_score::BertScoreNote;
+use crate::metrics::{Family, Marks, MetricName, Tally, labels_of};
 use crate::run::{ItemResult, PerplexityResult, Score, TaskResult};
 use crate::statistics::{Bootstrap, CONFIDENCE, Interval};
 use crate::{Error, Result, Unanswered};
@@ -72,6 +75,9 @@ pub struct TaskReport {
     /// Items that the model or its server would not answer; they count as not right.
     #[serde(default)]
     pub unanswered: usize,
+    /// How its answers were judged, where it has a judge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeReport>,
     /// The options that all items share, where they may be named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
@@ -80,6 +86,12 @@ pub struct TaskReport {
     pub published: Vec<Published>,
     /// One score a metric, in the task's order.
     pub scores: Vec<ScoreReport>,
+    /// The task's metrics that were not computed, for want of an encoder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_computed: Vec<String>,
+    /// How BERTScore was computed, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bert_score: Option<BertScoreNote>,
     /// How it differs from the first model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<TaskChange>,
@@ -191,6 +203,9 @@ pub struct ItemReport {
     /// What it was taken to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extracted: Option<String>,
+    /// What a judge found of its candidates, best first, up to the first that is right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judged: Vec<Judged>,
 }
 
 /// A model's perplexity on a set of samples.
@@ -281,6 +296,9 @@ impl ReportFile {
         for task in self.models.iter_mut().flat_map(|model| &mut model.tasks) {
             for item in task.items.iter_mut().filter(|item| !is_open(&item.access)) {
                 (item.gold, item.answer, item.extracted) = (None, None, None);
+                for judged in &mut item.judged {
+                    judged.said = None;
+                }
             }
             if is_open(&task.access) {
                 continue;
@@ -450,6 +468,9 @@ impl ModelReport {
                 add("unextracted", share);
                 add("unanswered", task.unanswered_share());
             }
+            if let Some(share) = task.judge_failed_share() {
+                add("judge_failed", share);
+            }
         }
         for result in &self.perplexity {
             numbers.insert(format!("{}.perplexity", result.name), result.perplexity);
@@ -554,15 +575,8 @@ fn task_report(
         }
         _ => notes.labels,
     };
-    let flagged: Vec<bool> = task
-        .items
-        .iter()
-        .map(|item| {
-            let clean = task.clean.as_ref();
-            clean.is_some_and(|clean| clean.flagged.contains(&item.id))
-                || notes.flagged.contains(&item.id)
-        })
-        .collect();
+    let flagged = |item: &ItemResult| item.flagged || notes.flagged.contains(&item.id);
+    let flagged: Vec<bool> = task.items.iter().map(flagged).collect();
     let mut published = notes.published;
     if let Some(set) = &task.published {
         for metric in task.scores.iter().map(|score| score.metric.name) {
@@ -596,8 +610,15 @@ fn task_report(
         access: task.access,
         unextracted: task.unextracted,
         unanswered: task.unanswered,
+        judge: JudgeReport::of(task),
         published,
         scores: scores.collect(),
+        not_computed: task
+            .not_computed
+            .iter()
+            .map(|metric| metric.name.to_owned())
+            .collect(),
+        bert_score: task.bert_score.clone(),
         change: None,
         items: items
             .map(|(item, flagged)| item_report(item, *flagged, reveal))
@@ -626,8 +647,18 @@ fn item_report(item: &ItemResult, flagged: bool, reveal: bool) -> ItemReport {
     let number = |text: &str| item.options.iter().position(|option| option == text);
     let picked = item.extracted.as_deref().and_then(number);
     let readable = reveal || item.access == AccessClass::Open;
-    let correct = item.extracted.as_deref() == Some(item.gold.as_str());
     let generated = item.option_scores.is_empty();
+    let judged = |judged: &Judged| Judged {
+        said: judged.said.clone().filter(|_| readable),
+        ..judged.clone()
+    };
+    let correct = match item.extracted.as_deref() {
+        // Several options may be right, one of which was picked.
+        Some(picked) if !generated && number(&item.gold).is_none() => {
+            labels_of(&item.gold).any(|gold| gold == picked)
+        }
+        picked => picked == Some(item.gold.as_str()),
+    };
     ItemReport {
         id: item.id.clone(),
         prompt_sha256: item.prompt_sha256.clone(),
@@ -643,6 +674,7 @@ fn item_report(item: &ItemResult, flagged: bool, reveal: bool) -> ItemReport {
         gold: readable.then(|| item.gold.clone()),
         answer: (readable && generated).then(|| item.answer.clone()),
         extracted: item.extracted.clone().filter(|_| readable),
+        judged: item.judged.iter().map(judged).collect(),
     }
 }
 

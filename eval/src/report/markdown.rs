@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::bert_score;
 use super::file::{ReportFile, Row, TaskReport};
 use super::notes::FORGETTING;
 use super::table::{percent, signed, value};
@@ -20,6 +21,7 @@ impl ReportFile {
                 self.add_section(title, &rows, &mut text);
             }
         }
+        self.add_settings(&mut text);
         self.add_perplexity_table(&mut text);
         add_published(&self.rows(), &mut text);
         // Writing to a String cannot fail.
@@ -51,6 +53,18 @@ impl ReportFile {
             self.add_rows(*row, text);
         }
         text.push('\n');
+        for row in rows {
+            if let Some(judging) = row.judging() {
+                let (task, judging) = (markdown_text(&row.task.task), markdown_text(&judging));
+                let _ = writeln!(text, "{task}: {judging}\n");
+            }
+            let lines = bert_score::lines(*row);
+            if !lines.is_empty() {
+                let task = markdown_text(&row.task.task);
+                let lines = markdown_text(&lines.join(" ")).replace("  ", " ");
+                let _ = writeln!(text, "{task}: {lines}\n");
+            }
+        }
     }
 
     fn add_rows(&self, row: Row<'_>, text: &mut String) {
@@ -92,6 +106,9 @@ impl ReportFile {
         if row.refused() {
             let share = |task: &TaskReport| Some(task.unanswered_share());
             add_share(row, "unanswered", share, text);
+        }
+        if row.judged() {
+            add_share(row, "judge failed", TaskReport::judge_failed_share, text);
         }
     }
 
@@ -161,7 +178,7 @@ fn add_published(rows: &[Row<'_>], text: &mut String) {
 }
 
 /// `0.003 *`, the star where it is below 5 %.
-fn p_value(task: &TaskReport) -> Option<String> {
+pub(super) fn p_value(task: &TaskReport) -> Option<String> {
     let change = task.change.as_ref()?;
     let star = if change.is_significant() { " *" } else { "" };
     Some(format!("{}{star}", small(change.p_holm?)))

@@ -5,13 +5,16 @@
 //! schema of `report.json`; every rendering is made from that, so that a report read back from disk,
 //! or put together from several runs, shows exactly what the first one did.
 
+mod bert_score;
 mod change;
 mod file;
 pub mod html;
 mod json;
+mod judged;
 mod markdown;
 mod notes;
 mod runs;
+mod settings;
 mod table;
 
 use std::collections::BTreeMap;
@@ -19,14 +22,17 @@ use std::collections::BTreeMap;
 use ledger::AccessClass;
 use serde_json::Value;
 
-use crate::run::{PerplexityResult, TaskResult};
+use crate::judge::Judge;
+use crate::run::{PerplexityResult, Progress, TaskResult};
 use crate::statistics::Bootstrap;
+use crate::{Result, Session, Task};
 
 pub use change::TaskChange;
 pub use file::{
     ItemReport, MarksReport, ModelReport, PerplexityReport, ReportFile, Resampling, ScoreChange,
     ScoreReport, TaskReport, Unflagged,
 };
+pub use judged::{JudgeFailure, JudgeReport};
 pub use markdown::markdown_text;
 pub use notes::{FORGETTING, Published, TaskNotes};
 pub use runs::{RunReport, compare_runs};
@@ -74,6 +80,25 @@ impl Report {
         self.notes.insert(task.to_owned(), notes);
     }
 
+    /// Lets a judge judge what all models have answered to a task so far, and adds its scores.
+    ///
+    /// # Errors
+    /// As [`resume_task`](crate::resume_task)'s, of the judge; a record without a field that the
+    /// question reads.
+    pub fn judge(
+        &mut self,
+        task: &Task,
+        judge: &mut Judge<'_>,
+        session: &mut Session<'_>,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<()> {
+        let results = self.models.iter_mut().flat_map(|model| &mut model.tasks);
+        let mut of_task: Vec<&mut TaskResult> =
+            results.filter(|result| result.task == task.name).collect();
+        let bootstrap = self.bootstrap;
+        crate::judge::judge(task, &mut of_task, judge, &bootstrap, session, progress)
+    }
+
     fn model(&mut self, label: &str) -> &mut ModelResults {
         let index = self
             .models
@@ -99,6 +124,7 @@ impl Report {
 
     /// Every number under a dotted name, for a recipe's `[expect]`: `tuned.pubmedqa.accuracy`,
     /// `tuned.pubmedqa.items`, `tuned.pubmedqa.unextracted` and `.unanswered` (shares, where text was generated),
+    /// `.judge_failed` (a share, where a judge was asked),
     /// `tuned.validation.perplexity`, and `change.` with the same names for the last model against
     /// the first.
     pub fn metrics(&self) -> BTreeMap<String, f64> {

@@ -21,7 +21,7 @@ pub struct TaskNotes {
     /// (see [`PublishedSet::scores`](crate::PublishedSet::scores)).
     pub published: Vec<Published>,
     /// Ids of the items that the training data is known to contain, beside those that the results
-    /// know of (see [`FlaggedItems::clean`](crate::FlaggedItems::clean)).
+    /// know of (see [`FlaggedItems::mark`](crate::FlaggedItems::mark)).
     pub flagged: Vec<String>,
 }
 

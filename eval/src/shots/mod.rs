@@ -166,10 +166,7 @@ impl Task {
         };
         let records = self.own_records(data_root)?;
         let maker = ItemMaker::new(self, &self.templates)?;
-        let mut items: Vec<Item> = records
-            .iter()
-            .map(|record| maker.item(record))
-            .collect::<Result<_>>()?;
+        let mut items = self.own_items(&maker, &records)?;
         let pool = Pool::read(self, few_shot, &items, &records, data_root)?;
         let chooser = Chooser::new(few_shot.selection, seed, &pool);
         let layout = few_shot.layout(self.chat_template);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Answering;
 use crate::TaskProblem;
 use crate::filters::{self, FilterName, Pattern};
+use crate::judge::JudgeSection;
 use crate::metrics::{self, Family, MetricName, Needs};
 use crate::published::PublishedSet;
 use crate::registry::Name;
@@ -51,6 +52,10 @@ pub struct TaskFile {
     /// The published set that these items are: other papers' scores on it stand beside the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<PublishedSet>,
+    /// How a model is asked whether a candidate is right, for the `judged_` metrics; which model, the
+    /// recipe's [eval.judge] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeSection>,
     /// Where the records come from, and in [source.task] how they are asked: `answer` gives the
     /// right answer, an option's text where there are options.
     pub source: SourceSection,
@@ -173,9 +178,10 @@ impl TaskFile {
                 Answering::Generate {
                     max_new_tokens: self.generate.max_new_tokens,
                     stop: self.generate.stop.clone(),
-                    pattern: pattern
-                        .transpose()
-                        .map_err(|reason| TaskProblem::Pattern { reason })?,
+                    pattern: pattern.transpose().map_err(|reason| TaskProblem::Pattern {
+                        key: "generate",
+                        reason,
+                    })?,
                     filter: self.generate.filter.unwrap_or(usual),
                 }
             }

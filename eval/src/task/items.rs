@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::{Answering, Options, Task};
 use crate::error::{ItemProblem, OptionsProblem};
+use crate::judge::Question;
 use crate::metrics::{join_labels, labels_of};
-use crate::{Error, Prompt, Result};
+use crate::{Error, Prompt, Result, statistics};
 
 /// One question with its right answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Item {
     pub gold: String,
     /// Whose terms its text is under.
     pub access: AccessClass,
+    /// What a judge is shown of it, for tasks that have one; see [`Task::judge`].
+    pub case: Option<Box<Record>>,
 }
 
 impl Task {
@@ -35,7 +38,22 @@ impl Task {
     pub fn items(&self, data_root: &Path) -> Result<Vec<Item>> {
         let records = self.own_records(data_root)?;
         let maker = ItemMaker::new(self, &self.templates)?;
-        records.iter().map(|record| maker.item(record)).collect()
+        self.own_items(&maker, &records)
+    }
+
+    /// The items of the task's own records, with what a judge is shown of them.
+    pub(crate) fn own_items(&self, maker: &ItemMaker<'_>, records: &[Record]) -> Result<Vec<Item>> {
+        let judge = self.judge.as_ref();
+        let question = judge.map(|section| Question::new(&self.name, section));
+        let question = question.transpose()?;
+        let item = |record: &Record| {
+            let mut item = maker.item(record)?;
+            if let Some(question) = &question {
+                item.case = Some(Box::new(question.case(record, &item.gold)?));
+            }
+            Ok(item)
+        };
+        records.iter().map(item).collect()
     }
 
     /// The records that are asked, one or more.
@@ -100,6 +118,15 @@ impl Task {
                 .filter(|o| named.contains(o)),
         ))
     }
+}
+
+/// Those of a task's items that a limited evaluation asks, in their order: the same for a limit and a seed whoever asks.
+pub fn asked_items(items: Vec<Item>, limit: Option<usize>, seed: u64) -> Vec<Item> {
+    let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
+    let chosen = statistics::sample(&ids, limit.unwrap_or(items.len()), seed);
+    let mut items: Vec<Option<Item>> = items.into_iter().map(Some).collect();
+    let chosen = chosen.into_iter();
+    chosen.filter_map(|index| items[index].take()).collect()
 }
 
 /// Why a record made no item.
@@ -205,6 +232,7 @@ impl<'t> ItemMaker<'t> {
             options,
             gold,
             access: provenance.access,
+            case: None,
         })
     }
 
@@ -249,7 +277,7 @@ fn texts(field: Option<&Value>) -> Option<Vec<String>> {
 }
 
 /// Whether these can be chosen from.
-pub(super) fn check_options(options: &[String]) -> Result<(), OptionsProblem> {
+pub(crate) fn check_options(options: &[String]) -> Result<(), OptionsProblem> {
     if options.len() < 2 {
         return Err(OptionsProblem::TooFew {
             count: options.len(),

@@ -10,6 +10,7 @@ use datasets::recipe::{SourceSection, TaskSection};
 use serde::Serialize;
 
 use crate::filters::{FilterName, Pattern};
+use crate::judge::{JudgeSection, Question};
 use crate::metrics::{MetricName, Needs};
 use crate::published::PublishedSet;
 use crate::shots::FewShot;
@@ -19,8 +20,8 @@ pub use file::{AnsweringName, Generate, LogLikelihood, Normalisation, Options, T
 pub use find::{
     ChosenTask, FoundTasks, TaskChoice, choose_tasks, find_task, load_tasks, suite_files,
 };
-pub use items::Item;
-pub(crate) use items::ItemMaker;
+pub use items::{Item, asked_items};
+pub(crate) use items::{ItemMaker, check_options};
 
 /// A task with one way of answering, checked. Serialized, it is what a manifest keeps as settings.
 #[derive(Debug, Clone, Serialize)]
@@ -52,6 +53,9 @@ pub struct Task {
     pub few_shot: Option<FewShot>,
     /// The published set that the items are.
     pub published: Option<PublishedSet>,
+    /// How candidates are judged; only where answers are generated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeSection>,
 }
 
 /// How the model answers.
@@ -121,6 +125,7 @@ impl Task {
         }
         let mut tasks = Vec::new();
         for (index, answering) in file.answering.iter().enumerate() {
+            let generates = *answering == AnsweringName::Generate;
             let name = match index {
                 0 => file.name.clone(),
                 _ => format!("{}-{}", file.name, answering.name()),
@@ -138,11 +143,38 @@ impl Task {
                 shots: 0,
                 few_shot: file.few_shot.clone(),
                 published: file.published.clone(),
+                judge: file.judge.clone().filter(|_| generates),
             };
             task.check().map_err(invalid)?;
+            task.check_judge()?;
             tasks.push(task);
         }
         Ok(tasks)
+    }
+
+    /// The split that its items are, as its source or the published set says: `test`, `validation`, `dev`. `None` where
+    /// its file does not say.
+    pub fn split(&self) -> Option<&str> {
+        let published = self.published.as_ref().map(|set| set.split.as_str());
+        self.source.split.as_deref().or(published)
+    }
+
+    /// The task over another official split of its source; its name then ends in `[SPLIT]`, and no published score
+    /// stands beside its own.
+    pub fn of_split(mut self, split: &str) -> Result<Task> {
+        if self.source.split.is_none() {
+            return Err(Error::InvalidTask {
+                problem: TaskProblem::NoSplits {
+                    split: split.to_owned(),
+                },
+                task: self.name,
+            });
+        }
+        self.name = format!("{}[{split}]", self.name);
+        self.source.name = format!("{}-{split}", self.family);
+        self.source.split = Some(split.to_owned());
+        self.published = None;
+        Ok(self)
     }
 
     /// The task with this many solved examples before each question, or as many as its file says;
@@ -184,7 +216,7 @@ impl Task {
             }
             Answering::Generate {
                 max_new_tokens: 0, ..
-            } => return Err(TaskProblem::NoNewTokens),
+            } => return Err(TaskProblem::NoNewTokens { key: "generate" }),
             Answering::Generate { filter, .. } if filter.needs_options => {
                 needs_options(format!("the filter `{}`", filter.name))?;
             }
@@ -209,14 +241,49 @@ impl Task {
                 several: several.name,
             });
         }
+        let other = |metric: &&MetricName| metric.needs != Needs::TrueOptions;
+        if let (Some(several), Some(one)) =
+            (with(Needs::TrueOptions), self.metrics.iter().find(other))
+        {
+            return Err(TaskProblem::OneOrSeveral {
+                one: one.name,
+                several: several.name,
+            });
+        }
         Ok(())
+    }
+
+    fn check_judge(&self) -> Result<()> {
+        let invalid = |problem| Error::InvalidTask {
+            task: self.name.clone(),
+            problem,
+        };
+        let judged = self.metrics.iter().find(|metric| metric.is_judged());
+        match (&self.judge, judged) {
+            (None, None) => return Ok(()),
+            (None, Some(metric)) => {
+                let metric = metric.name;
+                return Err(invalid(TaskProblem::NoJudge { metric }));
+            }
+            (Some(section), _) => {
+                let question = Question::new(&self.name, section)?;
+                section.check(&self.metrics, &question).map_err(invalid)?;
+            }
+        }
+        match self.metrics.first().filter(|first| first.is_judged()) {
+            Some(first) => {
+                let metric = first.name;
+                Err(invalid(TaskProblem::JudgedFirst { metric }))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether an item's gold answer is a list of options instead of one.
     pub(crate) fn many_labels(&self) -> bool {
         self.metrics
             .iter()
-            .any(|metric| metric.needs == Needs::Labels)
+            .any(|metric| matches!(metric.needs, Needs::Labels | Needs::TrueOptions))
     }
 }
 

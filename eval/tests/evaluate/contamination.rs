@@ -18,6 +18,16 @@ fn result() -> eval::TaskResult {
 fn flagged_items_are_left_out_of_a_second_score() {
     let result = result();
     assert_eq!(result.scores[0].value, 0.5);
+    let scores = |family: &str, flagged: &FlaggedItems| {
+        let mut result = result.clone();
+        flagged.mark(family, &mut result);
+        let count = result.items.iter().filter(|item| item.flagged).count();
+        let mut report = Report::new(SETTINGS.bootstrap);
+        report.add_task("base", result);
+        let scores = report.file(false).models.remove(0).tasks.remove(0).scores;
+        let unflagged: Vec<_> = scores.iter().map(|score| score.unflagged).collect();
+        (count, unflagged)
+    };
     let of_all = FlaggedItems::of([
         ("questions", "items/7"),
         ("questions", "items/8"),
@@ -25,37 +35,29 @@ fn flagged_items_are_left_out_of_a_second_score() {
         ("questions", "items/99"),
         ("others", "items/1"),
     ]);
-    let clean = of_all
-        .clean("questions", &result, &SETTINGS.bootstrap)
-        .unwrap();
-    assert_eq!((clean.items, clean.flagged.len()), (9, 3));
-    assert_eq!(clean.scores[0].value, Some(6.0 / 9.0));
+    let (count, clean) = scores("questions", &of_all);
+    let (accuracy, macro_f1) = (clean[0].unwrap(), clean[1].unwrap());
+    assert_eq!((accuracy.items, count), (9, 3));
+    assert_eq!(accuracy.value, 6.0 / 9.0);
     // yes: 2 * 6 / (2 * 6 + 3), no: 0.
-    assert!((clean.scores[1].value.unwrap() - 0.4).abs() < 1e-12);
-    assert!(clean.scores[0].interval.is_some());
-    assert!(
-        of_all
-            .clean("quest", &result, &SETTINGS.bootstrap)
-            .is_none()
-    );
+    assert!((macro_f1.value - 0.4).abs() < 1e-12);
+    // As if only those had been asked.
+    let (task, mut items) = open(&folder(&yes_no(LINES), &questions())).unwrap();
+    items.retain(|item| !["items/7", "items/8", "items/9"].contains(&item.id.as_str()));
+    let alone = ask(&task, &items, &mut Scripted::default(), &SETTINGS);
+    assert_eq!(accuracy.interval, alone.scores[0].interval);
+    assert_eq!(scores("quest", &of_all), (0, vec![None, None]));
     assert!(FlaggedItems::default().is_empty());
 
     let ids: Vec<String> = (1..=12).map(|i| format!("items/{i}")).collect();
     let every = FlaggedItems::of(ids.iter().map(|id| ("questions", id.as_str())));
-    let clean = every
-        .clean("questions", &result, &SETTINGS.bootstrap)
-        .unwrap();
-    assert_eq!((clean.items, clean.scores[0].value), (0, None));
+    assert_eq!(scores("questions", &every), (12, vec![None, None]));
 }
 
 #[test]
 fn json_has_both_scores() {
     let mut result = result();
-    result.clean = FlaggedItems::of([("questions", "items/12")]).clean(
-        "questions",
-        &result,
-        &SETTINGS.bootstrap,
-    );
+    FlaggedItems::of([("questions", "items/12")]).mark("questions", &mut result);
     let mut report = Report::new(SETTINGS.bootstrap);
     report.add_task("base", result);
     let task = &report.json(false)["models"][0]["tasks"][0];

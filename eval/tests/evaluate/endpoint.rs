@@ -49,7 +49,7 @@ fn ask(lines: &str, model: &mut dyn LanguageModel) -> Result<TaskResult, Error> 
 }
 
 /// The message, its causes, and the hint.
-fn shown(error: &Error) -> String {
+pub fn shown(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

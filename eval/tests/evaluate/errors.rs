@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use eval::{Error, ModelError, TaskChoice, choose_tasks, find_task, run_task};
+use eval::{BaselineProblem, Error, ModelError, TaskChoice, choose_tasks, find_task, run_task};
 
 use crate::scripted::{SETTINGS, Scripted, folder, open, questions, yes_no};
 
@@ -73,12 +73,12 @@ fn task_files_with_problems() {
     insta::assert_snapshot!(opening(&task, ""), @r#"
     the recipe has 4 problems
     task.toml:5:14: `answering[0]` is the string "guess", expected `log-likelihood` or `generate`
-    task.toml:6:12: `metrics[0]` is the string "acuracy", expected one of `accuracy`, `macro_f1`, `weighted_f1`, `micro_f1`, `multi_label_f1`, `multi_label_micro_f1`, `multi_label_example_f1`, `exact_match`, `token_f1`, `number_match`, `entity_f1`, `entity_macro_f1`, `entity_partial_f1`, `entity_partial_macro_f1`, `altered_text`, `rouge_1`, `rouge_2`, `rouge_l`, `rouge_lsum`, `rouge_1_stemmed`, `rouge_2_stemmed`, `rouge_l_stemmed`, `rouge_lsum_stemmed`, `bert_score`, `token_perplexity`, `word_perplexity`, `byte_perplexity`, `ece_10`, `ece_15`, `brier`, `paper_accuracy`, `paper_macro_f1`, `paper_weighted_f1`, `paper_missing`, `paper_one_label_accuracy`, `paper_one_label_macro_f1`, `paper_one_label_weighted_f1`, `paper_one_label_missing`, `paper_multi_label_f1`, `paper_emrqa_exact_match`, `paper_emrqa_f1`, `paper_ner_f1`, `paper_rouge_1`, `paper_rouge_2`, `paper_rouge_l`, `top_1`, `top_3`, `top_5`
+    task.toml:6:12: `metrics[0]` is the string "acuracy", expected one of `accuracy`, `macro_f1`, `weighted_f1`, `micro_f1`, `multi_label_f1`, `multi_label_micro_f1`, `multi_label_example_f1`, `exact_match`, `token_f1`, `number_match`, `entity_f1`, `entity_macro_f1`, `entity_partial_f1`, `entity_partial_macro_f1`, `altered_text`, `rouge_1`, `rouge_2`, `rouge_l`, `rouge_lsum`, `rouge_1_stemmed`, `rouge_2_stemmed`, `rouge_l_stemmed`, `rouge_lsum_stemmed`, `bert_score`, `bert_score_precision`, `bert_score_recall`, `token_perplexity`, `word_perplexity`, `byte_perplexity`, `ece_10`, `ece_15`, `brier`, `mc2`, `paper_accuracy`, `paper_macro_f1`, `paper_weighted_f1`, `paper_missing`, `paper_one_label_accuracy`, `paper_one_label_macro_f1`, `paper_one_label_weighted_f1`, `paper_one_label_missing`, `paper_multi_label_f1`, `paper_emrqa_exact_match`, `paper_emrqa_f1`, `paper_ner_f1`, `paper_rouge_1`, `paper_rouge_2`, `paper_rouge_l`, `top_1`, `top_3`, `top_5`, `judged_top_1`, `judged_top_3`, `judged_top_5`
       hint: did you mean `accuracy`?
     task.toml:7:19: `generate.filter` is the string "lable", expected one of `label`, `labels`, `letter`, `first_line`, `strip`, `spans`, `number`, `marked_number`, `ranked_list`
       hint: did you mean `label`?
     task.toml:8:1: unknown key `temperature` in the recipe
-      hint: known keys: `about`, `reference`, `chat_template`, `log_likelihood`, `few_shot`, `published`, `extends`
+      hint: known keys: `about`, `reference`, `chat_template`, `log_likelihood`, `few_shot`, `published`, `judge`, `extends`
     "#);
 }
 
@@ -119,7 +119,7 @@ fn task_files_that_contradict_themselves() {
         "{generate}metrics = [\"accuracy\"]\ngenerate.pattern = 'answer: ('"
     )), @r#"
     task `questions`: `generate.pattern` is no regular expression: unclosed group
-    hint: write it in single quotes, as in `generate.pattern = 'answer: (\w+)'`; look-around and back-references are not known
+    hint: write it in single quotes, as in `pattern = 'answer: (\w+)'`; look-around and back-references are not known
     "#);
     insta::assert_snapshot!(lines(&format!(
         "{generate}metrics = [\"macro_f1\", \"multi_label_f1\"]"
@@ -262,16 +262,32 @@ fn models_that_fail() {
     insta::assert_snapshot!(shown(&Error::NoEmbedder {
         task: "mimic-cxr".into(),
         metric: "bert_score",
-    }), @"
-    task `mimic-cxr`: the metric `bert_score` needs an encoder, and none is given
-    hint: name an encoder's folder, or leave `bert_score` out
+    }), @r#"
+    task `mimic-cxr`: its first metric `bert_score` needs an encoder, and none is given
+    hint: name its folder in [eval.bert_score], as in `model = "models/roberta-large"`, or put another metric before `bert_score`
+    "#);
+    let baseline = |problem| Error::Baseline {
+        path: "baselines/roberta-large.tsv".into(),
+        problem,
+    };
+    insta::assert_snapshot!(shown(&baseline(BaselineProblem::NoLayer { layer: 25 })), @"
+    `baselines/roberta-large.tsv` is no baseline for BERTScore: it has no line for layer 25
+    hint: take the file of this encoder, or a layer that the file has with `layer`
+    ");
+    insta::assert_snapshot!(shown(&baseline(BaselineProblem::Header)), @"
+    `baselines/roberta-large.tsv` is no baseline for BERTScore: its first line is not `LAYER,P,R,F`
+    hint: the files are in `rescale_baseline` of the bert_score package; they begin with `LAYER,P,R,F`
+    ");
+    insta::assert_snapshot!(shown(&baseline(BaselineProblem::Line { line: 3 })), @"
+    `baselines/roberta-large.tsv` is no baseline for BERTScore: line 3 is not a layer and three numbers below 1
+    hint: the files are in `rescale_baseline` of the bert_score package; they begin with `LAYER,P,R,F`
     ");
     insta::assert_snapshot!(shown(&Error::Embedder {
         task: "mimic-cxr".into(),
-        embedder: "bert-base-multilingual-cased, layer 9".into(),
+        embedder: "bert-base-multilingual-cased_L9".into(),
         source: ModelError::new("the embedder gave 31 texts where 32 were expected"),
     }), @"
-    task `mimic-cxr`: `bert-base-multilingual-cased, layer 9` embedded no texts
+    task `mimic-cxr`: `bert-base-multilingual-cased_L9` embedded no texts
     caused by: the embedder gave 31 texts where 32 were expected
     ");
     insta::assert_snapshot!(shown(&Error::AnswerCount {
