@@ -4,7 +4,7 @@
 //! and gives gradients to a [`GradSink`] as they appear.
 
 use adapters::{Builder, Embedding, GradSink, Norm, ParamId, Pass};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use datasets::Batch;
 use kernels::{KvCache, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, Segments, TokenScore};
 
@@ -110,6 +110,11 @@ impl Decoder {
     pub fn tied_parameter(&self) -> Option<ParamId> {
         self.head_param
             .filter(|head| self.embedding.param == Some(*head))
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.embedding.matrix.device()
     }
 
     /// Dtype of the activations.
@@ -259,7 +264,8 @@ impl Decoder {
             .zip(caches.iter())
             .flat_map(|(t, c)| (c.len()..c.len() + t.len()).map(|p| p as u32))
             .collect();
-        let rope = RopeTable::new(&positions, &self.inv_freq, 1.0, self.compute)?;
+        let rope = RopeTable::new(&positions, &self.inv_freq, 1.0, self.compute)?
+            .to_device(&self.device())?;
         let mut end = 0;
         let last: Vec<usize> = lens
             .iter()
@@ -343,7 +349,8 @@ impl Forward {
         }
         Ok(Self {
             segments: Segments::new(&segments, batch.input_ids.len())?,
-            rope: RopeTable::new(&batch.positions, &decoder.inv_freq, 1.0, decoder.compute)?,
+            rope: RopeTable::new(&batch.positions, &decoder.inv_freq, 1.0, decoder.compute)?
+                .to_device(&decoder.device())?,
             row_ids: RowIds::new(sample.into_iter().zip(batch.positions.iter().copied())),
         })
     }

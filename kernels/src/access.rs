@@ -306,6 +306,6 @@ pub fn narrow(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
 }
 
 /// The tensor as a dense one of type `T`: widened or rounded if it is another float.
-pub(crate) fn dense_as<T: Real>(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
+pub(crate) fn dense_as<T: Real>(tensor: &Tensor) -> Result<Tensor> {
     dense(&narrow(tensor, T::DTYPE)?)
 }

@@ -115,7 +115,7 @@ pub fn adamw_step(
     }
     match (p.dtype(), keep, &*moments) {
         (DType::F64, Keep::Exact, Moments::Plain { first, second }) => {
-            let g = dense_as::<f64>(OP, g)?;
+            let g = dense_as::<f64>(g)?;
             let g = read::<f64>(OP, &g)?;
             let (g, numbers): (&[f64], _) = (&g, Numbers::of(settings, step));
             mutate::<f64, _>(OP, p, |p| {
@@ -133,7 +133,7 @@ pub fn adamw_step(
             expected: "f32 where moments take eight bits, bf16 where weights are rounded",
         }),
         _ => {
-            let g = dense_as::<f32>(OP, g)?;
+            let g = dense_as::<f32>(g)?;
             let g = read::<f32>(OP, &g)?;
             let (g, numbers): (&[f32], _) = (&g, Numbers::of(settings, step));
             match keep {

@@ -26,7 +26,6 @@ use crate::real::{Stored, with_stored};
 use crate::{Error, Result};
 use block::Geometry;
 use candle_core::Tensor;
-use family::Family;
 pub use family::Segments;
 pub(crate) use family::families;
 use packed::{backward, forward};
@@ -198,7 +197,7 @@ pub fn attention_backward(saved: AttentionSaved, d_o: &Tensor) -> Result<(Tensor
         return ops::attention_backward(inputs, d_o, saved.segments.on_device(d_o)?, &saved.shape);
     }
     with_stored!(OP, saved.q.dtype(), S => {
-        let d_wide = dense_as::<<S as Stored>::Acc>(OP, d_o)?;
+        let d_wide = dense_as::<<S as Stored>::Acc>(d_o)?;
         let d_read = read::<<S as Stored>::Acc>(OP, &d_wide)?;
         let log_sums = read::<<S as Stored>::Acc>(OP, &saved.log_sums)?;
         let inputs = [&*read::<S>(OP, &saved.q)?, &*read(OP, &saved.k)?, &*read(OP, &saved.v)?, &*read(OP, &saved.o)?];

@@ -23,7 +23,7 @@ pub fn scale_columns(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
         return ops::scale_columns(&x, factors, (t, n));
     }
     with_stored!(OP, x.dtype(), S => {
-        let factors = dense_as::<<S as Stored>::Acc>(OP, factors)?;
+        let factors = dense_as::<<S as Stored>::Acc>(factors)?;
         let factors = read::<<S as Stored>::Acc>(OP, &factors)?;
         let factors: &[_] = &factors;
         let x = read::<S>(OP, &x)?;
@@ -52,7 +52,7 @@ pub fn column_products(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         return ops::column_products(a, b, (t, n));
     }
     with_real!(OP, accumulate_dtype(a.dtype()), T => {
-        let (a, b) = (dense_as::<T>(OP, a)?, dense_as::<T>(OP, b)?);
+        let (a, b) = (dense_as::<T>(a)?, dense_as::<T>(b)?);
         let (a, b) = (read::<T>(OP, &a)?, read::<T>(OP, &b)?);
         let (a, b): (&[T], &[T]) = (&a, &b);
         let width = n.max(1);

@@ -85,14 +85,21 @@ fn head_loss(
     let (n, d) = check(OP, x, w, targets)?;
     if let Some(w) = w.on_device() {
         let want = [want_dx, want_dweight];
-        return ops::cross_entropy(&access::dense(x)?, w, targets, grad_scale, want, LOGITS_BYTES);
+        return ops::cross_entropy(
+            &access::dense(x)?,
+            w,
+            targets,
+            grad_scale,
+            want,
+            LOGITS_BYTES,
+        );
     }
     let v = w.rows();
     let dot = dot.filter(|_| x.dtype() != DType::F64);
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
         let narrow = Narrow::new(OP, dot, x)?;
         let narrow = narrow.as_ref().map(Narrow::read).transpose()?;
-        let x = dense_as::<T>(OP, x)?;
+        let x = dense_as::<T>(x)?;
         let x = read::<T>(OP, &x)?;
         let hold = w.hold(OP)?;
         let head = Head { x: &x, w: hold.rows(), narrow, d, v };
@@ -137,7 +144,7 @@ pub fn linear_token_scores(x: &Tensor, w: &Matrix, targets: &[u32]) -> Result<Ve
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
         let narrow = Narrow::new(OP, dot, x)?;
         let narrow = narrow.as_ref().map(Narrow::read).transpose()?;
-        let x = dense_as::<T>(OP, x)?;
+        let x = dense_as::<T>(x)?;
         let x = read::<T>(OP, &x)?;
         let hold = w.hold(OP)?;
         let head = Head { x: &x, w: hold.rows(), narrow, d, v };

@@ -68,6 +68,19 @@ pub fn opened() -> Vec<GpuFacts> {
     Vec::new()
 }
 
+/// The most that was in use at once in a GPU's memory, of what this program has asked for; `None` elsewhere.
+#[cfg(feature = "cuda")]
+pub fn peak_bytes(device: &Device) -> Option<u64> {
+    Gpu::of(device.as_cuda_device().ok()?).ok()?.peak_bytes()
+}
+
+/// The most that was in use at once in a GPU's memory: nothing, in this build.
+#[cfg(not(feature = "cuda"))]
+pub fn peak_bytes(device: &Device) -> Option<u64> {
+    let _ = device;
+    None
+}
+
 /// Opens a device, and says what it is. Every operation on one of its tensors runs on the one stream that it has.
 #[cfg(feature = "cuda")]
 pub fn open(ordinal: usize) -> Result<(Device, GpuFacts), CudaError> {

@@ -74,7 +74,12 @@ impl RowIds {
         if let Some(rows) = self.0.device.get() {
             return Ok(rows);
         }
-        let sample: Vec<i64> = self.0.list.iter().map(|(sample, _)| sample.cast_signed()).collect();
+        let sample: Vec<i64> = self
+            .0
+            .list
+            .iter()
+            .map(|(sample, _)| sample.cast_signed())
+            .collect();
         let position: Vec<u32> = self.0.list.iter().map(|(_, position)| *position).collect();
         let rows = DeviceRows {
             sample: upload(&sample, like)?,

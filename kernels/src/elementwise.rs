@@ -8,13 +8,21 @@ use crate::{Error, OpCase, Result, simd};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+/// Σ x² of each, in f64: tensors that all lie on one device, which is waited for once.
+pub fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    if tensors.iter().any(|x| x.device().is_cuda()) {
+        return ops::sums_of_squares(tensors);
+    }
+    tensors.iter().map(|x| sum_of_squares(x)).collect()
+}
+
 /// Σ x², in f64.
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     const OP: &str = "sum_of_squares";
-    let x = dense(x)?;
     if x.device().is_cuda() {
-        return ops::sum_of_squares(&x);
+        return Ok(ops::sums_of_squares(&[x])?.iter().sum());
     }
+    let x = dense(x)?;
     with_stored!(OP, x.dtype(), S => {
         let x = read::<S>(OP, &x)?;
         let x: &[S] = &x;
@@ -41,7 +49,7 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
         return ops::add_assign(a, b);
     }
     with_stored!(OP, a.dtype(), S => {
-        let b = dense_as::<<S as Stored>::Acc>(OP, b)?;
+        let b = dense_as::<<S as Stored>::Acc>(b)?;
         let b = read::<<S as Stored>::Acc>(OP, &b)?;
         let b: &[_] = &b;
         mutate::<S, _>(OP, a, |a| {
@@ -87,7 +95,7 @@ pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
         return ops::add_bias(y, bias, (t, n));
     }
     with_stored!(OP, y.dtype(), S => {
-        let bias = dense_as::<<S as Stored>::Acc>(OP, bias)?;
+        let bias = dense_as::<<S as Stored>::Acc>(bias)?;
         let bias = read::<<S as Stored>::Acc>(OP, &bias)?;
         let bias: &[_] = &bias;
         mutate::<S, _>(OP, y, |y| {
@@ -112,7 +120,7 @@ pub fn sum_rows(x: &Tensor) -> Result<Tensor> {
         return ops::sum_rows(x, (t, n));
     }
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
-        let x = dense_as::<T>(OP, x)?;
+        let x = dense_as::<T>(x)?;
         let x = read::<T>(OP, &x)?;
         let x: &[T] = &x;
         let add = |mut total: Vec<T>, row: &[T]| {

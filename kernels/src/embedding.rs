@@ -55,7 +55,7 @@ pub fn embedding_backward(ids: &[u32], dy: &Tensor, rows: usize) -> Result<Tenso
         return ops::embedding_backward(ids, dy, rows, d);
     }
     with_real!(OP, accumulate_dtype(dy.dtype()), T => {
-        let dy = dense_as::<T>(OP, dy)?;
+        let dy = dense_as::<T>(dy)?;
         let dy = read::<T>(OP, &dy)?;
         let mut out = vec![T::ZERO; rows * d];
         for (id, dy) in ids.iter().zip(dy.chunks_exact(d.max(1))) {

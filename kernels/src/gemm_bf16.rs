@@ -80,7 +80,7 @@ impl Bf16Dot {
             let weight = [w.rows(), w.cols()];
             return Err(access::shape(OP, "x", x.dims(), "the weight", &weight));
         }
-        let x = rounded(OP, x)?;
+        let x = rounded(x)?;
         let x = read::<bf16>(OP, &x)?;
         let hold = w.hold(OP)?;
         let mut y = vec![0.0; t * w.rows()];
@@ -96,7 +96,7 @@ impl Bf16Dot {
             let weight = [w.rows(), w.cols()];
             return Err(access::shape(OP, "dy", dy.dims(), "the weight", &weight));
         }
-        let dy = rounded(OP, dy)?;
+        let dy = rounded(dy)?;
         let dy = read::<bf16>(OP, &dy)?;
         let hold = w.hold(OP)?;
         let mut dx = vec![0.0; t * w.cols()];
@@ -229,7 +229,7 @@ impl Bf16Dot {
 }
 
 /// The tensor as a dense one of bf16.
-fn rounded(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
+fn rounded(tensor: &Tensor) -> Result<Tensor> {
     access::dense(&crate::narrow(tensor, DType::BF16)?)
 }
 

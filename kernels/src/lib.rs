@@ -57,6 +57,7 @@ pub use deviation::{Deviation, Tolerance};
 pub use dropout::{DropoutKey, RowIds, dropout};
 pub use elementwise::{
     add_assign, add_bias, gather_rows, scale_assign, scatter_rows, sum_of_squares, sum_rows,
+    sums_of_squares,
 };
 pub use embedding::{embedding, embedding_backward};
 pub use error::{Error, Result};

@@ -45,7 +45,7 @@ pub fn linear(x: &Tensor, w: &Matrix) -> Result<Tensor> {
         return dot.linear(x, w);
     }
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
-        let x = dense_as::<T>(OP, x)?;
+        let x = dense_as::<T>(x)?;
         let x = read::<T>(OP, &x)?;
         let hold = w.hold(OP)?;
         let mut y = vec![T::ZERO; t * w.rows()];
@@ -74,7 +74,7 @@ pub fn linear_dx(dy: &Tensor, w: &Matrix) -> Result<Tensor> {
         return dot.linear_dx(dy, w);
     }
     with_real!(OP, accumulate_dtype(dy.dtype()), T => {
-        let dy = dense_as::<T>(OP, dy)?;
+        let dy = dense_as::<T>(dy)?;
         let dy = read::<T>(OP, &dy)?;
         let hold = w.hold(OP)?;
         let mut dx = vec![T::ZERO; t * w.cols()];

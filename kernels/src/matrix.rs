@@ -40,7 +40,10 @@ impl Matrix {
     pub fn dense(tensor: Tensor) -> Self {
         let cols = tensor.dims().last().copied().unwrap_or(1);
         let rows = tensor.elem_count().checked_div(cols).unwrap_or(0);
-        let device = tensor.device().is_cuda().then(|| DeviceMatrix::Dense(tensor.clone()));
+        let device = tensor
+            .device()
+            .is_cuda()
+            .then(|| DeviceMatrix::Dense(tensor.clone()));
         Self {
             source: Source::Dense(tensor),
             rows,
@@ -130,6 +133,14 @@ impl Matrix {
         })
     }
 
+    /// Where products with it are computed.
+    pub fn device(&self) -> Device {
+        match &self.device {
+            Some(there) => there.device(),
+            None => Device::Cpu,
+        }
+    }
+
     /// N, the outputs.
     pub fn rows(&self) -> usize {
         self.rows
@@ -140,8 +151,11 @@ impl Matrix {
         self.cols
     }
 
-    /// Bytes it takes where it is.
+    /// Bytes it takes where it is computed with.
     pub fn size_bytes(&self) -> usize {
+        if let Some(there) = &self.device {
+            return there.size_bytes();
+        }
         match &self.source {
             Source::Dense(t) => t.elem_count() * t.dtype().size_in_bytes(),
             Source::Mapped { bytes, .. } | Source::Ggml { bytes, .. } => bytes.len(),

@@ -54,11 +54,19 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, RmsNor
     if x.device().is_cuda() {
         let (x, weight) = (dense(x)?, dense(weight)?);
         let (y, reciprocal) = ops::rms_norm(&x, &weight, d, eps)?;
-        return Ok((y, RmsNormSaved { x, weight, reciprocal, eps }));
+        return Ok((
+            y,
+            RmsNormSaved {
+                x,
+                weight,
+                reciprocal,
+                eps,
+            },
+        ));
     }
     with_stored!(OP, x.dtype(), S => {
         let x = dense(x)?;
-        let wide_weight = dense_as::<<S as Stored>::Acc>(OP, weight)?;
+        let wide_weight = dense_as::<<S as Stored>::Acc>(weight)?;
         let (y, reciprocal) = forward::<S>(&read(OP, &x)?, &read(OP, &wide_weight)?, d, eps);
         let y = access::tensor(y, x.shape())?;
         let rows = reciprocal.len();
@@ -81,7 +89,7 @@ pub fn rms_norm_backward(
         return ops::rms_norm_backward(inputs, dy, d, want_weight);
     }
     with_stored!(OP, saved.x.dtype(), S => {
-        let wide_dy = dense_as::<<S as Stored>::Acc>(OP, dy)?;
+        let wide_dy = dense_as::<<S as Stored>::Acc>(dy)?;
         let (dx, dweight) = backward::<S>(
             &read(OP, &saved.x)?,
             &read(OP, &saved.weight)?,

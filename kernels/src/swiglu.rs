@@ -83,7 +83,7 @@ pub fn swiglu_backward(saved: SwigluSaved, dy: &Tensor) -> Result<(Tensor, Tenso
         return ops::swiglu_backward(&saved.gate, &saved.up, dy);
     }
     with_stored!(OP, saved.gate.dtype(), S => {
-        let wide_dy = dense_as::<<S as Stored>::Acc>(OP, dy)?;
+        let wide_dy = dense_as::<<S as Stored>::Acc>(dy)?;
         let (dgate, dup) = backward::<S>(&read(OP, &saved.gate)?, &read(OP, &saved.up)?, &read(OP, &wide_dy)?);
         let (dgate, dup) = (access::tensor(dgate, dy.shape())?, access::tensor(dup, dy.shape())?);
         Ok((access::narrow(&dgate, dy.dtype())?, access::narrow(&dup, dy.dtype())?))

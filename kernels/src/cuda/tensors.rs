@@ -21,7 +21,11 @@ pub(crate) fn float(op: &'static str, tensor: &Tensor) -> Result<Float> {
 
 /// Asks for an operation's kernels over these tensors, in the order that its launch function names them. Does not wait.
 #[cfg(feature = "cuda")]
-pub(crate) fn run(op: &'static str, launches: impl Into<Launches>, tensors: &[&Tensor]) -> Result<()> {
+pub(crate) fn run(
+    op: &'static str,
+    launches: impl Into<Launches>,
+    tensors: &[&Tensor],
+) -> Result<()> {
     let buffers = tensors.iter().map(|t| super::Buffer::strided(op, t));
     let buffers = buffers.collect::<Result<Vec<_>>>()?;
     match buffers.first() {
@@ -31,7 +35,11 @@ pub(crate) fn run(op: &'static str, launches: impl Into<Launches>, tensors: &[&T
 }
 
 #[cfg(not(feature = "cuda"))]
-pub(crate) fn run(op: &'static str, launches: impl Into<Launches>, tensors: &[&Tensor]) -> Result<()> {
+pub(crate) fn run(
+    op: &'static str,
+    launches: impl Into<Launches>,
+    tensors: &[&Tensor],
+) -> Result<()> {
     let _: Launches = launches.into();
     match tensors.first() {
         Some(tensor) => Err(access::off_device(op, tensor)),
@@ -41,7 +49,12 @@ pub(crate) fn run(op: &'static str, launches: impl Into<Launches>, tensors: &[&T
 
 /// A tensor where `like` lies, whose numbers are whatever the memory held: kernels write it before it is read.
 #[cfg(feature = "cuda")]
-pub(crate) fn uninit(op: &'static str, shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
+pub(crate) fn uninit(
+    op: &'static str,
+    shape: impl Into<Shape>,
+    dtype: DType,
+    like: &Tensor,
+) -> Result<Tensor> {
     use candle_core::Storage;
     use candle_core::backend::BackendDevice;
     let shape = shape.into();
@@ -51,18 +64,48 @@ pub(crate) fn uninit(op: &'static str, shape: impl Into<Shape>, dtype: DType, li
     // SAFETY: the caller's kernels write every number before anything reads it.
     let storage = unsafe { device.alloc_uninit(&shape, dtype)? };
     let none = candle_core::op::BackpropOp::none();
-    Ok(Tensor::from_storage(Storage::Cuda(storage), shape, none, false))
+    Ok(Tensor::from_storage(
+        Storage::Cuda(storage),
+        shape,
+        none,
+        false,
+    ))
 }
 
 #[cfg(not(feature = "cuda"))]
-pub(crate) fn uninit(op: &'static str, shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
+pub(crate) fn uninit(
+    op: &'static str,
+    shape: impl Into<Shape>,
+    dtype: DType,
+    like: &Tensor,
+) -> Result<Tensor> {
     let _ = (shape.into(), dtype);
     Err(access::off_device(op, like))
 }
 
-/// out = beta·out + alpha·op(a)·op(b), by the device's matrix products.
+/// out = beta·out + alpha·op(a)·op(b), by the device's matrix products. Those are of one type: where one operand is
+/// narrower, the other is rounded to it, as in autocast.
 #[cfg(feature = "cuda")]
-pub(crate) use super::gemm;
+pub(crate) fn gemm(
+    out: &mut Tensor,
+    beta: f64,
+    alpha: f64,
+    a: &Tensor,
+    ta: crate::Op,
+    b: &Tensor,
+    tb: crate::Op,
+) -> Result<()> {
+    const OP: &str = "gemm";
+    match (a.dtype(), b.dtype()) {
+        (DType::BF16, DType::F32) => {
+            super::gemm(out, beta, alpha, a, ta, &dense_as(OP, b, DType::BF16)?, tb)
+        }
+        (DType::F32, DType::BF16) => {
+            super::gemm(out, beta, alpha, &dense_as(OP, a, DType::BF16)?, ta, b, tb)
+        }
+        _ => super::gemm(out, beta, alpha, a, ta, b, tb),
+    }
+}
 
 #[cfg(not(feature = "cuda"))]
 pub(crate) fn gemm(

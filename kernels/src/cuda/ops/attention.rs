@@ -2,8 +2,9 @@
 
 use crate::cuda::launch::{self, AttentionTiles, CacheShape};
 use crate::cuda::tensors::{dense_as, float, run, uninit, upload};
-use crate::{AttentionShape, Error, Result, access};
+use crate::{AttentionShape, Result, Segment, access};
 use candle_core::{DType, Tensor};
+use std::sync::Arc;
 
 /// A pack's tiles on the device: uploaded once a batch, read by every layer.
 #[derive(Debug)]
@@ -73,16 +74,23 @@ pub(crate) fn attention_backward(
     let launches = launch::attention_backward(float(OP, q)?, shape, &tiles.tiles, t, strides);
     let lists = [&tiles.queries, &tiles.keys, &tiles.edges];
     let [queries, keys, edges] = lists;
-    run(OP, launches, &[q, k, v, o, log_sums, &d_o, &dq, &dk, &dv, queries, keys, edges])?;
+    run(
+        OP,
+        launches,
+        &[
+            q, k, v, o, log_sums, &d_o, &dq, &dk, &dv, queries, keys, edges,
+        ],
+    )?;
     let give = |x: &Tensor| dense_as(OP, x, wanted);
     Ok((give(&dq)?, give(&dk)?, give(&dv)?))
 }
 
 /// The keys and values of one sequence in one layer, (kv_heads, capacity, head_dim) each.
+///
+/// A copy shares them until one of the two takes in more.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceCache {
-    keys: Tensor,
-    values: Tensor,
+    lists: Arc<[Tensor; 2]>,
 }
 
 impl DeviceCache {
@@ -90,35 +98,46 @@ impl DeviceCache {
     const ROOM: usize = 256;
 
     /// Room for `capacity` tokens.
-    pub(crate) fn new(shape: &AttentionShape, capacity: usize, dtype: DType, like: &Tensor) -> Result<Self> {
+    pub(crate) fn new(
+        shape: &AttentionShape,
+        capacity: usize,
+        dtype: DType,
+        like: &Tensor,
+    ) -> Result<Self> {
         let capacity = capacity.next_multiple_of(Self::ROOM).max(Self::ROOM);
-        let zeros = || Tensor::zeros((shape.kv_heads, capacity, shape.head_dim), dtype, like.device());
+        let dims = (shape.kv_heads, capacity, shape.head_dim);
+        let zeros = || Tensor::zeros(dims, dtype, like.device());
         Ok(Self {
-            keys: zeros()?,
-            values: zeros()?,
+            lists: Arc::new([zeros()?, zeros()?]),
         })
     }
 
     fn capacity(&self) -> Result<usize> {
-        Ok(self.keys.dim(1)?)
+        Ok(self.lists[0].dim(1)?)
     }
 
-    /// Makes room for `tokens` in all; the first `held` stay.
-    fn grow(&mut self, held: usize, tokens: usize) -> Result<()> {
+    /// Makes room for `tokens` in all, in lists of its own; the first `held` stay.
+    fn make_room(&mut self, held: usize, tokens: usize) -> Result<()> {
         let capacity = self.capacity()?;
         if tokens <= capacity {
+            if Arc::get_mut(&mut self.lists).is_none() {
+                let [keys, values] = &*self.lists;
+                self.lists = Arc::new([keys.copy()?, values.copy()?]);
+            }
             return Ok(());
         }
-        let (heads, _, d) = self.keys.dims3()?;
+        let (heads, _, d) = self.lists[0].dims3()?;
         // Doubled, so that a long answer is copied a few times and not at every step.
         let room = tokens.max(2 * capacity).next_multiple_of(Self::ROOM);
-        for list in [&mut self.keys, &mut self.values] {
+        let wider = |list: &Tensor| -> Result<Tensor> {
             let wider = Tensor::zeros((heads, room, d), list.dtype(), list.device())?;
             if held > 0 {
-                wider.slice_set(&list.narrow(1, 0, held)?.contiguous()?, 1, 0)?;
+                wider.slice_set(&access::dense(&list.narrow(1, 0, held)?)?, 1, 0)?;
             }
-            *list = wider;
-        }
+            Ok(wider)
+        };
+        let [keys, values] = &*self.lists;
+        self.lists = Arc::new([wider(keys)?, wider(values)?]);
         Ok(())
     }
 
@@ -131,35 +150,62 @@ impl DeviceCache {
         held: usize,
         shape: &AttentionShape,
     ) -> Result<Tensor> {
-        const OP: &str = "attention_cached";
-        check_head(OP, shape)?;
+        check_head(OP_CACHED, shape)?;
         let n = q.dim(0)?;
-        self.grow(held, held + n)?;
-        if n == 1 {
-            return self.decode([q, k, v], held + 1, shape);
-        }
-        let parts = (0..n).map(|row| {
+        self.make_room(held, held + n)?;
+        let mut parts = Vec::new();
+        for row in 0..n {
             let [q, k, v] = [q, k, v].map(|x| x.narrow(0, row, 1));
-            self.decode([&q?, &k?, &v?], held + row + 1, shape)
-        });
-        let parts = parts.collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&parts, 0)?)
+            let len = held + row + 1;
+            let lens = upload(&[len as u32], &q?)?;
+            self.append([&k?, &v?], &lens, shape)?;
+        }
+        if held == 0 && n > 1 {
+            // A prompt: what it attends to is all in the rows themselves.
+            let whole = Segment {
+                start: 0,
+                len: n,
+                prefix: None,
+            };
+            let tiles = AttentionTiles::of(&[whole], n)?;
+            let tiles = DeviceTiles::upload(tiles, q)?;
+            return Ok(attention([q, k, v], &tiles, shape)?.0);
+        }
+        for row in 0..n {
+            let q = q.narrow(0, row, 1)?;
+            parts.push(self.attend(&q, held + row + 1, shape)?);
+        }
+        match parts.as_slice() {
+            [one] => Ok(one.clone()),
+            parts => Ok(Tensor::cat(parts, 0)?),
+        }
     }
 
-    /// One new token of one sequence, `len` tokens with it.
-    fn decode(&self, [q, k, v]: [&Tensor; 3], len: usize, shape: &AttentionShape) -> Result<Tensor> {
-        const OP: &str = "attention_cached";
-        let cache = CacheShape {
+    fn shape_of_lists(&self) -> Result<CacheShape> {
+        Ok(CacheShape {
             sequences: 1,
             capacity: self.capacity()?,
-            stored: float(OP, &self.keys)?,
-        };
+            stored: float(OP_CACHED, &self.lists[0])?,
+        })
+    }
+
+    /// Puts one token's keys and values at the end.
+    fn append(&self, [k, v]: [&Tensor; 2], lens: &Tensor, shape: &AttentionShape) -> Result<()> {
+        let append = launch::cache_append(float(OP_CACHED, k)?, shape, &self.shape_of_lists()?);
+        let [keys, values] = &*self.lists;
+        run(OP_CACHED, append, &[k, v, lens, keys, values])
+    }
+
+    /// What one token attends to among the first `len`.
+    fn attend(&self, q: &Tensor, len: usize, shape: &AttentionShape) -> Result<Tensor> {
         let lens = upload(&[len as u32], q)?;
-        let append = launch::cache_append(float(OP, k)?, shape, &cache);
-        run(OP, append, &[k, v, &lens, &self.keys, &self.values])?;
-        let o = uninit(OP, q.shape(), q.dtype(), q)?;
-        let launches = launch::attention_decode(float(OP, q)?, shape, &cache, len);
-        run(OP, launches, &[q, &self.keys, &self.values, &lens, &o])?;
+        let o = uninit(OP_CACHED, q.shape(), q.dtype(), q)?;
+        let cache = self.shape_of_lists()?;
+        let launches = launch::attention_decode(float(OP_CACHED, q)?, shape, &cache, len);
+        let [keys, values] = &*self.lists;
+        run(OP_CACHED, launches, &[q, keys, values, &lens, &o])?;
         Ok(o)
     }
 }
+
+const OP_CACHED: &str = "attention_cached";

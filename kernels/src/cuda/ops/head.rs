@@ -18,7 +18,13 @@ struct Chunks<'a> {
 }
 
 impl<'a> Chunks<'a> {
-    fn new(op: &'static str, x: &'a Tensor, w: &DeviceMatrix, targets: &[u32], logits_bytes: usize) -> Result<Self> {
+    fn new(
+        op: &'static str,
+        x: &'a Tensor,
+        w: &DeviceMatrix,
+        targets: &[u32],
+        logits_bytes: usize,
+    ) -> Result<Self> {
         let w = w.dense_in(op, x.dtype())?;
         let v = w.dim(0)?;
         Ok(Self {
@@ -31,11 +37,17 @@ impl<'a> Chunks<'a> {
     }
 
     /// Calls `each` with the first row, x, targets and f32 logits of one chunk after another.
-    fn for_each(&self, mut each: impl FnMut(usize, &Tensor, &Tensor, &mut Tensor) -> Result<()>) -> Result<()> {
+    fn for_each(
+        &self,
+        mut each: impl FnMut(usize, &Tensor, &Tensor, &mut Tensor) -> Result<()>,
+    ) -> Result<()> {
         let (n, v) = (self.x.dim(0)?, self.w.dim(0)?);
         for at in (0..n).step_by(self.rows) {
             let rows = self.rows.min(n - at);
-            let (x, targets) = (self.x.narrow(0, at, rows)?, self.targets.narrow(0, at, rows)?);
+            let (x, targets) = (
+                self.x.narrow(0, at, rows)?,
+                self.targets.narrow(0, at, rows)?,
+            );
             let mut z = uninit(self.op, (rows, v), DType::F32, &x)?;
             gemm(&mut z, 0.0, 1.0, &x, Op::Plain, &self.w, Op::Transposed)?;
             each(at, &x, &targets, &mut z)?;
@@ -63,7 +75,11 @@ pub(crate) fn cross_entropy(
     chunks.for_each(|at, x, targets, z| {
         let (rows, v) = z.dims2()?;
         let losses = uninit(OP, rows, DType::F32, x)?;
-        run(OP, launch::cross_entropy(float(OP, z)?, rows, v, scale), &[z, targets, &losses])?;
+        run(
+            OP,
+            launch::cross_entropy(float(OP, z)?, rows, v, scale),
+            &[z, targets, &losses],
+        )?;
         run(OP, launch::sum_losses(rows), &[&losses, &sum])?;
         if scale.is_none() {
             return Ok(());
@@ -75,7 +91,15 @@ pub(crate) fn cross_entropy(
         }
         if let Some(dx) = &dx {
             let mut rows_of_dx = dx.narrow(0, at, rows)?;
-            gemm(&mut rows_of_dx, 0.0, 1.0, &dz, Op::Plain, &chunks.w, Op::Plain)?;
+            gemm(
+                &mut rows_of_dx,
+                0.0,
+                1.0,
+                &dz,
+                Op::Plain,
+                &chunks.w,
+                Op::Plain,
+            )?;
         }
         Ok(())
     })?;
@@ -87,7 +111,12 @@ pub(crate) fn cross_entropy(
 }
 
 /// How the model rates each target. Waits for the device.
-pub(crate) fn token_scores(x: &Tensor, w: &DeviceMatrix, targets: &[u32], logits_bytes: usize) -> Result<Vec<TokenScore>> {
+pub(crate) fn token_scores(
+    x: &Tensor,
+    w: &DeviceMatrix,
+    targets: &[u32],
+    logits_bytes: usize,
+) -> Result<Vec<TokenScore>> {
     const OP: &str = "linear_token_scores";
     let chunks = Chunks::new(OP, x, w, targets, logits_bytes)?;
     let mut scores = Vec::with_capacity(targets.len());
@@ -97,7 +126,10 @@ pub(crate) fn token_scores(x: &Tensor, w: &DeviceMatrix, targets: &[u32], logits
         let greedy = uninit(OP, rows, DType::U32, x)?;
         let launch = launch::token_scores(float(OP, z)?, rows, v);
         run(OP, launch, &[z, targets, &log_probs, &greedy])?;
-        let answers = log_probs.to_vec1::<f32>()?.into_iter().zip(greedy.to_vec1::<u32>()?);
+        let answers = log_probs
+            .to_vec1::<f32>()?
+            .into_iter()
+            .zip(greedy.to_vec1::<u32>()?);
         scores.extend(answers.map(|(log_prob, greedy)| TokenScore {
             log_prob: f64::from(log_prob),
             greedy: greedy != 0,

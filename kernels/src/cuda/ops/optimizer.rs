@@ -49,7 +49,13 @@ pub(crate) fn adamw_step(
             let tables = upload(&launch::eight_bit_tables(), p)?;
             let launch = launch::adamw_8bit(weights, of_g, n, settings, step, false);
             let (m, v) = (first, second);
-            run(OP, launch, &[p, master, &g, &m.codes, &m.absmax, &v.codes, &v.absmax, &tables])
+            run(
+                OP,
+                launch,
+                &[
+                    p, master, &g, &m.codes, &m.absmax, &v.codes, &v.absmax, &tables,
+                ],
+            )
         }
     }
 }

@@ -7,7 +7,12 @@ use crate::{Direction, DropoutKey, Result, access};
 use candle_core::{DType, Tensor};
 
 /// y and 1/rms of each row (rows) f32.
-pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, d: usize, eps: f64) -> Result<(Tensor, Tensor)> {
+pub(crate) fn rms_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    d: usize,
+    eps: f64,
+) -> Result<(Tensor, Tensor)> {
     const OP: &str = "rms_norm";
     let rows = x.elem_count() / d;
     let y = uninit(OP, x.shape(), x.dtype(), x)?;
@@ -60,7 +65,11 @@ pub(crate) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     const OP: &str = "swiglu";
     let y = uninit(OP, gate.shape(), gate.dtype(), gate)?;
     let (rows, width) = rows_of(gate);
-    run(OP, launch::swiglu(float(OP, gate)?, rows, width, width), &[gate, up, &y])?;
+    run(
+        OP,
+        launch::swiglu(float(OP, gate)?, rows, width, width),
+        &[gate, up, &y],
+    )?;
     Ok(y)
 }
 
@@ -83,15 +92,26 @@ fn rows_of(x: &Tensor) -> (usize, usize) {
     (x.elem_count() / width, width)
 }
 
-/// Σ x², in f64. Waits for the device.
-pub(crate) fn sum_of_squares(x: &Tensor) -> Result<f64> {
+/// Σ x² of each of these tensors of one device, in f64. Waits for the device, once.
+pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     const OP: &str = "sum_of_squares";
-    let partials = x.elem_count().div_ceil(SQUARES_PER_PARTIAL).max(1);
-    let parts = uninit(OP, partials, DType::F64, x)?;
-    let sum = uninit(OP, 1, DType::F64, x)?;
-    run(OP, launch::sum_of_squares(float(OP, x)?, x.elem_count()), &[x, &parts])?;
-    run(OP, launch::sum_partials(partials), &[&parts, &sum])?;
-    first(&sum)
+    let Some(like) = tensors.first() else {
+        return Ok(Vec::new());
+    };
+    let sums = uninit(OP, tensors.len(), DType::F64, like)?;
+    for (i, x) in tensors.iter().enumerate() {
+        let x = access::dense(x)?;
+        let partials = x.elem_count().div_ceil(SQUARES_PER_PARTIAL).max(1);
+        let parts = uninit(OP, partials, DType::F64, &x)?;
+        let squares = launch::sum_of_squares(float(OP, &x)?, x.elem_count());
+        run(OP, squares, &[&x, &parts])?;
+        run(
+            OP,
+            launch::sum_partials(partials),
+            &[&parts, &sums.narrow(0, i, 1)?],
+        )?;
+    }
+    Ok(sums.to_vec1()?)
 }
 
 /// The one number of a tensor (1) f64. Waits for the device.
@@ -148,18 +168,31 @@ pub(crate) fn scatter_rows(x: &Tensor, indices: &[usize], rows: usize, d: usize)
     let targets: Vec<u32> = indices.iter().map(|i| *i as u32).collect();
     let groups = Groups::upload(&targets, x)?;
     let launch = launch::scatter_rows(float(OP, x)?, groups.count, rows, d);
-    run(OP, launch, &[x, &groups.order, &groups.starts, &groups.targets, &y])?;
+    run(
+        OP,
+        launch,
+        &[x, &groups.order, &groups.starts, &groups.targets, &y],
+    )?;
     Ok(y)
 }
 
 /// (rows, D) f32: row r is the sum of dy's rows whose id is r.
-pub(crate) fn embedding_backward(ids: &[u32], dy: &Tensor, rows: usize, d: usize) -> Result<Tensor> {
+pub(crate) fn embedding_backward(
+    ids: &[u32],
+    dy: &Tensor,
+    rows: usize,
+    d: usize,
+) -> Result<Tensor> {
     const OP: &str = "embedding_backward";
     let dy = access::dense(dy)?;
     let sums = uninit(OP, (rows, d), DType::F32, &dy)?;
     let groups = Groups::upload(ids, &dy)?;
     let launch = launch::embedding_backward(float(OP, &dy)?, groups.count, rows, d);
-    run(OP, launch, &[&dy, &groups.order, &groups.starts, &groups.targets, &sums])?;
+    run(
+        OP,
+        launch,
+        &[&dy, &groups.order, &groups.starts, &groups.targets, &sums],
+    )?;
     Ok(sums)
 }
 
@@ -194,11 +227,19 @@ pub(crate) fn dropout(x: &Tensor, p: f64, key: DropoutKey, rows: &DeviceRows) ->
 }
 
 /// x (T, N) ∘ factors (N), in x's type.
-pub(crate) fn scale_columns(x: &Tensor, factors: &Tensor, (t, n): (usize, usize)) -> Result<Tensor> {
+pub(crate) fn scale_columns(
+    x: &Tensor,
+    factors: &Tensor,
+    (t, n): (usize, usize),
+) -> Result<Tensor> {
     const OP: &str = "scale_columns";
     let factors = dense_as(OP, factors, DType::F32)?;
     let y = uninit(OP, (t, n), x.dtype(), x)?;
-    run(OP, launch::scale_columns(float(OP, x)?, t, n), &[x, &factors, &y])?;
+    run(
+        OP,
+        launch::scale_columns(float(OP, x)?, t, n),
+        &[x, &factors, &y],
+    )?;
     Ok(y)
 }
 

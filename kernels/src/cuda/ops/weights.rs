@@ -86,8 +86,20 @@ impl DeviceMatrix {
         let (_, d) = access::dims2(OP, "the table", &table)?;
         let out = uninit(OP, (ids.len(), d), dtype, &table)?;
         let launch = launch::embedding(float(OP, &table)?, float(OP, &out)?, ids.len(), d);
-        run(OP, launch, &[&table, &crate::cuda::tensors::upload(ids, &table)?, &out])?;
+        run(
+            OP,
+            launch,
+            &[&table, &crate::cuda::tensors::upload(ids, &table)?, &out],
+        )?;
         Ok(out)
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> Device {
+        match self {
+            Self::Dense(tensor) => tensor.device().clone(),
+            Self::Nf4(nf4) => nf4.codes.device().clone(),
+        }
     }
 
     /// Bytes in the device's memory.
@@ -96,7 +108,10 @@ impl DeviceMatrix {
         match self {
             Self::Dense(tensor) => of(tensor),
             Self::Nf4(nf4) => {
-                let nested = nf4.nested.as_ref().map_or(0, |(map, absmax, _)| of(map) + of(absmax));
+                let nested = nf4
+                    .nested
+                    .as_ref()
+                    .map_or(0, |(map, absmax, _)| of(map) + of(absmax));
                 of(&nf4.codes) + of(&nf4.absmax) + nested
             }
         }
