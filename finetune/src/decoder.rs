@@ -6,7 +6,9 @@
 use adapters::{Builder, Embedding, GradSink, Norm, ParamId, Pass};
 use candle_core::{DType, Device, Tensor};
 use datasets::Batch;
-use kernels::{KvCache, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, Segments, TokenScore};
+use kernels::{
+    KvCache, LossSum, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, Segments, TokenScore,
+};
 
 use crate::config::DecoderConfig;
 use crate::layer::{Keys, Layer, LayerSaved, NeededRows, norm_backward};
@@ -56,6 +58,22 @@ impl BatchLoss {
     /// The loss a target token.
     pub fn mean(&self) -> f64 {
         self.loss_sum / self.target_tokens as f64
+    }
+}
+
+/// A batch's loss while a GPU may still be computing it.
+pub(crate) struct PendingLoss {
+    loss_sum: LossSum,
+    target_tokens: usize,
+}
+
+impl PendingLoss {
+    /// Waits for it.
+    pub(crate) fn value(&self) -> Result<BatchLoss> {
+        Ok(BatchLoss {
+            loss_sum: self.loss_sum.value()?,
+            target_tokens: self.target_tokens,
+        })
     }
 }
 
@@ -138,6 +156,17 @@ impl Decoder {
         grad_scale: f64,
         sink: &mut dyn GradSink,
     ) -> Result<BatchLoss> {
+        self.gradients(batch, dropout, grad_scale, sink)?.value()
+    }
+
+    /// As [`Self::loss_and_gradients`], and does not wait for a GPU.
+    pub(crate) fn gradients(
+        &self,
+        batch: &Batch,
+        dropout: DropoutState,
+        grad_scale: f64,
+        sink: &mut dyn GradSink,
+    ) -> Result<PendingLoss> {
         let run = Forward::prepare(self, batch)?;
         let pass = Pass {
             training: true,
@@ -178,7 +207,7 @@ impl Decoder {
             want_dweight,
         )?;
         drop(h);
-        let loss = BatchLoss {
+        let loss = PendingLoss {
             loss_sum: head.loss_sum,
             target_tokens: targets.len(),
         };

@@ -51,7 +51,7 @@ pub use bytes::Bytes;
 pub use candle_core::{DType, Device};
 pub use column_scale::{column_products, scale_columns};
 pub use cross_entropy::{
-    HeadLoss, LOGITS_BYTES, TokenScore, linear_cross_entropy, linear_token_scores,
+    HeadLoss, LOGITS_BYTES, LossSum, TokenScore, linear_cross_entropy, linear_token_scores,
 };
 pub use deviation::{Deviation, Tolerance};
 pub use dropout::{DropoutKey, RowIds, dropout};
