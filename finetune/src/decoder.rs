@@ -7,7 +7,8 @@ use adapters::{Builder, Embedding, GradSink, Norm, ParamId, Pass};
 use candle_core::{DType, Device, Tensor};
 use datasets::Batch;
 use kernels::{
-    KvCache, LossSum, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, Segments, TokenScore,
+    KvCache, LossSum, Matrix, Offload, RmsNormSaved, RopeTable, RowIds, Segment, Segments,
+    TokenScore,
 };
 
 use crate::config::DecoderConfig;
@@ -83,6 +84,8 @@ enum Kept {
     Saved(Box<LayerSaved>),
     /// Only the layer's input (T, D): the forward pass is run again.
     Input(Tensor),
+    /// The same, put away last of those that were.
+    Away,
 }
 
 impl Decoder {
@@ -185,10 +188,15 @@ impl Decoder {
         };
         let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
         let mut kept = Vec::with_capacity(self.layers.len());
+        let mut away = Offload::new(self.layers.len());
         for index in 0..self.layers.len() {
             let (y, saved) = forward(index, &x)?;
             kept.push(match self.recompute {
                 Recompute::Full => Kept::Input(x),
+                Recompute::Offload => {
+                    away.put(x)?;
+                    Kept::Away
+                }
                 _ => Kept::Saved(Box::new(saved)),
             });
             x = y;
@@ -223,6 +231,10 @@ impl Decoder {
             let saved = match kept {
                 Kept::Saved(saved) => *saved,
                 Kept::Input(x) => forward(i, &x)?.1,
+                Kept::Away => {
+                    let x = away.take()?.expect("as many come back as were put away");
+                    forward(i, &x)?.1
+                }
             };
             let need_dx = i > 0 || self.embedding.param.is_some();
             let needed = needed.as_ref().filter(|_| i + 1 == self.layers.len());

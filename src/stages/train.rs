@@ -289,6 +289,14 @@ impl Work<'_> {
             &folder.join(RESOLVED_FILE),
         )?;
         let settings = &fitted.settings;
+        if settings.recompute == Recompute::Offload && self.plan.device.gpu.is_none() {
+            let failure = Failure::user(
+                "`train.recompute` is \"offload\", which moves activations out of a GPU's memory, and this is the processor",
+            );
+            return Err(failure
+                .hint("use recompute = \"full\", or train with --device cuda")
+                .into());
+        }
         let start = self
             .given_adapter()
             .map(|path| PeftAdapter::load(&path))
