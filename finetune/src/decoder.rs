@@ -4,9 +4,12 @@
 //! and gives gradients to a [`GradSink`] as they appear.
 
 use adapters::{Builder, Embedding, GradSink, Norm, ParamId, Pass};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use datasets::Batch;
-use kernels::{KvCache, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, TokenScore};
+use kernels::{
+    KvCache, LossSum, Matrix, Offload, RmsNormSaved, RopeTable, RowIds, Segment, Segments,
+    TokenScore,
+};
 
 use crate::config::DecoderConfig;
 use crate::layer::{Keys, Layer, LayerSaved, NeededRows, norm_backward};
@@ -59,12 +62,30 @@ impl BatchLoss {
     }
 }
 
+/// A batch's loss while a GPU may still be computing it.
+pub(crate) struct PendingLoss {
+    loss_sum: LossSum,
+    target_tokens: usize,
+}
+
+impl PendingLoss {
+    /// Waits for it.
+    pub(crate) fn value(&self) -> Result<BatchLoss> {
+        Ok(BatchLoss {
+            loss_sum: self.loss_sum.value()?,
+            target_tokens: self.target_tokens,
+        })
+    }
+}
+
 /// What the backward pass of one layer starts from.
 enum Kept {
     /// Everything the forward pass saved.
     Saved(Box<LayerSaved>),
     /// Only the layer's input (T, D): the forward pass is run again.
     Input(Tensor),
+    /// The same, put away last of those that were.
+    Away,
 }
 
 impl Decoder {
@@ -112,6 +133,11 @@ impl Decoder {
             .filter(|head| self.embedding.param == Some(*head))
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.embedding.matrix.device()
+    }
+
     /// Dtype of the activations.
     pub fn compute(&self) -> DType {
         self.compute
@@ -133,6 +159,17 @@ impl Decoder {
         grad_scale: f64,
         sink: &mut dyn GradSink,
     ) -> Result<BatchLoss> {
+        self.gradients(batch, dropout, grad_scale, sink)?.value()
+    }
+
+    /// As [`Self::loss_and_gradients`], and does not wait for a GPU.
+    pub(crate) fn gradients(
+        &self,
+        batch: &Batch,
+        dropout: DropoutState,
+        grad_scale: f64,
+        sink: &mut dyn GradSink,
+    ) -> Result<PendingLoss> {
         let run = Forward::prepare(self, batch)?;
         let pass = Pass {
             training: true,
@@ -151,10 +188,15 @@ impl Decoder {
         };
         let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
         let mut kept = Vec::with_capacity(self.layers.len());
+        let mut away = Offload::new(self.layers.len());
         for index in 0..self.layers.len() {
             let (y, saved) = forward(index, &x)?;
             kept.push(match self.recompute {
                 Recompute::Full => Kept::Input(x),
+                Recompute::Offload => {
+                    away.put(x)?;
+                    Kept::Away
+                }
                 _ => Kept::Saved(Box::new(saved)),
             });
             x = y;
@@ -173,7 +215,7 @@ impl Decoder {
             want_dweight,
         )?;
         drop(h);
-        let loss = BatchLoss {
+        let loss = PendingLoss {
             loss_sum: head.loss_sum,
             target_tokens: targets.len(),
         };
@@ -189,6 +231,10 @@ impl Decoder {
             let saved = match kept {
                 Kept::Saved(saved) => *saved,
                 Kept::Input(x) => forward(i, &x)?.1,
+                Kept::Away => {
+                    let x = away.take()?.expect("as many come back as were put away");
+                    forward(i, &x)?.1
+                }
             };
             let need_dx = i > 0 || self.embedding.param.is_some();
             let needed = needed.as_ref().filter(|_| i + 1 == self.layers.len());
@@ -259,7 +305,8 @@ impl Decoder {
             .zip(caches.iter())
             .flat_map(|(t, c)| (c.len()..c.len() + t.len()).map(|p| p as u32))
             .collect();
-        let rope = RopeTable::new(&positions, &self.inv_freq, 1.0, self.compute)?;
+        let rope = RopeTable::new(&positions, &self.inv_freq, 1.0, self.compute)?
+            .to_device(&self.device())?;
         let mut end = 0;
         let last: Vec<usize> = lens
             .iter()
@@ -318,14 +365,14 @@ pub struct DropoutState {
 
 /// What every layer of one pass reads: built once a batch.
 struct Forward {
-    segments: Vec<Segment>,
+    segments: Segments,
     rope: RopeTable,
     row_ids: RowIds,
 }
 
 impl Forward {
     fn prepare(decoder: &Decoder, batch: &Batch) -> Result<Self> {
-        let segments = batch
+        let segments: Vec<Segment> = batch
             .segments
             .iter()
             .map(|s| Segment {
@@ -342,12 +389,10 @@ impl Forward {
             sample[s.start..s.start + s.len].fill(s.sample);
         }
         Ok(Self {
-            segments,
-            rope: RopeTable::new(&batch.positions, &decoder.inv_freq, 1.0, decoder.compute)?,
-            row_ids: RowIds {
-                sample,
-                position: batch.positions.clone(),
-            },
+            segments: Segments::new(&segments, batch.input_ids.len())?,
+            rope: RopeTable::new(&batch.positions, &decoder.inv_freq, 1.0, decoder.compute)?
+                .to_device(&decoder.device())?,
+            row_ids: RowIds::new(sample.into_iter().zip(batch.positions.iter().copied())),
         })
     }
 }

@@ -138,12 +138,17 @@ fn gradients(
 ) -> Result<(BatchLoss, usize)> {
     let batches: Vec<Batch> = micro_batches.iter().map(Batch::from_packs).collect();
     let targets: usize = batches.iter().map(Batch::target_tokens).sum();
-    let (mut loss, mut tokens) = (BatchLoss::default(), 0);
-    for batch in &batches {
-        let part = decoder.loss_and_gradients(batch, dropout, 1.0 / targets as f64, sink)?;
+    let parts = batches
+        .iter()
+        .map(|batch| decoder.gradients(batch, dropout, 1.0 / targets as f64, sink));
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    // A GPU has been asked for all of it now.
+    let mut loss = BatchLoss::default();
+    for part in parts {
+        let part = part.value()?;
         loss.loss_sum += part.loss_sum;
         loss.target_tokens += part.target_tokens;
-        tokens += batch.input_ids.len();
     }
+    let tokens = batches.iter().map(|batch| batch.input_ids.len()).sum();
     Ok((loss, tokens))
 }

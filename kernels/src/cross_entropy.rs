@@ -8,6 +8,7 @@
 //! dx = dz W, as x is for z; the logits, the loss and dW stay in f32.
 
 use crate::access::{self, Slice, dense_as, dims2, read};
+use crate::cuda::ops;
 use crate::gemm::{ALL, Mat, MatMut, matmul};
 use crate::linear::{product, product_dx};
 use crate::matrix::Rows;
@@ -26,11 +27,36 @@ pub const LOGITS_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub struct HeadLoss {
     /// Σ over rows, natural logarithm, not scaled.
-    pub loss_sum: f64,
+    pub loss_sum: LossSum,
     /// (N, D), accumulate type.
     pub dx: Option<Tensor>,
     /// (V, D), accumulate type.
     pub dweight: Option<Tensor>,
+}
+
+/// A loss that has been asked for.
+#[derive(Clone, Debug)]
+pub struct LossSum(Sum);
+
+#[derive(Clone, Debug)]
+enum Sum {
+    Here(f64),
+    /// (1) f64 in a device's memory.
+    There(Tensor),
+}
+
+impl LossSum {
+    pub(crate) fn on_device(sum: Tensor) -> Self {
+        Self(Sum::There(sum))
+    }
+
+    /// The number. On a device this waits for what was asked of it, so a step calls it once it has asked for everything.
+    pub fn value(&self) -> Result<f64> {
+        match &self.0 {
+            Sum::Here(sum) => Ok(*sum),
+            Sum::There(sum) => Ok(sum.to_vec1::<f64>()?.iter().sum()),
+        }
+    }
 }
 
 /// How a model rates one target token.
@@ -82,12 +108,23 @@ fn head_loss(
 ) -> Result<HeadLoss> {
     const OP: &str = "linear_cross_entropy";
     let (n, d) = check(OP, x, w, targets)?;
+    if let Some(w) = w.on_device() {
+        let want = [want_dx, want_dweight];
+        return ops::cross_entropy(
+            &access::dense(x)?,
+            w,
+            targets,
+            grad_scale,
+            want,
+            LOGITS_BYTES,
+        );
+    }
     let v = w.rows();
     let dot = dot.filter(|_| x.dtype() != DType::F64);
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
         let narrow = Narrow::new(OP, dot, x)?;
         let narrow = narrow.as_ref().map(Narrow::read).transpose()?;
-        let x = dense_as::<T>(OP, x)?;
+        let x = dense_as::<T>(x)?;
         let x = read::<T>(OP, &x)?;
         let hold = w.hold(OP)?;
         let head = Head { x: &x, w: hold.rows(), narrow, d, v };
@@ -113,7 +150,7 @@ fn head_loss(
             }
         });
         Ok(HeadLoss {
-            loss_sum,
+            loss_sum: LossSum(Sum::Here(loss_sum)),
             dx: dx.map(|dx| access::tensor(dx, (n, d))).transpose()?,
             dweight: dweight.map(|dw| access::tensor(dw, (v, d))).transpose()?,
         })
@@ -124,12 +161,15 @@ fn head_loss(
 pub fn linear_token_scores(x: &Tensor, w: &Matrix, targets: &[u32]) -> Result<Vec<TokenScore>> {
     const OP: &str = "linear_token_scores";
     let (_, d) = check(OP, x, w, targets)?;
+    if let Some(w) = w.on_device() {
+        return ops::token_scores(&access::dense(x)?, w, targets, LOGITS_BYTES);
+    }
     let v = w.rows();
     let dot = Bf16Dot::pays(x.dtype(), targets.len());
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
         let narrow = Narrow::new(OP, dot, x)?;
         let narrow = narrow.as_ref().map(Narrow::read).transpose()?;
-        let x = dense_as::<T>(OP, x)?;
+        let x = dense_as::<T>(x)?;
         let x = read::<T>(OP, &x)?;
         let hold = w.hold(OP)?;
         let head = Head { x: &x, w: hold.rows(), narrow, d, v };
@@ -181,7 +221,7 @@ struct Narrow {
 impl Narrow {
     fn new(op: &'static str, dot: Option<Bf16Dot>, x: &Tensor) -> Result<Option<Self>> {
         dot.map(|dot| {
-            let x = access::dense(op, &crate::narrow(x, DType::BF16)?)?;
+            let x = access::dense(&crate::narrow(x, DType::BF16)?)?;
             Ok(Self { op, dot, x })
         })
         .transpose()
@@ -306,7 +346,7 @@ pub(crate) const CASE: OpCase = OpCase {
         };
         let want = dy.is_some();
         let loss = linear_cross_entropy(x, &w, &targets, scale, want, want)?;
-        let y = access::tensor(vec![loss.loss_sum], 1)?;
+        let y = access::tensor(vec![loss.loss_sum.value()?], 1)?;
         Ok((y, loss.dx.into_iter().chain(loss.dweight).collect()))
     },
     reference: |inputs| {

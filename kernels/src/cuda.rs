@@ -10,7 +10,9 @@ mod error;
 pub mod launch;
 #[cfg(any(feature = "cuda", test))]
 mod libraries;
+pub(crate) mod ops;
 pub mod product;
+pub(crate) mod tensors;
 
 #[cfg(feature = "cuda")]
 mod blas;
@@ -18,6 +20,8 @@ mod blas;
 mod gpu;
 #[cfg(feature = "cuda")]
 mod modules;
+#[cfg(feature = "cuda")]
+mod pinned;
 #[cfg(feature = "cuda")]
 mod run;
 
@@ -28,6 +32,8 @@ pub use error::CudaError;
 pub use gpu::Gpu;
 #[cfg(feature = "cuda")]
 pub use modules::{MODULES, Module};
+#[cfg(feature = "cuda")]
+pub(crate) use pinned::{Coming, Pinned};
 #[cfg(feature = "cuda")]
 pub use run::Buffer;
 
@@ -64,6 +70,19 @@ pub fn opened() -> Vec<GpuFacts> {
 #[cfg(not(feature = "cuda"))]
 pub fn opened() -> Vec<GpuFacts> {
     Vec::new()
+}
+
+/// The most that was in use at once in a GPU's memory, of what this program has asked for; `None` elsewhere.
+#[cfg(feature = "cuda")]
+pub fn peak_bytes(device: &Device) -> Option<u64> {
+    Gpu::of(device.as_cuda_device().ok()?).ok()?.peak_bytes()
+}
+
+/// The most that was in use at once in a GPU's memory: nothing, in this build.
+#[cfg(not(feature = "cuda"))]
+pub fn peak_bytes(device: &Device) -> Option<u64> {
+    let _ = device;
+    None
 }
 
 /// Opens a device, and says what it is. Every operation on one of its tensors runs on the one stream that it has.

@@ -30,6 +30,7 @@ mod linear;
 mod low_rank;
 mod matrix;
 mod nf4;
+mod offload;
 mod ops;
 mod real;
 mod rms_norm;
@@ -44,19 +45,20 @@ pub use adamw::{AdamW, Keep, Moments, adamw_step};
 pub use adamw_8bit::{Blockwise, DynamicMap};
 pub use arena::{Arena, ArenaUse, Reservation};
 pub use attention::{
-    AttentionSaved, AttentionShape, KvCache, Segment, attention, attention_backward,
+    AttentionSaved, AttentionShape, KvCache, Segment, Segments, attention, attention_backward,
     attention_cached,
 };
 pub use bytes::Bytes;
 pub use candle_core::{DType, Device};
 pub use column_scale::{column_products, scale_columns};
 pub use cross_entropy::{
-    HeadLoss, LOGITS_BYTES, TokenScore, linear_cross_entropy, linear_token_scores,
+    HeadLoss, LOGITS_BYTES, LossSum, TokenScore, linear_cross_entropy, linear_token_scores,
 };
 pub use deviation::{Deviation, Tolerance};
 pub use dropout::{DropoutKey, RowIds, dropout};
 pub use elementwise::{
     add_assign, add_bias, gather_rows, scale_assign, scatter_rows, sum_of_squares, sum_rows,
+    sums_of_squares,
 };
 pub use embedding::{embedding, embedding_backward};
 pub use error::{Error, Result};
@@ -67,6 +69,7 @@ pub use linear::{linear, linear_dx};
 pub use low_rank::{LOW_RANK_COLUMNS, LowRankRows};
 pub use matrix::Matrix;
 pub use nf4::{Absmax, NF4_CODE, Nf4, dynamic_map};
+pub use offload::Offload;
 pub use ops::{OPS, OpCase, Outcome};
 pub use real::accumulate_dtype;
 pub use rms_norm::{RmsNormSaved, rms_norm, rms_norm_backward};

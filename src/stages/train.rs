@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use datasets::BuiltSamples;
 use finetune::recipe::TrainMethod;
 use finetune::{
-    BatchShape, Checkpoint, DeviceSpec, FitSamples, PlanInput, TaskScorer, TrainJob, TrainOutcome,
+    BatchShape, Checkpoint, FitSamples, PlanInput, TaskScorer, TrainJob, TrainOutcome,
     ValidationTask,
 };
 use ledger::files::{StagedDir, create_dir_all, write_atomic};
@@ -197,7 +197,7 @@ impl Work<'_> {
     fn prepare(&self) -> Result<Prepared> {
         let section = self.plan.recipe().data.clone().unwrap_or_default();
         let BuiltSamples { train, validation } = datasets::load_built(&self.run.folder("data"))?;
-        let checkpoint = Checkpoint::open(&self.plan.base)?;
+        let checkpoint = Checkpoint::open(&self.plan.base)?.on(&self.plan.device.device);
         self.check_expected(&checkpoint)?;
         let chat = matches!(train, datasets::Samples::Conversations(_));
         let template = template_of(self.plan, &checkpoint.tokenizer, chat)?;
@@ -285,10 +285,18 @@ impl Work<'_> {
                 packing: section.packing,
                 seed: recipe.seed,
             },
-            DeviceSpec::this_machine().usable_bytes(),
+            self.plan.device.spec().usable_bytes(),
             &folder.join(RESOLVED_FILE),
         )?;
         let settings = &fitted.settings;
+        if settings.recompute == Recompute::Offload && self.plan.device.gpu.is_none() {
+            let failure = Failure::user(
+                "`train.recompute` is \"offload\", which moves activations out of a GPU's memory, and this is the processor",
+            );
+            return Err(failure
+                .hint("use recompute = \"full\", or train with --device cuda")
+                .into());
+        }
         let start = self
             .given_adapter()
             .map(|path| PeftAdapter::load(&path))

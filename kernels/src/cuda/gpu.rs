@@ -2,12 +2,13 @@
 
 use super::blas::Blas;
 use super::modules::MODULES;
+use super::pinned::Copies;
 use super::{CudaError, GpuFacts, libraries};
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc;
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use cudarc::driver::sys::{
-    CUdevice_attribute, CUmemPool_attribute, CUresult, cuMemPoolSetAttribute,
+    CUdevice_attribute, CUmemPool_attribute, CUresult, cuMemPoolGetAttribute, cuMemPoolSetAttribute,
 };
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result};
 use cudarc::nvrtc::Ptx;
@@ -19,7 +20,8 @@ const LEAST_COMPUTE_CAPABILITY: (u32, u32) = (8, 0);
 
 /// A device that is open.
 ///
-/// All its work is on one stream, so that one operation's results are there for the next, whichever thread asks for it;
+/// All its work but copies to and from pinned memory is on one stream, so that one operation's results are there for the
+/// next, whichever thread asks for it;
 /// cudarc's events, which order several streams, are turned off.
 pub struct Gpu {
     device: CudaDevice,
@@ -28,6 +30,7 @@ pub struct Gpu {
     modules: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
     functions: Mutex<HashMap<(&'static str, String), Function>>,
     pub(super) blas: Mutex<Option<Blas>>,
+    pub(super) copies: Mutex<Option<Copies>>,
 }
 
 /// A kernel, and the dynamic shared memory that it has been allowed.
@@ -113,6 +116,7 @@ impl Gpu {
             modules: Mutex::default(),
             functions: Mutex::default(),
             blas: Mutex::default(),
+            copies: Mutex::default(),
         })
     }
 
@@ -145,6 +149,23 @@ impl Gpu {
             .mem_get_info()
             .map_err(|e| refused("its memory", e))?;
         Ok((free as u64, all as u64))
+    }
+
+    /// The most that was in use at once of the driver's pool, which tensors come from.
+    pub(super) fn peak_bytes(&self) -> Option<u64> {
+        let context = self.stream.context();
+        context.bind_to_thread().ok()?;
+        let mut peak = 0u64;
+        // SAFETY: the device is the context's own, and the attribute is a number of 64 bits.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(context.cu_device()).ok()?;
+            let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+            let value = std::ptr::from_mut(&mut peak).cast();
+            cuMemPoolGetAttribute(pool, attribute, value)
+                .result()
+                .ok()?;
+        }
+        Some(peak)
     }
 
     /// A kernel, whose module is compiled by the driver the first time, and which may have that much dynamic shared memory.

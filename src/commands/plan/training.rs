@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use adapters::LoraConfig;
 use adapters::recipe::{AdapterSection, ComputeDtype};
 use anyhow::{Context, Result};
+use finetune::recipe::Recompute;
 use finetune::recipe::TrainMethod;
 use finetune::{
     AnsweringShape, Base, BatchShape, Checkpoint, DecoderConfig, DeviceKind, DeviceSpec, DiskInput,
@@ -200,8 +201,8 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
         * device.efficiency;
     // Computing the forward pass again costs half of what forward and backward cost, a quarter with trained weights.
     let again = match (plan_of.recompute, adapter.is_some()) {
-        (finetune::recipe::Recompute::Full, true) => 1.5,
-        (finetune::recipe::Recompute::Full, false) => 4.0 / 3.0,
+        (Recompute::Full | Recompute::Offload, true) => 1.5,
+        (Recompute::Full | Recompute::Offload, false) => 4.0 / 3.0,
         _ => 1.0,
     };
     let passes = plan_of.backward_passes as f64;
