@@ -289,7 +289,9 @@ impl Work<'_> {
             &folder.join(RESOLVED_FILE),
         )?;
         let settings = &fitted.settings;
-        if settings.recompute == Recompute::Offload && self.plan.device.gpu.is_none() {
+        if settings.recompute == finetune::recipe::Recompute::Offload
+            && self.plan.device.gpu.is_none()
+        {
             let failure = Failure::user(
                 "`train.recompute` is \"offload\", which moves activations out of a GPU's memory, and this is the processor",
             );
