@@ -132,6 +132,21 @@ __device__ __forceinline__ void store(T* p, u32 count, const float (&x)[PACK]) {
     }
 }
 
+// Up to eight numbers that are in their stored form already.
+__device__ __forceinline__ void store_bits(bf16* p, u32 count, const bf16 (&x)[PACK]) {
+    if (count == PACK && aligned16(p)) {
+        u32 words[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) words[i] = x[2 * i].bits | u32(x[2 * i + 1].bits) << 16;
+        store16(p, uint4{words[0], words[1], words[2], words[3]});
+        return;
+    }
+#pragma unroll
+    for (u32 i = 0; i < PACK; i++) {
+        if (i < count) p[i] = x[i];
+    }
+}
+
 // Up to eight bytes, the first lowest.
 __device__ __forceinline__ u64 load_bytes(const u8* p, u32 count) {
     if (count == 8 && (reinterpret_cast<u64>(p) & 7) == 0) return *reinterpret_cast<const u64*>(p);
