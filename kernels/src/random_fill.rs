@@ -58,10 +58,10 @@ pub(crate) fn key_hash(seed: u64) -> u64 {
 fn fill<S: Stored<Acc = f32>>(out: &mut [S], uniform: Uniform) {
     let key = key_hash(uniform.seed);
     out.par_chunks_mut(CHUNK)
-        .zip(0u64..)
+        .enumerate()
         .for_each(|(out, task)| {
             // Places count modulo 2^64, as on a device.
-            let mut place = uniform.offset.wrapping_add(task * CHUNK as u64);
+            let mut place = uniform.offset.wrapping_add((task * CHUNK) as u64);
             let mut rest = out;
             while !rest.is_empty() {
                 // What lies in one part shares a hash.

@@ -3,7 +3,7 @@
 #pragma once
 
 #ifdef __CUDACC__
-#define KERNEL(name, max_threads, params) extern "C" __global__ void __launch_bounds__(max_threads) name params
+#define KERNEL(name, max_threads, params) extern "C" __global__ void __launch_bounds__(max_threads, 1) name params
 #define SHARED_ARRAY(type, name, count) __shared__ type name[count]
 #define DYNAMIC_SHARED(type, name)                                  \
     extern __shared__ __align__(128) unsigned char dynamic_shared[]; \
