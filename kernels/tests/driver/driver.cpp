@@ -147,6 +147,8 @@ void on_fault(int signal, siginfo_t* info, void* context) {
         const char* place = emulator::place();
         give_up("%s touched %p: %s", *place ? place : who, info->si_addr, what);
     }
+    // No address of the processor has a device's tag; the system does not say which it was.
+    if (info->si_code == SI_KERNEL) say("an address that is none was used: one of the device, on the processor?");
     if (before_us.sa_flags & SA_SIGINFO) {
         before_us.sa_sigaction(signal, info, context);
     } else {
@@ -606,10 +608,15 @@ EXPORT CUresult cuDeviceGetDefaultMemPool(void** pool, int device) {
 }
 EXPORT CUresult cuDeviceGetMemPool(void** pool, int device) { return cuDeviceGetDefaultMemPool(pool, device); }
 EXPORT CUresult cuDeviceSetMemPool(int device, void*) { return device ? INVALID_DEVICE : SUCCESS; }
-EXPORT CUresult cuMemPoolSetAttribute(void* pool, int, void*) { return pool == POOL ? SUCCESS : INVALID_HANDLE; }
+EXPORT CUresult cuMemPoolSetAttribute(void* pool, int attribute, void*) {
+    Locked locked;
+    // The most that was used may be begun again; the rest changes nothing here.
+    if (attribute == 6 || attribute == 8) reset_peak();
+    return pool == POOL ? SUCCESS : INVALID_HANDLE;
+}
 EXPORT CUresult cuMemPoolGetAttribute(void* pool, int attribute, void* value) {
     Locked locked;
-    uint64_t number = attribute >= 5 ? live_bytes() : 0;
+    uint64_t number = attribute == 6 || attribute == 8 ? peak_bytes() : attribute >= 5 ? live_bytes() : 0;
     memcpy(value, &number, attribute <= 3 ? 4 : 8);
     return pool == POOL ? SUCCESS : INVALID_HANDLE;
 }

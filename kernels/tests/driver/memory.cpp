@@ -1,6 +1,7 @@
 // Device memory, and the processor's pinned memory.
 #include "standin.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -30,7 +31,7 @@ struct Allocation {
 
 unsigned char* arena = nullptr;
 std::size_t used = PAGE;
-uint64_t made = 0, live = 0;
+uint64_t made = 0, live = 0, peak = 0;
 std::map<uintptr_t, Allocation> allocations;
 std::vector<uint32_t> in_piece;
 // The last that were freed, for words.
@@ -82,12 +83,12 @@ void check(const char* who, uintptr_t start, const Allocation& a) {
     auto* from = reinterpret_cast<unsigned char*>(start);
     for (const unsigned char* p = pages.first; p < from; p++) {
         if (*p != CANARY)
-            give_up("%s: wrote %zd bytes before allocation %llu of %zu bytes", who, from - p,
+            give_up("%s: wrote %zd bytes before the first of allocation %llu of %zu bytes", who, from - p,
                     static_cast<unsigned long long>(a.number), a.bytes);
     }
     for (const unsigned char* p = from + a.bytes; p < pages.first + pages.bytes; p++) {
         if (*p != CANARY)
-            give_up("%s: wrote %zd bytes beyond allocation %llu of %zu bytes", who, p - from - std::ptrdiff_t(a.bytes),
+            give_up("%s: wrote %zd bytes beyond the last of allocation %llu of %zu bytes", who, p - from - std::ptrdiff_t(a.bytes) + 1,
                     static_cast<unsigned long long>(a.number), a.bytes);
     }
 }
@@ -100,6 +101,8 @@ uint64_t device_bytes() {
 }
 
 uint64_t live_bytes() { return live; }
+uint64_t peak_bytes() { return peak; }
+void reset_peak() { peak = live; }
 
 CUresult allocate(std::size_t bytes, CUdeviceptr* address) {
     *address = 0;
@@ -127,6 +130,7 @@ CUresult allocate(std::size_t bytes, CUdeviceptr* address) {
     live += rounded(bytes, ALIGNMENT);
     count(ALLOCATIONS);
     count(ALLOCATED_BYTES, bytes);
+    peak = std::max(peak, live);
     note_memory(live);
     *address = start | TAG;
     return SUCCESS;
@@ -176,7 +180,11 @@ void* reach(const char* who, const char* what, CUdeviceptr address, std::size_t 
     }
     char text[200];
     describe(reinterpret_cast<void*>(untagged(address)), text, sizeof text);
-    say("%s: %s, %zu bytes from 0x%llx on, is %s", who, what, bytes, number, text);
+    if (bytes) {
+        say("%s: %s, %zu bytes from 0x%llx on, is %s", who, what, bytes, number, text);
+    } else {
+        say("%s: %s, 0x%llx, is %s", who, what, number, text);
+    }
     return nullptr;
 }
 

@@ -90,6 +90,9 @@ void write_counts();
 constexpr uint64_t TAG = uint64_t(1) << 52;
 uint64_t device_bytes();
 uint64_t live_bytes();
+// The most that was alive at once, since the program began or asked to count from now.
+uint64_t peak_bytes();
+void reset_peak();
 CUresult allocate(std::size_t bytes, CUdeviceptr* address);
 // Its memory goes at once with `release`; from now on nothing new may use it.
 CUresult retire(CUdeviceptr address);
