@@ -10,7 +10,7 @@ use adapters::{
 };
 use anyhow::{Context, Result};
 use datasets::BuiltSamples;
-use finetune::recipe::TrainMethod;
+use finetune::recipe::{Recompute, TrainMethod};
 use finetune::{
     BatchShape, Checkpoint, FitSamples, PlanInput, TaskScorer, TrainJob, TrainOutcome,
     ValidationTask,
@@ -289,9 +289,7 @@ impl Work<'_> {
             &folder.join(RESOLVED_FILE),
         )?;
         let settings = &fitted.settings;
-        if settings.recompute == finetune::recipe::Recompute::Offload
-            && self.plan.device.gpu.is_none()
-        {
+        if settings.recompute == Recompute::Offload && self.plan.device.gpu.is_none() {
             let failure = Failure::user(
                 "`train.recompute` is \"offload\", which moves activations out of a GPU's memory, and this is the processor",
             );
