@@ -59,7 +59,7 @@ fn fill<S: Stored<Acc = f32>>(out: &mut [S], uniform: Uniform) {
     let key = key_hash(uniform.seed);
     out.par_chunks_mut(CHUNK)
         .enumerate()
-        .for_each(|(out, task)| {
+        .for_each(|(task, out)| {
             // Places count modulo 2^64, as on a device.
             let mut place = uniform.offset.wrapping_add((task * CHUNK) as u64);
             let mut rest = out;
