@@ -159,29 +159,48 @@ impl Decoder {
         grad_scale: f64,
         sink: &mut dyn GradSink,
     ) -> Result<BatchLoss> {
-        self.gradients(batch, dropout, grad_scale, sink)?.value()
+        let batch = self.prepare(batch.clone())?;
+        self.gradients(&batch, dropout, grad_scale, sink)?.value()
+    }
+
+    /// Makes a batch ready for its passes. Errors where it holds no target.
+    pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared> {
+        let run = Forward::prepare(self, &batch)?;
+        let (rows, targets) = batch.rows_with_targets();
+        if targets.is_empty() {
+            return Err(Error::NoTargets);
+        }
+        let (needed, rows) = NeededRows::of(&rows, &run.row_ids);
+        Ok(Prepared {
+            batch,
+            run,
+            needed,
+            rows,
+            targets,
+        })
     }
 
     /// As [`Self::loss_and_gradients`], and does not wait for a GPU.
     pub(crate) fn gradients(
         &self,
-        batch: &Batch,
+        prepared: &Prepared,
         dropout: DropoutState,
         grad_scale: f64,
         sink: &mut dyn GradSink,
     ) -> Result<PendingLoss> {
-        let run = Forward::prepare(self, batch)?;
+        let Prepared {
+            batch,
+            run,
+            needed,
+            rows,
+            targets,
+        } = prepared;
         let pass = Pass {
             training: true,
             seed: dropout.seed,
             step: dropout.step,
             rows: &run.row_ids,
         };
-        let (rows, targets) = batch.rows_with_targets();
-        if targets.is_empty() {
-            return Err(Error::NoTargets);
-        }
-        let (needed, rows) = NeededRows::of(&rows, &run.row_ids);
         let forward = |index: usize, x: &Tensor| {
             let needed = needed.as_ref().filter(|_| index + 1 == self.layers.len());
             self.layers[index].forward(x, &run.segments, &run.rope, &pass, needed, self.recompute)
@@ -203,17 +222,11 @@ impl Decoder {
         }
 
         let rows_out = x.dim(0)?;
-        let (h, norm_saved) = self.normed_rows(&x, &rows)?;
+        let (h, norm_saved) = self.normed_rows(&x, rows)?;
         drop(x);
         let want_dweight = self.head_param.is_some();
-        let head = kernels::linear_cross_entropy(
-            &h,
-            &self.head,
-            &targets,
-            grad_scale,
-            true,
-            want_dweight,
-        )?;
+        let head =
+            kernels::linear_cross_entropy(&h, &self.head, targets, grad_scale, true, want_dweight)?;
         drop(h);
         let loss = PendingLoss {
             loss_sum: head.loss_sum,
@@ -224,7 +237,7 @@ impl Decoder {
         }
         let dh = head.dx.expect("dx was asked for");
         let dx_rows = norm_backward(&self.norm, norm_saved, &dh, sink)?;
-        let mut dx = kernels::scatter_rows(&dx_rows, &rows, rows_out)?;
+        let mut dx = kernels::scatter_rows(&dx_rows, rows, rows_out)?;
         drop((dh, dx_rows));
 
         for (i, (layer, kept)) in self.layers.iter().zip(kept).enumerate().rev() {
@@ -361,6 +374,22 @@ pub struct DropoutState {
     pub seed: u64,
     /// The optimizer step.
     pub step: u64,
+}
+
+/// A batch that is ready for its passes.
+pub(crate) struct Prepared {
+    batch: Batch,
+    run: Forward,
+    needed: Option<NeededRows>,
+    /// Where the rows that predict lie among the needed ones.
+    rows: Vec<usize>,
+    targets: Vec<u32>,
+}
+
+impl Prepared {
+    pub(crate) fn batch(&self) -> &Batch {
+        &self.batch
+    }
 }
 
 /// What every layer of one pass reads: built once a batch.

@@ -15,7 +15,10 @@ static PROBE: LazyLock<PathBuf> = LazyLock::new(|| {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "this test needs a C++ compiler named c++: {said}");
+    assert!(
+        built.status.success(),
+        "this test needs a C++ compiler named c++: {said}"
+    );
     let (library, program) = (out.join("lib"), out.join("probe"));
     let compiled = Command::new("c++")
         .args(["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])

@@ -4,6 +4,7 @@
 //! instead of computing: the largest sum is the peak. Shapes in comments: T tokens, R rows that the last layer needs,
 //! N targets, D model, F MLP.
 
+use super::WeightsRead;
 use super::layout::{LayerLinears, Linear};
 use super::walk::{Part, StepMemory, Walk};
 use crate::config::DecoderConfig;
@@ -24,8 +25,9 @@ pub(super) struct StepShape<'a> {
     pub stored: u64,
     /// Bytes of a number that is computed with: 4, or 8.
     pub wide: u64,
-    /// Whether the frozen weights are of the computing type already, and the trained ones.
-    pub frozen_are_wide: bool,
+    /// How the frozen weights are read.
+    pub frozen: WeightsRead,
+    /// Whether the trained weights are of the computing type.
     pub trained_are_wide: bool,
     pub dropout: bool,
     pub recompute: Recompute,
@@ -193,15 +195,15 @@ impl StepShape<'_> {
 
     /// The buffer for a weight (rows, columns) of another type than is computed in.
     pub(super) fn panel(&self, trained: bool, rows: u64, columns: u64) -> u64 {
-        let wide = if trained {
-            self.trained_are_wide
-        } else {
-            self.frozen_are_wide
+        let read = match (trained, self.trained_are_wide) {
+            (true, true) => WeightsRead::InPlace,
+            (true, false) => WeightsRead::Panels,
+            (false, _) => self.frozen,
         };
-        if wide {
-            0
-        } else {
-            PANEL_BYTES.min(rows * columns * self.wide)
+        match read {
+            WeightsRead::InPlace => 0,
+            WeightsRead::Panels => PANEL_BYTES.min(rows * columns * self.wide),
+            WeightsRead::Whole => rows * columns * self.stored,
         }
     }
 

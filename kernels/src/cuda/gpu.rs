@@ -88,7 +88,7 @@ impl Gpu {
     }
 
     /// Of a tensor's device, which must have been opened here.
-    pub(super) fn of(device: &CudaDevice) -> Result<Arc<Self>, CudaError> {
+    pub(crate) fn of(device: &CudaDevice) -> Result<Arc<Self>, CudaError> {
         let open = lock(&OPEN);
         let found = open.iter().find(|(id, _)| *id == device.id());
         found.map(|(_, gpu)| gpu.clone()).ok_or(CudaError::Driver {
