@@ -72,7 +72,13 @@ def steps(log, count):
     if len(intervals) != int(count):
         fail(f"{len(intervals)} steps were counted, not {count}")
     for i, interval in enumerate(intervals[1:], 2):
-        if interval["host_synchronizations"] > WAITS:
+        # A checkpoint is written after AdamW, one tensor after the other.
+        inside = {
+            where: times
+            for where, times in interval["after"].items()
+            if "after adamw" not in where and "after copy_to_host" not in where
+        }
+        if sum(inside.values()) > WAITS:
             fail(f"step {i} waits for the device: {interval['after']}")
         counts = interval["counts"]
         print(f"step {i}: {counts['launches']} launches, {counts.get('allocations', 0)} allocations, {interval['after']}")
