@@ -84,28 +84,63 @@ fn work_is_done_as_early_or_as_late_as_may_be() {
     assert_eq!(both("uses-two-streams"), pair("2\n", "1\n"));
 }
 
+/// The same is found whenever it is done.
+fn found(case: &str) -> String {
+    let early = run(case, false);
+    assert_eq!(early, run(case, true), "{case}");
+    early
+}
+
 #[test]
 fn what_touches_other_memory_is_named() {
-    for late in [false, true] {
-        insta::allow_duplicates! {
-            insta::assert_snapshot!(run("writes-beside", late), @"");
-            insta::assert_snapshot!(run("writes-far-beyond", late), @"");
-            insta::assert_snapshot!(run("uses-freed", late), @"");
-            insta::assert_snapshot!(run("passes-a-processors-address", late), @"");
-            insta::assert_snapshot!(run("reads-on-the-processor", late), @"");
-        }
-    }
+    insta::assert_snapshot!(found("writes-beside"), @"
+    rehearsal: fill_f32: wrote 1 bytes beyond the last of allocation 1 of 492 bytes
+    exit 99
+    ");
+    insta::assert_snapshot!(found("writes-far-beyond"), @"
+    rehearsal: fill_f32: block (0, 0, 0), thread (16, 0, 0) touched 0x 20 bytes beyond allocation 1 of 492 bytes
+    exit 99
+    ");
+    insta::assert_snapshot!(found("uses-freed"), @"
+    launch 1, free 1, copy 1, copy beyond 1
+    rehearsal: fill_f32: argument 0, 0x is 0 bytes into allocation 1 of 400 bytes, which is freed
+    rehearsal: 0x is freed, and is no allocation any more
+    rehearsal: a copy from the device: its source, 4 bytes from 0x on, is 0 bytes into allocation 1 of 400 bytes, which is freed
+    rehearsal: a copy from the device: its source, 4 bytes from 0x on, is 398 bytes into allocation 2 of 400 bytes
+    ");
+    insta::assert_snapshot!(found("passes-a-processors-address"), @"
+    launch 1
+    rehearsal: fill_f32: argument 0 is 0x which is no device address
+    ");
+    insta::assert_snapshot!(found("reads-on-the-processor"), @"
+    rehearsal: an address that is none was used: one of the device, on the processor?
+    killed
+    ");
 }
 
 #[test]
 fn what_a_device_refuses_is_refused() {
-    insta::assert_snapshot!(run("launches-wrongly", false), @"");
-    insta::assert_snapshot!(run("multiplies-unaligned", false), @"");
-    insta::assert_snapshot!(run("takes-too-much", false), @"");
+    insta::assert_snapshot!(found("launches-wrongly"), @"
+    blocks of 257: 1, no blocks: 1, shared memory: 1
+    rehearsal: fill_f32 is launched with a grid of (1, 1, 1), blocks of (257, 1, 1) where 256 threads are the most, and 0 bytes of shared memory where 49152 are allowed
+    rehearsal: fill_f32 is launched with a grid of (0, 1, 1), blocks of (32, 1, 1) where 256 threads are the most, and 0 bytes of shared memory where 49152 are allowed
+    rehearsal: fill_f32 is launched with a grid of (1, 1, 1), blocks of (32, 1, 1) where 256 threads are the most, and 50000 bytes of shared memory where 49152 are allowed
+    ");
+    insta::assert_snapshot!(found("multiplies-unaligned"), @"
+    aligned: 0, not: 7
+    rehearsal: cublasLtMatmul: A is at 0x and the algorithm was chosen for addresses of 16 bytes
+    ");
+    insta::assert_snapshot!(found("takes-too-much"), @"12 MiB: 0, the same again: 2");
 }
 
 #[test]
 fn what_cannot_be_rehearsed_is_said() {
-    insta::assert_snapshot!(run("launches-candles", false), @"");
-    insta::assert_snapshot!(run("is-stale", false), @"");
+    insta::assert_snapshot!(found("launches-candles"), @"
+    ucopy gives 3, softmax: 801
+    rehearsal: candle's kernel softmax_f32 is launched, and is not rehearsed (kernels/tests/driver/candle.cpp)
+    ");
+    insta::assert_snapshot!(found("is-stale"), @"
+    rehearsal: fill_bf16 of the program takes other arguments than fill_bf16 of kernels/src: build both from one tree
+    exit 99
+    ");
 }
