@@ -18,6 +18,7 @@ mod bytes;
 mod column_scale;
 mod cross_entropy;
 pub mod cuda;
+pub mod device_check;
 mod deviation;
 mod dropout;
 mod elementwise;
