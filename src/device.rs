@@ -1,6 +1,9 @@
 //! What computes: `--device`.
 
 use anyhow::Result;
+use finetune::DeviceSpec;
+use kernels::Device;
+use kernels::cuda::GpuFacts;
 
 use crate::failure::Failure;
 
@@ -31,17 +34,44 @@ impl Chosen {
     }
 }
 
-/// Refuses a device that a model cannot be computed on: a GPU is opened, so that what is wrong with it is said first.
-pub fn must_compute(device: &str) -> Result<()> {
-    let Chosen::Cuda(ordinal) = Chosen::parse(device)? else {
-        return Ok(());
-    };
-    let (_, facts) = kernels::cuda::open(ordinal).map_err(kernels::Error::from)?;
-    let failure = Failure::user(format!(
-        "`{device}` ({}) can be planned for, but this version of medtune trains and answers on the CPU only",
-        facts.name
-    ));
-    Err(failure.hint("leave --device out").into())
+/// What a command computes on.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    /// Where tensors lie.
+    pub device: Device,
+    /// What it is, of a GPU.
+    pub gpu: Option<GpuFacts>,
+}
+
+impl Default for Compute {
+    fn default() -> Self {
+        Self {
+            device: Device::Cpu,
+            gpu: None,
+        }
+    }
+}
+
+impl Compute {
+    /// Opens the device that `--device` names, so that what is wrong with it is said first.
+    pub fn open(device: &str) -> Result<Self> {
+        let Chosen::Cuda(ordinal) = Chosen::parse(device)? else {
+            return Ok(Self::default());
+        };
+        let (device, facts) = kernels::cuda::open(ordinal).map_err(kernels::Error::from)?;
+        Ok(Self {
+            device,
+            gpu: Some(facts),
+        })
+    }
+
+    /// The device with the memory that is free on it now; rates are not measured.
+    pub fn spec(&self) -> DeviceSpec {
+        match &self.gpu {
+            Some(facts) => DeviceSpec::gpu(facts),
+            None => DeviceSpec::this_machine(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use finetune::Base;
 use ledger::recipe::{Document, nearest};
 
 use crate::args::{DataFlags, RecipeFlags, StageArgs};
-use crate::device;
+use crate::device::Compute;
 use crate::failure::Failure;
 use crate::library;
 use crate::recipe::{Recipe, problem};
@@ -67,6 +67,8 @@ pub struct Plan {
     pub build: BuildFlags,
     /// Whether an evaluation's report has the texts of what is not open.
     pub reveal: bool,
+    /// What computes.
+    pub device: Compute,
 }
 
 /// What the command line says of building data.
@@ -104,8 +106,11 @@ pub struct PlannedTask {
 impl Plan {
     /// Reads a recipe and resolves it. Opens no model and no data.
     pub fn new(recipe: &Path, flags: &RecipeFlags) -> Result<Self> {
-        device::must_compute(&flags.device)?;
-        Self::resolve(recipe, flags)
+        let device = Compute::open(&flags.device)?;
+        Ok(Self {
+            device,
+            ..Self::resolve(recipe, flags)?
+        })
     }
 
     /// As [`Plan::new`], for any device: for a command that only looks.
@@ -169,14 +174,18 @@ impl Plan {
             decontaminate,
             build: BuildFlags::default(),
             reveal: false,
+            device: Compute::default(),
             document,
         })
     }
 
     /// As [`Plan::new`], of a command's arguments.
     pub fn of(args: &StageArgs) -> Result<Self> {
-        device::must_compute(&args.flags.device)?;
-        Self::to_look_at(args)
+        let device = Compute::open(&args.flags.device)?;
+        Ok(Self {
+            device,
+            ..Self::to_look_at(args)?
+        })
     }
 
     /// As [`Plan::resolve`], of a command's arguments.

@@ -10,7 +10,7 @@ use crate::{
     Error, LinearGroup, LoraConfig, ParamId, Parameter, ParameterKind, Parameters, Result,
     WeightView, Weights,
 };
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use kernels::{Matrix, accumulate_dtype};
 use std::collections::BTreeSet;
 
@@ -72,6 +72,7 @@ pub struct Embedding {
 pub struct Builder<'w> {
     weights: &'w Weights,
     dtype: DType,
+    device: Device,
     method: Method,
     seed: u64,
     adapter: Option<PeftAdapter>,
@@ -90,6 +91,7 @@ impl<'w> Builder<'w> {
         Self {
             weights,
             dtype,
+            device: Device::Cpu,
             method,
             seed,
             adapter: None,
@@ -101,6 +103,13 @@ impl<'w> Builder<'w> {
             matched: BTreeSet::new(),
             saved: BTreeSet::new(),
         }
+    }
+
+    /// Puts the layers into a device's memory: their frozen matrices as they are quantized, or in the dtype of the
+    /// activations.
+    pub fn on(mut self, device: &Device) -> Self {
+        self.device = device.clone();
+        self
     }
 
     /// Evaluates with these adapter matrices, or goes on training them.
@@ -172,12 +181,23 @@ impl<'w> Builder<'w> {
         let (trained, saved) = self.whole(name, &[rows, columns])?;
         if !trained {
             return Ok((
-                saved.map_or_else(|| view.matrix(), |t| Ok(Matrix::dense(t)))?,
+                saved.map_or_else(|| self.frozen(&view), |t| Ok(Matrix::dense(t)))?,
                 None,
             ));
         }
         let (value, param) = self.trained_matrix(&view, saved, ParameterKind::Weight)?;
         Ok((Matrix::dense(value), Some(param)))
+    }
+
+    /// A matrix that is not trained: where it lies, or in the device's memory.
+    fn frozen(&self, view: &WeightView) -> Result<Matrix> {
+        let matrix = view.matrix()?;
+        if self.device.is_cpu() {
+            return Ok(matrix);
+        }
+        let there = matrix.to_device(&self.device, self.dtype)?;
+        view.release();
+        Ok(there)
     }
 
     /// A matrix of its own, held as the method says, from the adapter's copy where there is one.
@@ -188,14 +208,15 @@ impl<'w> Builder<'w> {
         kind: ParameterKind,
     ) -> Result<(Tensor, ParamId)> {
         view.check_trainable()?;
+        let own = |dtype| Ok::<_, Error>(view.tensor(dtype)?.to_device(&self.device)?);
         let (value, master) = match (saved, &self.method) {
             (Some(value), _) => (value, None),
-            (None, Method::FullBf16 { master: false }) => (view.tensor(DType::BF16)?, None),
+            (None, Method::FullBf16 { master: false }) => (own(DType::BF16)?, None),
             (None, Method::FullBf16 { master: true }) => {
-                let master = view.tensor(DType::F32)?;
+                let master = own(DType::F32)?;
                 (kernels::narrow(&master, DType::BF16)?, Some(master))
             }
-            (None, _) => (view.tensor(accumulate_dtype(self.dtype))?, None),
+            (None, _) => (own(accumulate_dtype(self.dtype))?, None),
         };
         view.release();
         let param = self.register(self.key(&view.name), &value, kind)?;
@@ -214,7 +235,10 @@ impl<'w> Builder<'w> {
         let (trained, saved) = self.whole(name, &[dim])?;
         let value = match saved {
             Some(value) => value,
-            None => view.tensor(accumulate_dtype(self.dtype))?,
+            None => {
+                let value = view.tensor(accumulate_dtype(self.dtype))?;
+                value.to_device(&self.device)?
+            }
         };
         let param = match trained {
             true => Some(self.register(self.key(name), &value, kind)?),

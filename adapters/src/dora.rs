@@ -15,7 +15,7 @@
 //!
 //! n changes with every step. n² = ‖W‖² + 2 s W·(BA) + s² ‖BA‖² needs neither W + Δ nor BA: ‖W‖² is known from the start,
 //! W Aᵀ costs as much as r tokens do, and the last is B (A Aᵀ) Bᵀ. The base is read through [`Matrix`], so it may be
-//! quantized.
+//! quantized. The products are made where the model lies; the sums over r, which cancel, on the processor in f64.
 
 use crate::change::panels;
 use crate::low_rank::product;
@@ -115,7 +115,8 @@ impl Update<'_> {
     fn norms(self, squares: &[f64]) -> Result<Vec<f64>> {
         let s = self.scaling;
         // (N, r) each, row after row.
-        let crossed = flat(&kernels::linear(self.a, self.matrix)?.t()?.contiguous()?)?;
+        let crossed = kernels::linear(self.a, self.matrix)?.to_device(&Device::Cpu)?;
+        let crossed = flat(&crossed.t()?)?;
         let gram = product(self.a, Op::Plain, self.a, Op::Transposed)?;
         let beyond = flat(&product(self.b, Op::Plain, &gram, Op::Plain)?)?;
         let (a, b) = (flat(self.a)?, flat(self.b)?);
@@ -175,14 +176,16 @@ pub(crate) fn row_squares(w: &[f32], columns: usize) -> Vec<f64> {
     w.chunks_exact(columns.max(1)).map(square).collect()
 }
 
-/// (N), in the dtype of `like`.
+/// (N), in the dtype of `like`, where it lies.
 fn vector(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
     let n = values.len();
-    Ok(Tensor::from_vec(values, n, &Device::Cpu)?.to_dtype(like.dtype())?)
+    let values = Tensor::from_vec(values, n, &Device::Cpu)?;
+    Ok(values.to_dtype(like.dtype())?.to_device(like.device())?)
 }
 
 fn flat(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor
+        .to_device(&Device::Cpu)?
         .flatten_all()?
         .to_dtype(candle_core::DType::F64)?
         .to_vec1()?)

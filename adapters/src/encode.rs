@@ -1,7 +1,7 @@
 //! Rounding numbers to a stored format: once, to nearest even.
 
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
@@ -66,7 +66,7 @@ pub(crate) fn float_dtype(stored: Dtype) -> Option<DType> {
 
 /// The bytes of a tensor in its own dtype.
 pub(crate) fn tensor_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    let flat = tensor.flatten_all()?;
+    let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
     Ok(match tensor.dtype() {
         DType::F64 => flat
             .to_vec1::<f64>()?

@@ -6,7 +6,7 @@ use crate::safetensors_file::Entry;
 use crate::shards::{index, shards};
 use crate::stream::{Item, Watch, Written, write_files};
 use crate::{Error, Parameters, Result, WeightView, Weights, encode, folder};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use ledger::FileHash;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -52,11 +52,11 @@ pub fn save_full(
     out: &Path,
     options: &ExportOptions,
 ) -> Result<u64> {
-    let trained: BTreeMap<&str, &Tensor> = parameters
+    let trained: BTreeMap<&str, Tensor> = parameters
         .0
         .iter()
-        .map(|p| (p.name.as_str(), &p.value))
-        .collect();
+        .map(|p| Ok((p.name.as_str(), p.value.to_device(&Device::Cpu)?)))
+        .collect::<Result<_>>()?;
     for (name, value) in &trained {
         let Ok(view) = base.view(name) else {
             return Err(Error::ParameterWithoutTensor {

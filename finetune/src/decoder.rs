@@ -4,9 +4,9 @@
 //! and gives gradients to a [`GradSink`] as they appear.
 
 use adapters::{Builder, Embedding, GradSink, Norm, ParamId, Pass};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use datasets::Batch;
-use kernels::{KvCache, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, TokenScore};
+use kernels::{KvCache, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, Segments, TokenScore};
 
 use crate::config::DecoderConfig;
 use crate::layer::{Keys, Layer, LayerSaved, NeededRows, norm_backward};
@@ -110,6 +110,11 @@ impl Decoder {
     pub fn tied_parameter(&self) -> Option<ParamId> {
         self.head_param
             .filter(|head| self.embedding.param == Some(*head))
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.embedding.matrix.device()
     }
 
     /// Dtype of the activations.
@@ -259,7 +264,8 @@ impl Decoder {
             .zip(caches.iter())
             .flat_map(|(t, c)| (c.len()..c.len() + t.len()).map(|p| p as u32))
             .collect();
-        let rope = RopeTable::new(&positions, &self.inv_freq, 1.0, self.compute)?;
+        let rope = RopeTable::new(&positions, &self.inv_freq, 1.0, self.compute)?
+            .to_device(&self.device())?;
         let mut end = 0;
         let last: Vec<usize> = lens
             .iter()
@@ -318,14 +324,14 @@ pub struct DropoutState {
 
 /// What every layer of one pass reads: built once a batch.
 struct Forward {
-    segments: Vec<Segment>,
+    segments: Segments,
     rope: RopeTable,
     row_ids: RowIds,
 }
 
 impl Forward {
     fn prepare(decoder: &Decoder, batch: &Batch) -> Result<Self> {
-        let segments = batch
+        let segments: Vec<Segment> = batch
             .segments
             .iter()
             .map(|s| Segment {
@@ -342,12 +348,10 @@ impl Forward {
             sample[s.start..s.start + s.len].fill(s.sample);
         }
         Ok(Self {
-            segments,
-            rope: RopeTable::new(&batch.positions, &decoder.inv_freq, 1.0, decoder.compute)?,
-            row_ids: RowIds {
-                sample,
-                position: batch.positions.clone(),
-            },
+            segments: Segments::new(&segments, batch.input_ids.len())?,
+            rope: RopeTable::new(&batch.positions, &decoder.inv_freq, 1.0, decoder.compute)?
+                .to_device(&decoder.device())?,
+            row_ids: RowIds::new(sample.into_iter().zip(batch.positions.iter().copied())),
         })
     }
 }

@@ -3,7 +3,7 @@
 use adapters::{Builder, GradSink, LinearGroup, LinearSpec, Norm, Pass};
 use candle_core::Tensor;
 use kernels::{
-    AttentionSaved, AttentionShape, Direction, KvCache, RmsNormSaved, RopeTable, RowIds, Segment,
+    AttentionSaved, AttentionShape, Direction, KvCache, RmsNormSaved, RopeTable, RowIds, Segments,
     SwigluSaved,
 };
 
@@ -38,7 +38,7 @@ impl NeededRows {
     /// Of the rows that are read, in any order and as often as they are; `None` where they are all rows. Answers also
     /// where each read row lies among the needed ones.
     pub(crate) fn of(read: &[usize], row_ids: &RowIds) -> (Option<Self>, Vec<usize>) {
-        let total = row_ids.position.len();
+        let total = row_ids.len();
         let mut place = vec![usize::MAX; total];
         for row in read {
             place[*row] = 0;
@@ -50,10 +50,7 @@ impl NeededRows {
         for (i, row) in rows.iter().enumerate() {
             place[*row] = i;
         }
-        let row_ids = RowIds {
-            sample: rows.iter().map(|row| row_ids.sample[*row]).collect(),
-            position: rows.iter().map(|row| row_ids.position[*row]).collect(),
-        };
+        let row_ids = row_ids.of_rows(&rows);
         let needed = Self {
             rows,
             total,
@@ -96,7 +93,7 @@ pub(crate) struct LayerSaved {
 /// Where a token's keys come from when nothing will be differentiated.
 pub(crate) enum Keys<'a, 'c> {
     /// The packed segments themselves.
-    Segments(&'a [Segment]),
+    Segments(&'a Segments),
     /// Each sequence's cache, which the new tokens are appended to; one length a sequence.
     Caches(&'a mut [&'c mut KvCache], &'a [usize]),
 }
@@ -159,7 +156,7 @@ impl Layer {
     pub(crate) fn forward(
         &self,
         x: &Tensor,
-        segments: &[Segment],
+        segments: &Segments,
         rope: &RopeTable,
         pass: &Pass,
         needed: Option<&NeededRows>,

@@ -9,7 +9,7 @@ use adapters::recipe::Quantization;
 use adapters::{
     BaseIdentity, Builder, GgufMetadata, Init, Method, Parameters, TensorSpec, Weights,
 };
-use candle_core::DType;
+use candle_core::{DType, Device};
 use datasets::{Template, Tokenizer};
 use serde_json::Value;
 
@@ -88,9 +88,17 @@ pub struct Checkpoint {
     pub config: DecoderConfig,
     /// The tokenizer they came with.
     pub tokenizer: Tokenizer,
+    /// Where models of it are computed.
+    pub device: Device,
 }
 
 impl Checkpoint {
+    /// Builds models in a device's memory.
+    pub fn on(mut self, device: &Device) -> Self {
+        self.device = device.clone();
+        self
+    }
+
     /// Opens a base model. Nothing is read but headers, `config.json` and the tokenizer.
     pub fn open(base: &Base) -> Result<Self> {
         let (weights, tokenizer) = match base {
@@ -152,6 +160,7 @@ impl Checkpoint {
             weights,
             config,
             tokenizer,
+            device: Device::Cpu,
         })
     }
 
@@ -182,7 +191,7 @@ impl Checkpoint {
         adapter: Option<PeftAdapter>,
         seed: u64,
     ) -> Result<(Decoder, Parameters)> {
-        let mut builder = Builder::new(&self.weights, compute, method, seed);
+        let mut builder = Builder::new(&self.weights, compute, method, seed).on(&self.device);
         if let Some(adapter) = adapter {
             if adapter.belonging.is_some() {
                 adapter.check_base(&self.identity())?;

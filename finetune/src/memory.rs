@@ -71,4 +71,7 @@ pub struct MemoryUse {
     pub touched: Option<u64>,
     /// The growth of the process's resident memory over the training.
     pub resident_growth: Option<u64>,
+    /// The most that was in use at once in a GPU's memory, the model too; `None` on the processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_device: Option<u64>,
 }

@@ -100,6 +100,7 @@ pub fn train(
     // Blocks leave gaps between them; a range of addresses costs nothing where it is not used.
     let arena = job
         .plan
+        .filter(|_| job.decoder.device().is_cpu())
         .and_then(|plan| Arena::reserve((plan.arena_bytes + plan.arena_bytes / 2) as usize));
     let mut optimizer = Optimizer::new(&job.parameters, settings, job.seed)?;
     let mut checkpoints = Checkpoints::new(
@@ -167,6 +168,7 @@ pub fn train(
         in_use: arena.is_some().then(|| Arena::used().peak as u64),
         touched: arena.is_some().then(|| Arena::used().touched as u64),
         resident_growth: resident.largest_growth(),
+        on_device: kernels::cuda::peak_bytes(&job.decoder.device()),
     });
     outcome.end(job, position, &checkpoints, &held_out)
 }

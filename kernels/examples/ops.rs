@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use candle_core::{D, Device, Tensor, Var};
 use kernels::{
-    AttentionShape, Matrix, OPS, Op, OpCase, Segment, attention, attention_backward, gather_rows,
-    gemm, linear, linear_cross_entropy, linear_dx, scatter_rows,
+    AttentionShape, Matrix, OPS, Op, OpCase, Segment, Segments, attention, attention_backward,
+    gather_rows, gemm, linear, linear_cross_entropy, linear_dx, scatter_rows,
 };
 
 type Outcome = Result<Vec<Tensor>, Box<dyn std::error::Error>>;
@@ -164,6 +164,7 @@ fn attention_trial(what: String, segments: usize) -> Result<Trial, Box<dyn std::
         prefix: None,
     };
     let packed: Vec<Segment> = (0..segments).map(segment).collect();
+    let packed = Segments::new(&packed, T)?;
     let (q, kv) = (
         HEADS.heads * HEADS.head_dim,
         HEADS.kv_heads * HEADS.head_dim,

@@ -1,5 +1,6 @@
 //! A tensor's numbers as slices: the one place that touches candle's storage.
 
+use crate::cuda::tensors as device;
 use crate::real::{Real, Stored, accumulate_dtype, with_stored};
 use crate::simd::wide;
 use crate::{Error, Result};
@@ -55,18 +56,15 @@ pub(crate) fn read<'a, T: WithDType>(op: &'static str, tensor: &'a Tensor) -> Re
     })
 }
 
-fn off_device(op: &'static str, tensor: &Tensor) -> Error {
+pub(crate) fn off_device(op: &'static str, tensor: &Tensor) -> Error {
     Error::Device {
         op,
         device: format!("{:?}", tensor.device().location()),
     }
 }
 
-/// The same tensor as one dense block; a copy only if it is a view.
-pub(crate) fn dense(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
-    if !tensor.device().is_cpu() {
-        return Err(off_device(op, tensor));
-    }
+/// The same tensor as one dense block, where it lies; a copy only if it is a view.
+pub(crate) fn dense(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.contiguous()?.detach())
 }
 
@@ -264,11 +262,15 @@ pub(crate) fn narrowed<S: Stored>(from: &[S::Acc]) -> Vec<S> {
 /// The tensor in its accumulate type: f32, or f64 for f64. No copy if it is already.
 pub fn widen(tensor: &Tensor) -> Result<Tensor> {
     const OP: &str = "widen";
-    if tensor.dtype() == accumulate_dtype(tensor.dtype()) {
+    let wide = accumulate_dtype(tensor.dtype());
+    if tensor.dtype() == wide {
         return Ok(tensor.clone());
     }
+    if tensor.device().is_cuda() {
+        return device::dense_as(OP, tensor, wide);
+    }
     with_stored!(OP, tensor.dtype(), S => {
-        let tensor_in = dense(OP, tensor)?;
+        let tensor_in = dense(tensor)?;
         self::tensor(widened::<S>(&read::<S>(OP, &tensor_in)?), tensor.shape())
     })
 }
@@ -279,9 +281,12 @@ pub fn narrow(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     if tensor.dtype() == dtype {
         return Ok(tensor.clone());
     }
+    if tensor.device().is_cuda() {
+        return device::dense_as(OP, tensor, dtype);
+    }
     match (tensor.dtype(), dtype) {
         (DType::F32, DType::BF16) => {
-            let input = dense(OP, tensor)?;
+            let input = dense(tensor)?;
             self::tensor(
                 narrowed::<half::bf16>(&read::<f32>(OP, &input)?),
                 tensor.shape(),
@@ -301,6 +306,6 @@ pub fn narrow(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
 }
 
 /// The tensor as a dense one of type `T`: widened or rounded if it is another float.
-pub(crate) fn dense_as<T: Real>(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
-    dense(op, &narrow(tensor, T::DTYPE)?)
+pub(crate) fn dense_as<T: Real>(tensor: &Tensor) -> Result<Tensor> {
+    dense(&narrow(tensor, T::DTYPE)?)
 }

@@ -7,11 +7,12 @@
 
 use crate::access::{self, CHUNK, dense_as, mutate, read, same_shape};
 use crate::adamw_8bit::{Blockwise, DynamicMap};
+use crate::cuda::ops;
 use crate::real::{Real, Stored};
 use crate::simd::wide;
 use crate::stochastic_rounding::{RoundingKey, StochasticSlice};
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -75,10 +76,10 @@ impl Moments {
     }
 
     /// Zero moments of `elements` numbers, in eight bits.
-    pub fn blockwise(elements: usize) -> Result<Self> {
+    pub fn blockwise(elements: usize, device: &Device) -> Result<Self> {
         Ok(Self::Blockwise {
-            first: Blockwise::zeros(elements, DynamicMap::Signed)?,
-            second: Blockwise::zeros(elements, DynamicMap::Unsigned)?,
+            first: Blockwise::zeros(elements, DynamicMap::Signed, device)?,
+            second: Blockwise::zeros(elements, DynamicMap::Unsigned, device)?,
         })
     }
 
@@ -109,9 +110,12 @@ pub fn adamw_step(
 ) -> Result<()> {
     const OP: &str = "adamw_step";
     check_operands(OP, p, keep, g, moments)?;
+    if p.device().is_cuda() {
+        return ops::adamw_step(p, keep, g, moments, settings, step);
+    }
     match (p.dtype(), keep, &*moments) {
         (DType::F64, Keep::Exact, Moments::Plain { first, second }) => {
-            let g = dense_as::<f64>(OP, g)?;
+            let g = dense_as::<f64>(g)?;
             let g = read::<f64>(OP, &g)?;
             let (g, numbers): (&[f64], _) = (&g, Numbers::of(settings, step));
             mutate::<f64, _>(OP, p, |p| {
@@ -129,7 +133,7 @@ pub fn adamw_step(
             expected: "f32 where moments take eight bits, bf16 where weights are rounded",
         }),
         _ => {
-            let g = dense_as::<f32>(OP, g)?;
+            let g = dense_as::<f32>(g)?;
             let g = read::<f32>(OP, &g)?;
             let (g, numbers): (&[f32], _) = (&g, Numbers::of(settings, step));
             match keep {

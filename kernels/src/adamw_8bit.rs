@@ -34,9 +34,9 @@ pub struct Blockwise {
 
 impl Blockwise {
     /// `elements` zeros.
-    pub fn zeros(elements: usize, map: DynamicMap) -> Result<Self> {
-        let codes = Tensor::full(map.tables().zero, elements, &Device::Cpu)?;
-        let absmax = Tensor::zeros(elements.div_ceil(BLOCK), DType::F32, &Device::Cpu)?;
+    pub fn zeros(elements: usize, map: DynamicMap, device: &Device) -> Result<Self> {
+        let codes = Tensor::from_vec(vec![map.tables().zero; elements], elements, device)?;
+        let absmax = Tensor::zeros(elements.div_ceil(BLOCK), DType::F32, device)?;
         Ok(Self { codes, absmax, map })
     }
 

@@ -21,11 +21,12 @@ pub use cached::{KvCache, attention_cached};
 pub(crate) use case::{PACKED, PREFIXED, SHORT, WINDOWED};
 
 use crate::access::{self, dense, dense_as, dims2, read, same_shape};
+use crate::cuda::ops;
 use crate::real::{Stored, with_stored};
 use crate::{Error, Result};
 use block::Geometry;
 use candle_core::Tensor;
-use family::Family;
+pub use family::Segments;
 pub(crate) use family::families;
 use packed::{backward, forward};
 use std::ops::Range;
@@ -128,7 +129,7 @@ pub struct AttentionSaved {
     o: Tensor,
     /// (T, H), accumulate type.
     log_sums: Tensor,
-    families: Vec<Family>,
+    segments: Segments,
     shape: AttentionShape,
 }
 
@@ -148,40 +149,59 @@ pub fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    segments: &[Segment],
+    segments: &Segments,
     shape: &AttentionShape,
 ) -> Result<(Tensor, AttentionSaved)> {
     const OP: &str = "attention";
     let t = shape.check(OP, q, k, v)?;
-    let families = families(segments, t)?;
-    let (q, k, v) = (dense(OP, q)?, dense(OP, k)?, dense(OP, v)?);
-    let (o, log_sums) = with_stored!(OP, q.dtype(), S => {
-        let inputs = [&*read::<S>(OP, &q)?, &*read::<S>(OP, &k)?, &*read::<S>(OP, &v)?];
-        let (o, log_sums) = forward(inputs, &families, shape, t);
-        Ok((access::tensor(o, q.shape())?, access::tensor(log_sums, (t, shape.heads))?))
-    })?;
+    segments.check(OP, t)?;
+    let (q, k, v) = (dense(q)?, dense(k)?, dense(v)?);
+    let (o, log_sums) = if q.device().is_cuda() {
+        ops::attention([&q, &k, &v], segments.on_device(&q)?, shape)?
+    } else {
+        on_cpu([&q, &k, &v], segments, shape)?
+    };
     let saved = AttentionSaved {
         q,
         k,
         v,
         o: o.clone(),
         log_sums,
-        families,
+        segments: segments.clone(),
         shape: *shape,
     };
     Ok((o, saved))
+}
+
+/// o, and the log-sum-exp of each row and head.
+fn on_cpu(
+    [q, k, v]: [&Tensor; 3],
+    segments: &Segments,
+    shape: &AttentionShape,
+) -> Result<(Tensor, Tensor)> {
+    const OP: &str = "attention";
+    let t = segments.rows();
+    with_stored!(OP, q.dtype(), S => {
+        let inputs = [&*read::<S>(OP, q)?, &*read::<S>(OP, k)?, &*read::<S>(OP, v)?];
+        let (o, log_sums) = forward(inputs, segments.families(), shape, t);
+        Ok((access::tensor(o, q.shape())?, access::tensor(log_sums, (t, shape.heads))?))
+    })
 }
 
 /// (dq, dk, dv), in the type of d_o.
 pub fn attention_backward(saved: AttentionSaved, d_o: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
     const OP: &str = "attention_backward";
     same_shape(OP, "d_o", d_o, "o", &saved.o)?;
+    if d_o.device().is_cuda() {
+        let inputs = [&saved.q, &saved.k, &saved.v, &saved.o, &saved.log_sums];
+        return ops::attention_backward(inputs, d_o, saved.segments.on_device(d_o)?, &saved.shape);
+    }
     with_stored!(OP, saved.q.dtype(), S => {
-        let d_wide = dense_as::<<S as Stored>::Acc>(OP, d_o)?;
+        let d_wide = dense_as::<<S as Stored>::Acc>(d_o)?;
         let d_read = read::<<S as Stored>::Acc>(OP, &d_wide)?;
         let log_sums = read::<<S as Stored>::Acc>(OP, &saved.log_sums)?;
         let inputs = [&*read::<S>(OP, &saved.q)?, &*read(OP, &saved.k)?, &*read(OP, &saved.v)?, &*read(OP, &saved.o)?];
-        let [dq, dk, dv] = backward(inputs, &log_sums, &d_read, &saved.families, &saved.shape);
+        let [dq, dk, dv] = backward(inputs, &log_sums, &d_read, saved.segments.families(), &saved.shape);
         let give = |data: Vec<_>, like: &Tensor| access::narrow(&access::tensor(data, like.shape())?, d_o.dtype());
         Ok((give(dq, &saved.q)?, give(dk, &saved.k)?, give(dv, &saved.v)?))
     })

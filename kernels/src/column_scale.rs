@@ -3,6 +3,7 @@
 //! dx = dy ∘ f, which is the same operation, and df = Σ_T dy ∘ x.
 
 use crate::access::{self, CHUNK, dense, dense_as, dims2, read, same_shape};
+use crate::cuda::ops;
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
 use crate::simd::wide;
 use crate::{OpCase, Result};
@@ -17,9 +18,12 @@ pub fn scale_columns(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
         let found = factors.dims();
         return Err(access::shape(OP, "x", x.dims(), "the factors", found));
     }
-    let x = dense(OP, x)?;
+    let x = dense(x)?;
+    if x.device().is_cuda() {
+        return ops::scale_columns(&x, factors, (t, n));
+    }
     with_stored!(OP, x.dtype(), S => {
-        let factors = dense_as::<<S as Stored>::Acc>(OP, factors)?;
+        let factors = dense_as::<<S as Stored>::Acc>(factors)?;
         let factors = read::<<S as Stored>::Acc>(OP, &factors)?;
         let factors: &[_] = &factors;
         let x = read::<S>(OP, &x)?;
@@ -42,10 +46,13 @@ pub fn scale_columns(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
 pub fn column_products(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     const OP: &str = "column_products";
     const ROWS: usize = 64;
-    let (_, n) = dims2(OP, "a", a)?;
+    let (t, n) = dims2(OP, "a", a)?;
     same_shape(OP, "a", a, "b", b)?;
+    if a.device().is_cuda() {
+        return ops::column_products(a, b, (t, n));
+    }
     with_real!(OP, accumulate_dtype(a.dtype()), T => {
-        let (a, b) = (dense_as::<T>(OP, a)?, dense_as::<T>(OP, b)?);
+        let (a, b) = (dense_as::<T>(a)?, dense_as::<T>(b)?);
         let (a, b) = (read::<T>(OP, &a)?, read::<T>(OP, &b)?);
         let (a, b): (&[T], &[T]) = (&a, &b);
         let width = n.max(1);

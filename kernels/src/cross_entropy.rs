@@ -8,6 +8,7 @@
 //! dx = dz W, as x is for z; the logits, the loss and dW stay in f32.
 
 use crate::access::{self, Slice, dense_as, dims2, read};
+use crate::cuda::ops;
 use crate::gemm::{ALL, Mat, MatMut, matmul};
 use crate::linear::{product, product_dx};
 use crate::matrix::Rows;
@@ -82,12 +83,23 @@ fn head_loss(
 ) -> Result<HeadLoss> {
     const OP: &str = "linear_cross_entropy";
     let (n, d) = check(OP, x, w, targets)?;
+    if let Some(w) = w.on_device() {
+        let want = [want_dx, want_dweight];
+        return ops::cross_entropy(
+            &access::dense(x)?,
+            w,
+            targets,
+            grad_scale,
+            want,
+            LOGITS_BYTES,
+        );
+    }
     let v = w.rows();
     let dot = dot.filter(|_| x.dtype() != DType::F64);
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
         let narrow = Narrow::new(OP, dot, x)?;
         let narrow = narrow.as_ref().map(Narrow::read).transpose()?;
-        let x = dense_as::<T>(OP, x)?;
+        let x = dense_as::<T>(x)?;
         let x = read::<T>(OP, &x)?;
         let hold = w.hold(OP)?;
         let head = Head { x: &x, w: hold.rows(), narrow, d, v };
@@ -124,12 +136,15 @@ fn head_loss(
 pub fn linear_token_scores(x: &Tensor, w: &Matrix, targets: &[u32]) -> Result<Vec<TokenScore>> {
     const OP: &str = "linear_token_scores";
     let (_, d) = check(OP, x, w, targets)?;
+    if let Some(w) = w.on_device() {
+        return ops::token_scores(&access::dense(x)?, w, targets, LOGITS_BYTES);
+    }
     let v = w.rows();
     let dot = Bf16Dot::pays(x.dtype(), targets.len());
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
         let narrow = Narrow::new(OP, dot, x)?;
         let narrow = narrow.as_ref().map(Narrow::read).transpose()?;
-        let x = dense_as::<T>(OP, x)?;
+        let x = dense_as::<T>(x)?;
         let x = read::<T>(OP, &x)?;
         let hold = w.hold(OP)?;
         let head = Head { x: &x, w: hold.rows(), narrow, d, v };
@@ -181,7 +196,7 @@ struct Narrow {
 impl Narrow {
     fn new(op: &'static str, dot: Option<Bf16Dot>, x: &Tensor) -> Result<Option<Self>> {
         dot.map(|dot| {
-            let x = access::dense(op, &crate::narrow(x, DType::BF16)?)?;
+            let x = access::dense(&crate::narrow(x, DType::BF16)?)?;
             Ok(Self { op, dot, x })
         })
         .transpose()

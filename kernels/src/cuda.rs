@@ -10,7 +10,9 @@ mod error;
 pub mod launch;
 #[cfg(any(feature = "cuda", test))]
 mod libraries;
+pub(crate) mod ops;
 pub mod product;
+pub(crate) mod tensors;
 
 #[cfg(feature = "cuda")]
 mod blas;
@@ -64,6 +66,19 @@ pub fn opened() -> Vec<GpuFacts> {
 #[cfg(not(feature = "cuda"))]
 pub fn opened() -> Vec<GpuFacts> {
     Vec::new()
+}
+
+/// The most that was in use at once in a GPU's memory, of what this program has asked for; `None` elsewhere.
+#[cfg(feature = "cuda")]
+pub fn peak_bytes(device: &Device) -> Option<u64> {
+    Gpu::of(device.as_cuda_device().ok()?).ok()?.peak_bytes()
+}
+
+/// The most that was in use at once in a GPU's memory: nothing, in this build.
+#[cfg(not(feature = "cuda"))]
+pub fn peak_bytes(device: &Device) -> Option<u64> {
+    let _ = device;
+    None
 }
 
 /// Opens a device, and says what it is. Every operation on one of its tensors runs on the one stream that it has.

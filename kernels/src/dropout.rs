@@ -5,11 +5,13 @@
 //! backward pass is the same call on the gradient.
 
 use crate::access::{self, dense, read};
+use crate::cuda::{ops, tensors::upload};
 use crate::real::{Real, Stored, with_stored};
 use crate::simd::wide;
 use crate::{Error, OpCase, Result};
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::sync::{Arc, OnceLock};
 
 /// What a mask depends on, beside the row and column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +25,68 @@ pub struct DropoutKey {
 }
 
 /// What each of T rows is: token `position` of sample `sample`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RowIds {
-    /// The sample's number in the data set.
-    pub sample: Vec<u64>,
-    /// The token's position in the sample.
-    pub position: Vec<u32>,
+///
+/// A clone shares the lists.
+#[derive(Clone, Debug)]
+pub struct RowIds(Arc<Rows>);
+
+#[derive(Debug)]
+struct Rows {
+    list: Vec<(u64, u32)>,
+    device: OnceLock<DeviceRows>,
+}
+
+/// The rows' samples and positions on a device.
+#[derive(Debug)]
+pub(crate) struct DeviceRows {
+    /// (T), 64 bits.
+    pub(crate) sample: Tensor,
+    /// (T) u32.
+    pub(crate) position: Tensor,
+}
+
+impl RowIds {
+    /// Of each row, the sample's number in the data set and the token's position in the sample.
+    pub fn new(rows: impl IntoIterator<Item = (u64, u32)>) -> Self {
+        Self(Arc::new(Rows {
+            list: rows.into_iter().collect(),
+            device: OnceLock::new(),
+        }))
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.0.list.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.list.is_empty()
+    }
+
+    /// Those of some rows, each of which must be there.
+    pub fn of_rows(&self, rows: &[usize]) -> Self {
+        Self::new(rows.iter().map(|row| self.0.list[*row]))
+    }
+
+    /// On the device of `like`: uploaded the first time.
+    fn on_device(&self, like: &Tensor) -> Result<&DeviceRows> {
+        if let Some(rows) = self.0.device.get() {
+            return Ok(rows);
+        }
+        let sample: Vec<i64> = self
+            .0
+            .list
+            .iter()
+            .map(|(sample, _)| sample.cast_signed())
+            .collect();
+        let position: Vec<u32> = self.0.list.iter().map(|(_, position)| *position).collect();
+        let rows = DeviceRows {
+            sample: upload(&sample, like)?,
+            position: upload(&position, like)?,
+        };
+        Ok(self.0.device.get_or_init(|| rows))
+    }
 }
 
 /// Rows a task takes.
@@ -41,25 +99,23 @@ pub fn dropout(x: &Tensor, p: f64, key: DropoutKey, rows: &RowIds) -> Result<Ten
         return Err(Error::Probability { p });
     }
     let (t, d) = access::dims2(OP, "x", x)?;
-    for (what, found) in [
-        ("rows.sample", rows.sample.len()),
-        ("rows.position", rows.position.len()),
-    ] {
-        if found != t {
-            return Err(Error::Length {
-                op: OP,
-                what,
-                expected: t,
-                found,
-            });
-        }
+    if rows.len() != t {
+        return Err(Error::Length {
+            op: OP,
+            what: "rows",
+            expected: t,
+            found: rows.len(),
+        });
     }
     if p == 0.0 || d == 0 {
         return Ok(x.clone());
     }
+    if x.device().is_cuda() {
+        return ops::dropout(&dense(x)?, p, key, rows.on_device(x)?);
+    }
     let threshold = threshold(p);
     with_stored!(OP, x.dtype(), S => {
-        let x = dense(OP, x)?;
+        let x = dense(x)?;
         let from = read::<S>(OP, &x)?;
         let from: &[S] = &from;
         let keep = <S as Stored>::Acc::of(1.0 / (1.0 - p));
@@ -67,7 +123,7 @@ pub fn dropout(x: &Tensor, p: f64, key: DropoutKey, rows: &RowIds) -> Result<Ten
         y.par_chunks_mut(ROWS * d).zip(from.par_chunks(ROWS * d)).enumerate().for_each(|(task, (y, x))| {
             for (i, (y, x)) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).enumerate() {
                 let row = task * ROWS + i;
-                let hash = row_hash(key, rows.sample[row], rows.position[row]);
+                let hash = row_hash(key, rows.0.list[row]);
                 wide!(drop_row(y, x, hash, threshold, keep));
             }
         });
@@ -89,7 +145,7 @@ fn drop_row<S: Stored>(y: &mut [S], x: &[S], hash: u64, threshold: u32, keep: S:
 }
 
 /// 64 bits for a row.
-fn row_hash(key: DropoutKey, sample: u64, position: u32) -> u64 {
+fn row_hash(key: DropoutKey, (sample, position): (u64, u32)) -> u64 {
     mix_in(mix_in(key_hash(key), sample), u64::from(position))
 }
 
@@ -132,10 +188,7 @@ fn mix32(mut x: u32) -> u32 {
 
 fn case_dropout(x: &Tensor) -> Result<Tensor> {
     let t = x.dim(0)?;
-    let rows = RowIds {
-        sample: (0..t as u64).map(|i| i / 4).collect(),
-        position: (0..t as u32).map(|i| i % 4).collect(),
-    };
+    let rows = RowIds::new((0..t).map(|i| ((i / 4) as u64, (i % 4) as u32)));
     dropout(
         x,
         0.3,

@@ -1,16 +1,28 @@
 //! Sums, scalings and rows picked out or put back.
 
 use crate::access::{self, CHUNK, dense, dense_as, dims2, mutate, read, same_shape};
+use crate::cuda::ops;
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
 use crate::simd::wide;
 use crate::{Error, OpCase, Result, simd};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+/// Σ x² of each, in f64: tensors that all lie on one device, which is waited for once.
+pub fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    if tensors.iter().any(|x| x.device().is_cuda()) {
+        return ops::sums_of_squares(tensors);
+    }
+    tensors.iter().map(|x| sum_of_squares(x)).collect()
+}
+
 /// Σ x², in f64.
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     const OP: &str = "sum_of_squares";
-    let x = dense(OP, x)?;
+    if x.device().is_cuda() {
+        return Ok(ops::sums_of_squares(&[x])?.iter().sum());
+    }
+    let x = dense(x)?;
     with_stored!(OP, x.dtype(), S => {
         let x = read::<S>(OP, &x)?;
         let x: &[S] = &x;
@@ -33,8 +45,11 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
     const OP: &str = "add_assign";
     same_shape(OP, "a", a, "b", b)?;
     access::not_aliased(OP, a, "b", b)?;
+    if a.device().is_cuda() {
+        return ops::add_assign(a, b);
+    }
     with_stored!(OP, a.dtype(), S => {
-        let b = dense_as::<<S as Stored>::Acc>(OP, b)?;
+        let b = dense_as::<<S as Stored>::Acc>(b)?;
         let b = read::<<S as Stored>::Acc>(OP, &b)?;
         let b: &[_] = &b;
         mutate::<S, _>(OP, a, |a| {
@@ -51,6 +66,9 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
 /// a ← factor · a.
 pub fn scale_assign(a: &mut Tensor, factor: f64) -> Result<()> {
     const OP: &str = "scale_assign";
+    if a.device().is_cuda() {
+        return ops::scale_assign(a, factor);
+    }
     with_stored!(OP, a.dtype(), S => mutate::<S, _>(OP, a, |a| {
         let factor = <S as Stored>::Acc::of(factor);
         a.par_chunks_mut(CHUNK).for_each(|a| wide!({
@@ -65,7 +83,7 @@ pub fn scale_assign(a: &mut Tensor, factor: f64) -> Result<()> {
 /// y (T, N) ← y + bias (N).
 pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
     const OP: &str = "add_bias";
-    let (_, n) = dims2(OP, "y", y)?;
+    let (t, n) = dims2(OP, "y", y)?;
     if bias.dims() != [n] {
         return Err(access::shape(OP, "y", y.dims(), "the bias", bias.dims()));
     }
@@ -73,8 +91,11 @@ pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
     if n == 0 {
         return Ok(());
     }
+    if y.device().is_cuda() {
+        return ops::add_bias(y, bias, (t, n));
+    }
     with_stored!(OP, y.dtype(), S => {
-        let bias = dense_as::<<S as Stored>::Acc>(OP, bias)?;
+        let bias = dense_as::<<S as Stored>::Acc>(bias)?;
         let bias = read::<<S as Stored>::Acc>(OP, &bias)?;
         let bias: &[_] = &bias;
         mutate::<S, _>(OP, y, |y| {
@@ -94,9 +115,12 @@ pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
 pub fn sum_rows(x: &Tensor) -> Result<Tensor> {
     const OP: &str = "sum_rows";
     const ROWS: usize = 64;
-    let (_, n) = dims2(OP, "x", x)?;
+    let (t, n) = dims2(OP, "x", x)?;
+    if x.device().is_cuda() {
+        return ops::sum_rows(x, (t, n));
+    }
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
-        let x = dense_as::<T>(OP, x)?;
+        let x = dense_as::<T>(x)?;
         let x = read::<T>(OP, &x)?;
         let x: &[T] = &x;
         let add = |mut total: Vec<T>, row: &[T]| {
@@ -122,7 +146,10 @@ pub fn gather_rows(x: &Tensor, indices: &[usize]) -> Result<Tensor> {
     const OP: &str = "gather_rows";
     let (t, d) = dims2(OP, "x", x)?;
     check_rows(OP, indices, t)?;
-    let x = dense(OP, x)?;
+    let x = dense(x)?;
+    if x.device().is_cuda() {
+        return ops::gather_rows(&x, indices, d);
+    }
     with_stored!(OP, x.dtype(), S => {
         let x = read::<S>(OP, &x)?;
         let mut y = Vec::with_capacity(indices.len() * d);
@@ -147,7 +174,10 @@ pub fn scatter_rows(x: &Tensor, indices: &[usize], rows: usize) -> Result<Tensor
         });
     }
     check_rows(OP, indices, rows)?;
-    let x = dense(OP, x)?;
+    let x = dense(x)?;
+    if x.device().is_cuda() {
+        return ops::scatter_rows(&x, indices, rows, d);
+    }
     with_stored!(OP, x.dtype(), S => {
         let x = read::<S>(OP, &x)?;
         let mut y = vec![<S as candle_core::WithDType>::from_f64(0.0); rows * d];

@@ -1,6 +1,7 @@
 //! Rows of a table by token id, and the sum of gradients by token id.
 
 use crate::access::{self, dense_as, dims2, read};
+use crate::cuda::ops;
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
 use crate::{Error, Matrix, OpCase, Result};
 use candle_core::{DType, Tensor};
@@ -14,6 +15,9 @@ pub fn embedding(table: &Matrix, ids: &[u32], dtype: DType) -> Result<Tensor> {
     const OP: &str = "embedding";
     check_ids(ids, table.rows())?;
     let d = table.cols();
+    if let Some(table) = table.on_device() {
+        return table.rows(ids, dtype);
+    }
     with_stored!(OP, dtype, S => {
         let hold = table.hold(OP)?;
         let rows = hold.rows();
@@ -47,8 +51,11 @@ pub fn embedding_backward(ids: &[u32], dy: &Tensor, rows: usize) -> Result<Tenso
         });
     }
     check_ids(ids, rows)?;
+    if dy.device().is_cuda() {
+        return ops::embedding_backward(ids, dy, rows, d);
+    }
     with_real!(OP, accumulate_dtype(dy.dtype()), T => {
-        let dy = dense_as::<T>(OP, dy)?;
+        let dy = dense_as::<T>(dy)?;
         let dy = read::<T>(OP, &dy)?;
         let mut out = vec![T::ZERO; rows * d];
         for (id, dy) in ids.iter().zip(dy.chunks_exact(d.max(1))) {

@@ -165,10 +165,6 @@ pub fn gemm(
     b: &Tensor,
     tb: Op,
 ) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if out.device().is_cuda() {
-        return crate::cuda::gemm(out, beta, alpha, a, ta, b, tb);
-    }
     let (m, n) = access::dims2(OP, "out", out)?;
     let orient = |t: &Tensor, op: Op, what| {
         let (rows, cols) = access::dims2(OP, what, t)?;
@@ -187,6 +183,9 @@ pub fn gemm(
     }
     for (t, what) in [(a, "a"), (b, "b")] {
         access::not_aliased(OP, out, what, t)?;
+    }
+    if out.device().is_cuda() {
+        return crate::cuda::tensors::gemm(out, beta, alpha, a, ta, b, tb);
     }
     with_real!(OP, out.dtype(), T => gemm_typed::<T>(out, beta, alpha, (a, ta), (b, tb)))
 }

@@ -80,7 +80,7 @@ impl Bf16Dot {
             let weight = [w.rows(), w.cols()];
             return Err(access::shape(OP, "x", x.dims(), "the weight", &weight));
         }
-        let x = rounded(OP, x)?;
+        let x = rounded(x)?;
         let x = read::<bf16>(OP, &x)?;
         let hold = w.hold(OP)?;
         let mut y = vec![0.0; t * w.rows()];
@@ -96,7 +96,7 @@ impl Bf16Dot {
             let weight = [w.rows(), w.cols()];
             return Err(access::shape(OP, "dy", dy.dims(), "the weight", &weight));
         }
-        let dy = rounded(OP, dy)?;
+        let dy = rounded(dy)?;
         let dy = read::<bf16>(OP, &dy)?;
         let hold = w.hold(OP)?;
         let mut dx = vec![0.0; t * w.cols()];
@@ -229,8 +229,8 @@ impl Bf16Dot {
 }
 
 /// The tensor as a dense one of bf16.
-fn rounded(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
-    access::dense(op, &crate::narrow(tensor, DType::BF16)?)
+fn rounded(tensor: &Tensor) -> Result<Tensor> {
+    access::dense(&crate::narrow(tensor, DType::BF16)?)
 }
 
 /// dx (T, K) = dy (T, N) W of a layer that computes in `compute`.
@@ -238,6 +238,9 @@ fn rounded(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
 /// Gradients between layers are kept in the accumulate type. Where the processor multiplies bf16
 /// faster, those of a bf16 layer are rounded for this product, as they are in autocast's backward.
 pub fn linear_dx_in(dy: &Tensor, w: &Matrix, compute: DType) -> Result<Tensor> {
+    if let Some(w) = w.on_device() {
+        return crate::cuda::ops::linear_dx(dy, w, compute);
+    }
     match Bf16Dot::pays(compute, dy.dim(0).unwrap_or(0)) {
         Some(dot) => dot.linear_dx(dy, w),
         None => crate::linear_dx(dy, w),

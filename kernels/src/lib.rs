@@ -45,7 +45,7 @@ pub use adamw::{AdamW, Keep, Moments, adamw_step};
 pub use adamw_8bit::{Blockwise, DynamicMap};
 pub use arena::{Arena, ArenaUse, Reservation};
 pub use attention::{
-    AttentionSaved, AttentionShape, KvCache, Segment, attention, attention_backward,
+    AttentionSaved, AttentionShape, KvCache, Segment, Segments, attention, attention_backward,
     attention_cached,
 };
 pub use bytes::Bytes;
@@ -58,6 +58,7 @@ pub use deviation::{Deviation, Tolerance};
 pub use dropout::{DropoutKey, RowIds, dropout};
 pub use elementwise::{
     add_assign, add_bias, gather_rows, scale_assign, scatter_rows, sum_of_squares, sum_rows,
+    sums_of_squares,
 };
 pub use embedding::{embedding, embedding_backward};
 pub use error::{Error, Result};

@@ -9,6 +9,7 @@
 //! inputs of more than a few rows go to [`crate::Bf16Dot`] where the processor has AVX-512 BF16.
 
 use crate::access::{self, dense_as, dims2, read};
+use crate::cuda::ops;
 use crate::gemm::{ALL, Mat, MatMut, matmul};
 use crate::matrix::Rows;
 use crate::real::{Real, accumulate_dtype, with_real};
@@ -37,11 +38,14 @@ pub fn linear(x: &Tensor, w: &Matrix) -> Result<Tensor> {
             &[w.rows(), w.cols()],
         ));
     }
+    if let Some(w) = w.on_device() {
+        return ops::linear(x, w);
+    }
     if let Some(dot) = Bf16Dot::pays(x.dtype(), t) {
         return dot.linear(x, w);
     }
     with_real!(OP, accumulate_dtype(x.dtype()), T => {
-        let x = dense_as::<T>(OP, x)?;
+        let x = dense_as::<T>(x)?;
         let x = read::<T>(OP, &x)?;
         let hold = w.hold(OP)?;
         let mut y = vec![T::ZERO; t * w.rows()];
@@ -63,11 +67,14 @@ pub fn linear_dx(dy: &Tensor, w: &Matrix) -> Result<Tensor> {
             &[w.rows(), w.cols()],
         ));
     }
+    if let Some(device) = w.on_device() {
+        return ops::linear_dx(dy, device, dy.dtype());
+    }
     if let Some(dot) = Bf16Dot::pays(dy.dtype(), t) {
         return dot.linear_dx(dy, w);
     }
     with_real!(OP, accumulate_dtype(dy.dtype()), T => {
-        let dy = dense_as::<T>(OP, dy)?;
+        let dy = dense_as::<T>(dy)?;
         let dy = read::<T>(OP, &dy)?;
         let hold = w.hold(OP)?;
         let mut dx = vec![T::ZERO; t * w.cols()];

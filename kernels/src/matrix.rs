@@ -1,10 +1,11 @@
 //! A weight (N, K), where it already is: in a tensor, in NF4, or in a mapped file as it was written there.
 
 use crate::access::{self, Slice, read};
+use crate::cuda::ops::{DeviceMatrix, Nf4Tensors};
 use crate::real::{Real, widen_bf16, widen_f16};
 use crate::simd::wide;
 use crate::{Bytes, Error, GgmlType, Nf4, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -15,6 +16,8 @@ pub struct Matrix {
     source: Source,
     rows: usize,
     cols: usize,
+    /// The same numbers, or the only ones of a dense one, in a device's memory.
+    device: Option<DeviceMatrix>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,10 +40,15 @@ impl Matrix {
     pub fn dense(tensor: Tensor) -> Self {
         let cols = tensor.dims().last().copied().unwrap_or(1);
         let rows = tensor.elem_count().checked_div(cols).unwrap_or(0);
+        let device = tensor
+            .device()
+            .is_cuda()
+            .then(|| DeviceMatrix::Dense(tensor.clone()));
         Self {
             source: Source::Dense(tensor),
             rows,
             cols,
+            device,
         }
     }
 
@@ -58,6 +66,7 @@ impl Matrix {
             source: Source::Mapped { bytes, dtype },
             rows,
             cols,
+            device: None,
         })
     }
 
@@ -101,6 +110,7 @@ impl Matrix {
             },
             rows,
             cols,
+            device: None,
         })
     }
 
@@ -119,7 +129,16 @@ impl Matrix {
             source: Source::Nf4(nf4),
             rows,
             cols,
+            device: None,
         })
+    }
+
+    /// Where products with it are computed.
+    pub fn device(&self) -> Device {
+        match &self.device {
+            Some(there) => there.device(),
+            None => Device::Cpu,
+        }
     }
 
     /// N, the outputs.
@@ -132,13 +151,39 @@ impl Matrix {
         self.cols
     }
 
-    /// Bytes it takes where it is.
+    /// Bytes it takes where it is computed with.
     pub fn size_bytes(&self) -> usize {
+        if let Some(there) = &self.device {
+            return there.size_bytes();
+        }
         match &self.source {
             Source::Dense(t) => t.elem_count() * t.dtype().size_in_bytes(),
             Source::Mapped { bytes, .. } | Source::Ggml { bytes, .. } => bytes.len(),
             Source::Nf4(nf4) => nf4.size_bytes(),
         }
+    }
+
+    /// The same weight with its numbers in a device's memory too: what is quantized as it is, where there are kernels for
+    /// that, and the rest in `dtype`. Products and lookups go there; where the numbers came from stays to be read.
+    pub fn to_device(&self, device: &Device, dtype: DType) -> Result<Self> {
+        if device.is_cpu() || self.device.is_some() {
+            return Ok(self.clone());
+        }
+        let there = match &self.source {
+            Source::Nf4(nf4) => {
+                DeviceMatrix::Nf4(Nf4Tensors::upload(nf4, (self.rows, self.cols), device)?)
+            }
+            _ => DeviceMatrix::Dense(self.to_tensor(dtype)?.to_device(device)?),
+        };
+        Ok(Self {
+            device: Some(there),
+            ..self.clone()
+        })
+    }
+
+    /// Its numbers in a device's memory, where they are there.
+    pub(crate) fn on_device(&self) -> Option<&DeviceMatrix> {
+        self.device.as_ref()
     }
 
     /// The tensor, of a dense one.

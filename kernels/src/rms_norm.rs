@@ -5,6 +5,7 @@
 //! dx = r · (g - n · mean(g·n)), dw = Σ_rows dy · n. Only r is saved beside x.
 
 use crate::access::{self, dense, dense_as, read, same_shape};
+use crate::cuda::ops;
 use crate::real::{Real, Stored, with_stored};
 use crate::simd::wide;
 use crate::{OpCase, Result, simd};
@@ -19,6 +20,7 @@ pub struct RmsNormSaved {
     weight: Tensor,
     /// (rows), accumulate type.
     reciprocal: Tensor,
+    eps: f64,
 }
 
 impl RmsNormSaved {
@@ -31,6 +33,9 @@ impl RmsNormSaved {
     pub fn output(&self) -> Result<Tensor> {
         const OP: &str = "rms_norm";
         let d = width(OP, &self.x, &self.weight)?;
+        if self.x.device().is_cuda() {
+            return Ok(ops::rms_norm(&self.x, &self.weight, d, self.eps)?.0);
+        }
         with_stored!(OP, self.x.dtype(), S => {
             let (x, w) = (read::<S>(OP, &self.x)?, read::<<S as Stored>::Acc>(OP, &self.weight)?);
             let reciprocal = read::<<S as Stored>::Acc>(OP, &self.reciprocal)?;
@@ -46,14 +51,27 @@ const ROWS: usize = 32;
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, RmsNormSaved)> {
     const OP: &str = "rms_norm";
     let d = width(OP, x, weight)?;
+    if x.device().is_cuda() {
+        let (x, weight) = (dense(x)?, dense(weight)?);
+        let (y, reciprocal) = ops::rms_norm(&x, &weight, d, eps)?;
+        return Ok((
+            y,
+            RmsNormSaved {
+                x,
+                weight,
+                reciprocal,
+                eps,
+            },
+        ));
+    }
     with_stored!(OP, x.dtype(), S => {
-        let x = dense(OP, x)?;
-        let wide_weight = dense_as::<<S as Stored>::Acc>(OP, weight)?;
+        let x = dense(x)?;
+        let wide_weight = dense_as::<<S as Stored>::Acc>(weight)?;
         let (y, reciprocal) = forward::<S>(&read(OP, &x)?, &read(OP, &wide_weight)?, d, eps);
         let y = access::tensor(y, x.shape())?;
         let rows = reciprocal.len();
         let reciprocal = access::tensor(reciprocal, rows)?;
-        Ok((y, RmsNormSaved { x, weight: wide_weight, reciprocal }))
+        Ok((y, RmsNormSaved { x, weight: wide_weight, reciprocal, eps }))
     })
 }
 
@@ -66,8 +84,12 @@ pub fn rms_norm_backward(
     const OP: &str = "rms_norm_backward";
     same_shape(OP, "dy", dy, "x", &saved.x)?;
     let d = width(OP, &saved.x, &saved.weight)?;
+    if dy.device().is_cuda() {
+        let inputs = [&saved.x, &saved.weight, &saved.reciprocal];
+        return ops::rms_norm_backward(inputs, dy, d, want_weight);
+    }
     with_stored!(OP, saved.x.dtype(), S => {
-        let wide_dy = dense_as::<<S as Stored>::Acc>(OP, dy)?;
+        let wide_dy = dense_as::<<S as Stored>::Acc>(dy)?;
         let (dx, dweight) = backward::<S>(
             &read(OP, &saved.x)?,
             &read(OP, &saved.weight)?,

@@ -5,10 +5,11 @@
 //! backward pass turns the gradient by -θ.
 
 use crate::access::{self, CpuNumbers, dims2, read};
+use crate::cuda::ops;
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
 use crate::simd::wide;
 use crate::{OpCase, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 /// Cosines and sines of the angles of T positions: computed once a batch, used by every layer.
@@ -40,6 +41,14 @@ impl RopeTable {
             Ok(Self { cos: access::tensor(cos, shape)?, sin: access::tensor(sin, shape)? })
         })
     }
+
+    /// The same on a device; a copy only if it is not there.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            cos: self.cos.to_device(device)?,
+            sin: self.sin.to_device(device)?,
+        })
+    }
 }
 
 /// Rows a task takes.
@@ -61,6 +70,9 @@ pub fn rope(x: &mut Tensor, heads: usize, table: &RopeTable, direction: Directio
     }
     if width == 0 {
         return Ok(());
+    }
+    if x.device().is_cuda() {
+        return ops::rope(x, heads, [&table.cos, &table.sin], direction);
     }
     with_stored!(OP, x.dtype(), S => {
         let (cos, sin) = (read(OP, &table.cos)?, read(OP, &table.sin)?);

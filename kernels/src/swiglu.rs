@@ -4,6 +4,7 @@
 //! product is computed again rather than saved.
 
 use crate::access::{self, CHUNK, dense, dense_as, read, same_shape};
+use crate::cuda::ops;
 use crate::real::{Real, Stored, with_stored};
 use crate::simd::wide;
 use crate::{Error, OpCase, Result, simd};
@@ -41,13 +42,16 @@ pub fn swiglu(gate: Tensor, up: Tensor) -> Result<(Tensor, SwigluSaved)> {
             expected: "gate and up of one type",
         });
     }
-    let (gate, up) = (dense(OP, &gate)?, dense(OP, &up)?);
+    let (gate, up) = (dense(&gate)?, dense(&up)?);
     let y = output(&gate, &up)?;
     Ok((y, SwigluSaved { gate, up }))
 }
 
 fn output(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     const OP: &str = "swiglu";
+    if gate.device().is_cuda() {
+        return ops::swiglu(gate, up);
+    }
     with_stored!(OP, gate.dtype(), S => {
         let y = forward::<S>(&read(OP, gate)?, &read(OP, up)?);
         access::tensor(y, gate.shape())
@@ -75,8 +79,11 @@ fn forward<S: Stored>(gate: &[S], up: &[S]) -> Vec<S> {
 pub fn swiglu_backward(saved: SwigluSaved, dy: &Tensor) -> Result<(Tensor, Tensor)> {
     const OP: &str = "swiglu_backward";
     same_shape(OP, "dy", dy, "gate", &saved.gate)?;
+    if dy.device().is_cuda() {
+        return ops::swiglu_backward(&saved.gate, &saved.up, dy);
+    }
     with_stored!(OP, saved.gate.dtype(), S => {
-        let wide_dy = dense_as::<<S as Stored>::Acc>(OP, dy)?;
+        let wide_dy = dense_as::<<S as Stored>::Acc>(dy)?;
         let (dgate, dup) = backward::<S>(&read(OP, &saved.gate)?, &read(OP, &saved.up)?, &read(OP, &wide_dy)?);
         let (dgate, dup) = (access::tensor(dgate, dy.shape())?, access::tensor(dup, dy.shape())?);
         Ok((access::narrow(&dgate, dy.dtype())?, access::narrow(&dup, dy.dtype())?))

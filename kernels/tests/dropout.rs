@@ -10,10 +10,7 @@ const KEY: DropoutKey = DropoutKey {
 };
 
 fn ids(sample: impl Iterator<Item = u64>, position: impl Iterator<Item = u32>) -> RowIds {
-    RowIds {
-        sample: sample.collect(),
-        position: position.collect(),
-    }
+    RowIds::new(sample.zip(position))
 }
 
 /// Kept elements of a (t, d) mask, rows of one sample.

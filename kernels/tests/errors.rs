@@ -38,18 +38,19 @@ fn shapes_that_do_not_fit() {
     insta::assert_snapshot!(said(gemm(&mut t(5, 7), 0.0, 1.0, &t(5, 3), Op::Plain, &t(4, 7), Op::Plain)), @"gemm: op(a) has shape [5, 3], which does not fit op(b) of shape [4, 7]");
     insta::assert_snapshot!(said(gemm(&mut t(5, 6), 0.0, 1.0, &t(3, 5), Op::Transposed, &t(7, 3), Op::Transposed)), @"gemm: out has shape [5, 6], which does not fit the product of shape [5, 7]");
     insta::assert_snapshot!(said(rms_norm(&t(5, 12), &Tensor::ones(11, DType::F32, &Device::Cpu).unwrap(), 1e-5)), @"rms_norm: x has shape [5, 12], which does not fit the weight of shape [11]");
+    let none = Segments::new(&[], 4).unwrap();
     let table = RopeTable::new(&[0, 1, 2], &[1.0, 0.1], 1.0, DType::F32).unwrap();
     insta::assert_snapshot!(said(rope(&mut t(3, 9), 2, &table, Direction::Forward)), @"rope: x has shape [3, 9], which does not fit the table's (positions, heads, head_dim) of shape [3, 2, 4]");
     insta::assert_snapshot!(said(swiglu(t(3, 9), t(3, 8))), @"swiglu: gate has shape [3, 9], which does not fit up of shape [3, 8]");
-    insta::assert_snapshot!(said(attention(&t(4, 16), &t(4, 8), &t(3, 8), &[], &heads(2, 1))), @"attention: v has shape [3, 8], which does not fit its heads of shape [4, 8]");
+    insta::assert_snapshot!(said(attention(&t(4, 16), &t(4, 8), &t(3, 8), &none, &heads(2, 1))), @"attention: v has shape [3, 8], which does not fit its heads of shape [4, 8]");
     insta::assert_snapshot!(said(add_assign(&mut t(2, 3), &t(3, 2))), @"add_assign: a has shape [2, 3], which does not fit b of shape [3, 2]");
     insta::assert_snapshot!(said(add_bias(&mut t(2, 3), &t(1, 3))), @"add_bias: y has shape [2, 3], which does not fit the bias of shape [1, 3]");
-    insta::assert_snapshot!(said(attention(&t(4, 24), &t(4, 16), &t(4, 16), &[], &heads(3, 2))), @"attention: 3 query heads, 2 key/value heads, a window of any length: every key/value head must serve the same number of query heads");
+    insta::assert_snapshot!(said(attention(&t(4, 24), &t(4, 16), &t(4, 16), &none, &heads(3, 2))), @"attention: 3 query heads, 2 key/value heads, a window of any length: every key/value head must serve the same number of query heads");
     let blind = AttentionShape {
         window: Some(0),
         ..heads(2, 1)
     };
-    insta::assert_snapshot!(said(attention(&t(4, 16), &t(4, 8), &t(4, 8), &[], &blind)), @"attention: 2 query heads, 1 key/value heads, a window of 0: a token must at least see itself");
+    insta::assert_snapshot!(said(attention(&t(4, 16), &t(4, 8), &t(4, 8), &none, &blind)), @"attention: 2 query heads, 1 key/value heads, a window of 0: a token must at least see itself");
 }
 
 #[test]
@@ -62,8 +63,10 @@ fn lists_of_the_wrong_length() {
         step: 1,
         module: 1,
     };
-    insta::assert_snapshot!(said(dropout(&t(2, 4), 0.1, key, &RowIds::default())), @"dropout: 2 entries are needed in rows.sample, but there are 0");
-    insta::assert_snapshot!(said(dropout(&t(2, 4), 1.0, key, &RowIds::default())), @"dropout probability 1 is outside [0, 1)");
+    insta::assert_snapshot!(said(dropout(&t(2, 4), 0.1, key, &RowIds::new([]))), @"dropout: 2 entries are needed in rows, but there are 0");
+    insta::assert_snapshot!(said(dropout(&t(2, 4), 1.0, key, &RowIds::new([]))), @"dropout probability 1 is outside [0, 1)");
+    let three = Segments::new(&[segment(0, 3, None)], 3).unwrap();
+    insta::assert_snapshot!(said(attention(&t(4, 16), &t(4, 8), &t(4, 8), &three, &heads(2, 1))), @"attention: 4 entries are needed in the segments' rows, but there are 3");
     insta::assert_snapshot!(said(scatter_rows(&t(2, 4), &[1], 9)), @"scatter_rows: 2 entries are needed in indices, but there are 1");
     let mut cache = KvCache::new(1, 8, DType::F32);
     insta::assert_snapshot!(said(attention_cached(&t(3, 16), &t(3, 8), &t(3, 8), &mut [&mut cache], &[2], &heads(2, 1))), @"attention_cached: 2 entries are needed in the rows of q, but there are 3");
@@ -88,15 +91,7 @@ fn ids_and_rows_out_of_range() {
 
 #[test]
 fn segments_that_do_not_describe_the_rows() {
-    let attend = |segments: &[Segment]| {
-        said(attention(
-            &t(9, 16),
-            &t(9, 8),
-            &t(9, 8),
-            segments,
-            &heads(2, 1),
-        ))
-    };
+    let attend = |segments: &[Segment]| said(Segments::new(segments, 9));
     insta::assert_snapshot!(attend(&[segment(0, 4, None), segment(4, 6, None)]), @"attention: segment 1 (rows 4..10) leaves the pack");
     insta::assert_snapshot!(attend(&[segment(0, 4, None), segment(3, 2, None)]), @"attention: segment 1 (rows 3..5) overlaps the segment before it, or is out of order");
     insta::assert_snapshot!(attend(&[segment(0, 3, None), segment(3, 3, None), segment(6, 2, Some(2..4))]), @"attention: segment 2 (rows 6..8) has a prefix that is not inside one earlier segment");

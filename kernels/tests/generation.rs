@@ -1,7 +1,7 @@
 //! Attention with a cache gives what attention over the whole sequence gives.
 
 use candle_core::{DType, Device, Tensor};
-use kernels::{AttentionShape, KvCache, Segment, attention, attention_cached};
+use kernels::{AttentionShape, KvCache, Segment, Segments, attention, attention_cached};
 
 const SHAPE: AttentionShape = AttentionShape {
     heads: 6,
@@ -43,6 +43,7 @@ fn feed(dtype: DType, cache_dtype: DType, window: Option<usize>) -> f64 {
             len: lens[s],
             prefix: None,
         }];
+        let segments = Segments::new(&segments, lens[s]).unwrap();
         attention(&q[s], &k[s], &v[s], &segments, &shape).unwrap().0
     });
     let mut caches = lens.map(|_| KvCache::new(2, 10, cache_dtype));

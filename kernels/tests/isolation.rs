@@ -1,7 +1,9 @@
 //! A packed neighbour's numbers, even NaN, change no bit of another segment's results.
 
 use candle_core::{Device, Tensor};
-use kernels::{AttentionShape, Matrix, Segment, attention, attention_backward, linear, linear_dx};
+use kernels::{
+    AttentionShape, Matrix, Segment, Segments, attention, attention_backward, linear, linear_dx,
+};
 
 const POISONED: std::ops::Range<usize> = 40..75;
 const T: usize = 140;
@@ -41,6 +43,7 @@ fn attend(poison: Option<f32>) -> Vec<Vec<u32>> {
     };
     let segments = [(0, 40, None), (40, 35, Some(0..40)), (75, 65, Some(0..40))]
         .map(|(start, len, prefix)| Segment { start, len, prefix });
+    let segments = Segments::new(&segments, T).unwrap();
     let (q, k, v) = (
         numbers(T, 32, 1, poison),
         numbers(T, 16, 2, poison),
@@ -78,6 +81,7 @@ fn unrelated_segments_keep_their_gradients() {
         len,
         prefix: None,
     });
+    let segments = Segments::new(&segments, T).unwrap();
     let run = |poison| {
         let (q, k, v) = (
             numbers(T, 32, 1, poison),

@@ -13,7 +13,7 @@ use eval::Prompt;
 use finetune::{Base, Checkpoint, Model, argmax};
 
 use crate::args::ChatArgs;
-use crate::device;
+use crate::device::Compute;
 use crate::failure::{Exit, Failure};
 use crate::plan::Plan;
 use crate::recipe::find;
@@ -41,7 +41,6 @@ pub fn chat(args: &ChatArgs) -> Result<Exit> {
 
 /// The model of a recipe's run, or one that is named.
 fn model(args: &ChatArgs) -> Result<Model> {
-    device::must_compute(&args.flags.device)?;
     if is_recipe(&args.model) {
         let plan = Plan::new(&args.model, &args.flags)?;
         let mut model = tuned(&plan)?;
@@ -60,7 +59,8 @@ fn model(args: &ChatArgs) -> Result<Model> {
     if !args.flags.sets.is_empty() {
         return Err(Failure::user("--set changes a recipe, and this is a model").into());
     }
-    let checkpoint = Checkpoint::open(&base)?;
+    let compute = Compute::open(&args.flags.device)?;
+    let checkpoint = Checkpoint::open(&base)?.on(&compute.device);
     let adapter = adapter(args)?;
     let template = Template::new(TemplateKind::Chat, &checkpoint.tokenizer)?;
     let name = args.model.display().to_string();

@@ -230,7 +230,7 @@ pub fn tuned(plan: &Plan) -> Result<Tuned> {
 
 /// Loads a model that answers.
 pub fn load(plan: &Plan, model: &Tuned, name: &str, chat: bool) -> Result<finetune::Model> {
-    let checkpoint = finetune::Checkpoint::open(&model.base)?;
+    let checkpoint = finetune::Checkpoint::open(&model.base)?.on(&plan.device.device);
     let adapter = model
         .adapter
         .as_deref()

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use datasets::BuiltSamples;
 use finetune::recipe::TrainMethod;
 use finetune::{
-    BatchShape, Checkpoint, DeviceSpec, FitSamples, PlanInput, TaskScorer, TrainJob, TrainOutcome,
+    BatchShape, Checkpoint, FitSamples, PlanInput, TaskScorer, TrainJob, TrainOutcome,
     ValidationTask,
 };
 use ledger::files::{StagedDir, create_dir_all, write_atomic};
@@ -197,7 +197,7 @@ impl Work<'_> {
     fn prepare(&self) -> Result<Prepared> {
         let section = self.plan.recipe().data.clone().unwrap_or_default();
         let BuiltSamples { train, validation } = datasets::load_built(&self.run.folder("data"))?;
-        let checkpoint = Checkpoint::open(&self.plan.base)?;
+        let checkpoint = Checkpoint::open(&self.plan.base)?.on(&self.plan.device.device);
         self.check_expected(&checkpoint)?;
         let chat = matches!(train, datasets::Samples::Conversations(_));
         let template = template_of(self.plan, &checkpoint.tokenizer, chat)?;
@@ -285,7 +285,7 @@ impl Work<'_> {
                 packing: section.packing,
                 seed: recipe.seed,
             },
-            DeviceSpec::this_machine().usable_bytes(),
+            self.plan.device.spec().usable_bytes(),
             &folder.join(RESOLVED_FILE),
         )?;
         let settings = &fitted.settings;

@@ -23,10 +23,11 @@ impl Builder<'_> {
             });
         }
         let tensor = tensor.to_dtype(accumulate_dtype(self.dtype))?;
-        Ok(Some(match self.method {
+        let tensor = match self.method {
             Method::Frozen => tensor,
             _ => tensor.copy()?,
-        }))
+        };
+        Ok(Some(tensor.to_device(&self.device)?))
     }
 
     /// The adapter of a linear layer, if it carries one.
@@ -102,7 +103,9 @@ impl Builder<'_> {
             });
         }
         let dtype = accumulate_dtype(self.dtype);
-        let given = given.map(|m| m.to_dtype(dtype)?.copy()).transpose()?;
+        let given = given
+            .map(|m| m.to_dtype(dtype)?.copy()?.to_device(&self.device))
+            .transpose()?;
         let update = Update {
             matrix,
             a,
@@ -135,13 +138,14 @@ impl Builder<'_> {
                 }
             }
             // A copy: training must not reach into the adapter that was given.
-            return Ok((a.to_dtype(dtype)?.copy()?, b.to_dtype(dtype)?.copy()?));
+            let own = |x: &Tensor| x.to_dtype(dtype)?.copy()?.to_device(&self.device);
+            return Ok((own(a)?, own(b)?));
         }
         let bound = 1.0 / (inner as f64).sqrt();
         let key = Key::A(&spec.name).to_string();
         let numbers = Stream::new(self.seed, &key).uniforms(rank * inner, bound);
         let a = Tensor::from_vec(numbers, (rank, inner), &Device::Cpu)?.to_dtype(dtype)?;
-        let b = Tensor::zeros((out, rank), dtype, &Device::Cpu)?;
-        Ok((a, b))
+        let b = Tensor::zeros((out, rank), dtype, &self.device)?;
+        Ok((a.to_device(&self.device)?, b))
     }
 }

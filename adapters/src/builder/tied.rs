@@ -26,7 +26,7 @@ impl Builder<'_> {
         let of_head = self.saved_tensor(head, &[vocab, dim])?;
         let part = |saved: Option<_>| match saved {
             Some(table) => Ok(Matrix::dense(table)),
-            None => base.matrix(),
+            None => self.frozen(&base),
         };
         if let Some(adapter) = &self.adapter
             && !adapter.keeps_tied(name, head)?

@@ -81,10 +81,7 @@ fn build(
 }
 
 fn rows() -> RowIds {
-    RowIds {
-        sample: vec![3, 3, 3, 8, 8, 9],
-        position: vec![0, 1, 2, 0, 1, 0],
-    }
+    RowIds::new([(3, 0), (3, 1), (3, 2), (8, 0), (8, 1), (9, 0)])
 }
 
 fn pass(rows: &RowIds, training: bool) -> Pass<'_> {

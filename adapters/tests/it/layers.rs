@@ -86,10 +86,7 @@ fn build(weights: &Weights, dtype: DType, method: Method) -> (LinearGroup, Param
 }
 
 fn rows() -> RowIds {
-    RowIds {
-        sample: vec![3, 3, 3, 8, 8, 9],
-        position: vec![0, 1, 2, 0, 1, 0],
-    }
+    RowIds::new([(3, 0), (3, 1), (3, 2), (8, 0), (8, 1), (9, 0)])
 }
 
 #[derive(Default)]

@@ -34,14 +34,14 @@ impl Gradients {
     /// silently not learn.
     pub(super) fn squares(&self, parameters: &Parameters) -> Result<Vec<f64>> {
         let slots = self.slots.iter().zip(&parameters.0);
-        slots
-            .map(|(slot, p)| match slot {
-                Some(gradient) => Ok(kernels::sum_of_squares(gradient)?),
-                None => Err(Error::MissingGradient {
-                    name: p.name.clone(),
-                }),
+        let gradients = slots.map(|(slot, p)| {
+            slot.as_ref().ok_or_else(|| Error::MissingGradient {
+                name: p.name.clone(),
             })
-            .collect()
+        });
+        Ok(kernels::sums_of_squares(
+            &gradients.collect::<Result<Vec<_>>>()?,
+        )?)
     }
 
     /// Global L2 norm over all gradients, added up in f64 in the parameters' order.

@@ -217,7 +217,7 @@ impl ParameterState {
         let eight_bits =
             optimizer == OptimizerKind::Adamw8bit && p.value.elem_count() >= MIN_8BIT_SIZE;
         let moments = match eight_bits {
-            true => Moments::blockwise(p.value.elem_count())?,
+            true => Moments::blockwise(p.value.elem_count(), p.value.device())?,
             false => Moments::plain(&p.value, accumulate_dtype(p.value.dtype()))?,
         };
         let digest = ledger::hash::sha256_bytes(p.name.as_bytes());

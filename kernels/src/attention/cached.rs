@@ -2,7 +2,8 @@
 
 use super::block::{self, Run};
 use super::{AttentionShape, Columns, Shared};
-use crate::access::{self, dense_as, read};
+use crate::access::{self, dense, dense_as, read};
+use crate::cuda::ops::DeviceCache;
 use crate::real::{Real, Stored, with_stored};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -26,6 +27,7 @@ enum Lists {
     F32(HeadLists<f32>),
     Bf16(HeadLists<bf16>),
     F64(HeadLists<f64>),
+    Device(DType, DeviceCache),
 }
 
 impl KvCache {
@@ -62,6 +64,8 @@ impl KvCache {
             Lists::F32(lists) => truncate(lists, numbers),
             Lists::Bf16(lists) => truncate(lists, numbers),
             Lists::F64(lists) => truncate(lists, numbers),
+            // What lies after the length is not read, and the next token is put over it.
+            Lists::Device(..) => {}
         }
     }
 
@@ -70,11 +74,30 @@ impl KvCache {
         2 * self.len * self.kv_heads * self.head_dim * self.dtype().size_in_bytes()
     }
 
+    /// The lists in a device's memory, where an empty cache's are put.
+    fn on_device(
+        &mut self,
+        shape: &AttentionShape,
+        capacity: usize,
+        dtype: DType,
+        like: &Tensor,
+    ) -> Result<&mut DeviceCache> {
+        if self.len == 0 && !matches!(self.lists, Lists::Device(..)) {
+            let lists = DeviceCache::new(shape, capacity, dtype, like)?;
+            self.lists = Lists::Device(dtype, lists);
+        }
+        match &mut self.lists {
+            Lists::Device(_, lists) => Ok(lists),
+            _ => Err(access::off_device("attention_cached", like)),
+        }
+    }
+
     fn dtype(&self) -> DType {
-        match self.lists {
+        match &self.lists {
             Lists::F32(_) => DType::F32,
             Lists::Bf16(_) => DType::BF16,
             Lists::F64(_) => DType::F64,
+            Lists::Device(dtype, _) => *dtype,
         }
     }
 }
@@ -159,13 +182,51 @@ pub fn attention_cached(
             });
         }
     }
+    if q.device().is_cuda() {
+        return extend_on_device(
+            [&dense(q)?, &dense(k)?, &dense(v)?],
+            first,
+            caches,
+            lens,
+            shape,
+        );
+    }
     with_stored!(OP, first, S => {
-        let [wide_q, wide_k, wide_v] = [q, k, v].map(|t| dense_as::<<S as Stored>::Acc>(OP, t));
+        let [wide_q, wide_k, wide_v] = [q, k, v].map(|t| dense_as::<<S as Stored>::Acc>(t));
         let (wide_q, wide_k, wide_v) = (wide_q?, wide_k?, wide_v?);
         append::<S>(&read(OP, &wide_k)?, &read(OP, &wide_v)?, caches, lens)?;
         let out = attend::<S>(&read(OP, &wide_q)?, caches, lens, shape)?;
         access::narrow(&access::tensor(out, q.shape())?, q.dtype())
     })
+}
+
+/// As [`attention_cached`], of checked dense tensors on a device.
+fn extend_on_device(
+    [q, k, v]: [&Tensor; 3],
+    dtype: DType,
+    caches: &mut [&mut KvCache],
+    lens: &[usize],
+    shape: &AttentionShape,
+) -> Result<Tensor> {
+    let mut parts = Vec::with_capacity(lens.len());
+    let mut first = 0;
+    for (cache, len) in caches.iter_mut().zip(lens).filter(|(_, len)| **len > 0) {
+        let rows = |x: &Tensor| x.narrow(0, first, *len);
+        let rows = [&rows(q)?, &rows(k)?, &rows(v)?];
+        let held = cache.len;
+        let lists = cache.on_device(shape, held + len, dtype, q)?;
+        parts.push(lists.extend(rows, held, shape)?);
+        first += len;
+    }
+    let out = match parts.as_slice() {
+        [] => q.clone(),
+        [one] => one.clone(),
+        parts => Tensor::cat(parts, 0)?,
+    };
+    for (cache, len) in caches.iter_mut().zip(lens) {
+        cache.len += len;
+    }
+    Ok(out)
 }
 
 fn append<S: Cached>(

@@ -1,6 +1,6 @@
 //! What attention is tested on, and the plain reference with the whole (T, T) of scores.
 
-use super::{AttentionShape, Segment, attention, attention_backward};
+use super::{AttentionShape, Segment, Segments, attention, attention_backward};
 use crate::{OpCase, Result};
 use candle_core::{D, DType, Tensor};
 
@@ -105,7 +105,8 @@ fn run(
     segments: &[Segment],
     shape: &AttentionShape,
 ) -> Result<(Tensor, Vec<Tensor>)> {
-    let (y, saved) = attention(&x[0], &x[1], &x[2], segments, shape)?;
+    let segments = Segments::new(segments, x[0].dim(0)?)?;
+    let (y, saved) = attention(&x[0], &x[1], &x[2], &segments, shape)?;
     let Some(dy) = dy else { return Ok((y, vec![])) };
     let (dq, dk, dv) = attention_backward(saved, dy)?;
     Ok((y, vec![dq, dk, dv]))

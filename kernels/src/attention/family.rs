@@ -1,8 +1,70 @@
 //! Which segments must be computed by one task: those that share a prefix.
 
 use super::Segment;
+use crate::cuda::launch::AttentionTiles;
+use crate::cuda::ops::DeviceTiles;
 use crate::{Error, Result};
+use candle_core::Tensor;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+/// The segments of a pack, checked and grouped: made once a batch, read by every layer. A clone shares them.
+#[derive(Clone, Debug)]
+pub struct Segments(Arc<Grouped>);
+
+#[derive(Debug)]
+struct Grouped {
+    segments: Vec<Segment>,
+    rows: usize,
+    families: Vec<Family>,
+    device: OnceLock<DeviceTiles>,
+}
+
+impl Segments {
+    /// Of a pack of `rows` rows. An error where they overlap, are out of order, leave the pack, or name a prefix that is
+    /// not inside one earlier segment.
+    pub fn new(segments: &[Segment], rows: usize) -> Result<Self> {
+        let families = families(segments, rows)?;
+        Ok(Self(Arc::new(Grouped {
+            segments: segments.to_vec(),
+            rows,
+            families,
+            device: OnceLock::new(),
+        })))
+    }
+
+    /// Rows of the pack.
+    pub fn rows(&self) -> usize {
+        self.0.rows
+    }
+
+    pub(super) fn families(&self) -> &[Family] {
+        &self.0.families
+    }
+
+    /// What kernels read about them, on the device of `like`: uploaded the first time.
+    pub(super) fn on_device(&self, like: &Tensor) -> Result<&DeviceTiles> {
+        if let Some(tiles) = self.0.device.get() {
+            return Ok(tiles);
+        }
+        let tiles = AttentionTiles::of(&self.0.segments, self.0.rows)?;
+        let tiles = DeviceTiles::upload(tiles, like)?;
+        Ok(self.0.device.get_or_init(|| tiles))
+    }
+
+    /// Fails unless they are of a pack of T rows.
+    pub(super) fn check(&self, op: &'static str, t: usize) -> Result<()> {
+        if self.0.rows == t {
+            return Ok(());
+        }
+        Err(Error::Length {
+            op,
+            what: "the segments' rows",
+            expected: t,
+            found: self.0.rows,
+        })
+    }
+}
 
 /// Segments linked by prefixes; their rows lie one after another in the task's own lists.
 #[derive(Debug)]

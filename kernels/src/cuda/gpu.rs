@@ -7,7 +7,7 @@ use candle_core::Device;
 use candle_core::cuda_backend::cudarc;
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use cudarc::driver::sys::{
-    CUdevice_attribute, CUmemPool_attribute, CUresult, cuMemPoolSetAttribute,
+    CUdevice_attribute, CUmemPool_attribute, CUresult, cuMemPoolGetAttribute, cuMemPoolSetAttribute,
 };
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result};
 use cudarc::nvrtc::Ptx;
@@ -145,6 +145,23 @@ impl Gpu {
             .mem_get_info()
             .map_err(|e| refused("its memory", e))?;
         Ok((free as u64, all as u64))
+    }
+
+    /// The most that was in use at once of the driver's pool, which tensors come from.
+    pub(super) fn peak_bytes(&self) -> Option<u64> {
+        let context = self.stream.context();
+        context.bind_to_thread().ok()?;
+        let mut peak = 0u64;
+        // SAFETY: the device is the context's own, and the attribute is a number of 64 bits.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(context.cu_device()).ok()?;
+            let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+            let value = std::ptr::from_mut(&mut peak).cast();
+            cuMemPoolGetAttribute(pool, attribute, value)
+                .result()
+                .ok()?;
+        }
+        Some(peak)
     }
 
     /// A kernel, whose module is compiled by the driver the first time, and which may have that much dynamic shared memory.

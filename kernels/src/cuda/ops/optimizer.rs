@@ -1,0 +1,61 @@
+//! AdamW on a device.
+
+use crate::cuda::launch::{self, Weights};
+use crate::cuda::tensors::{float, run, upload};
+use crate::{AdamW, Error, Keep, Moments, Result, access};
+use candle_core::{DType, Tensor};
+
+/// One step of p by its gradient, in place.
+pub(crate) fn adamw_step(
+    p: &Tensor,
+    keep: &Keep,
+    g: &Tensor,
+    moments: &Moments,
+    settings: &AdamW,
+    step: u64,
+) -> Result<()> {
+    const OP: &str = "adamw_step";
+    let g = access::dense(g)?;
+    let n = p.elem_count();
+    let stored = |expected: DType, what: &'static str| match p.dtype() == expected {
+        true => Ok(()),
+        false => Err(Error::Type {
+            op: OP,
+            found: p.dtype(),
+            expected: what,
+        }),
+    };
+    let (weights, master) = match keep {
+        Keep::Exact => {
+            stored(DType::F32, "f32 weights on a GPU")?;
+            (Weights::Exact, p)
+        }
+        Keep::Master(master) => {
+            stored(DType::BF16, "bf16 weights beside a master copy")?;
+            (Weights::Master, master)
+        }
+        Keep::Stochastic(key) => {
+            stored(DType::BF16, "bf16 weights where they are rounded")?;
+            (Weights::Stochastic(*key), p)
+        }
+    };
+    let of_g = float(OP, &g)?;
+    match moments {
+        Moments::Plain { first, second } => {
+            let launch = launch::adamw(weights, of_g, n, settings, step, false);
+            run(OP, launch, &[p, master, &g, first, second])
+        }
+        Moments::Blockwise { first, second } => {
+            let tables = upload(&launch::eight_bit_tables(), p)?;
+            let launch = launch::adamw_8bit(weights, of_g, n, settings, step, false);
+            let (m, v) = (first, second);
+            run(
+                OP,
+                launch,
+                &[
+                    p, master, &g, &m.codes, &m.absmax, &v.codes, &v.absmax, &tables,
+                ],
+            )
+        }
+    }
+}

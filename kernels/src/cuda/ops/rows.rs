@@ -1,0 +1,254 @@
+//! Norms, rotary embedding, SwiGLU, sums, dropout, and rows picked out or put back.
+
+use crate::cuda::launch::{self, RowGroups, SQUARES_PER_PARTIAL};
+use crate::cuda::tensors::{dense_as, float, run, uninit, upload};
+use crate::dropout::DeviceRows;
+use crate::{Direction, DropoutKey, Result, access};
+use candle_core::{DType, Tensor};
+
+/// y and 1/rms of each row (rows) f32.
+pub(crate) fn rms_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    d: usize,
+    eps: f64,
+) -> Result<(Tensor, Tensor)> {
+    const OP: &str = "rms_norm";
+    let rows = x.elem_count() / d;
+    let y = uninit(OP, x.shape(), x.dtype(), x)?;
+    let reciprocal = uninit(OP, rows, DType::F32, x)?;
+    let launch = launch::rms_norm(float(OP, x)?, float(OP, weight)?, rows, d, eps, false);
+    run(OP, launch, &[x, weight, &y, &reciprocal])?;
+    Ok((y, reciprocal))
+}
+
+/// dx, in dy's type, and dweight (d) f32 if it is wanted.
+pub(crate) fn rms_norm_backward(
+    [x, weight, reciprocal]: [&Tensor; 3],
+    dy: &Tensor,
+    d: usize,
+    want_weight: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    const OP: &str = "rms_norm_backward";
+    let dy = access::dense(dy)?;
+    let rows = x.elem_count() / d;
+    let (of_x, of_dy) = (float(OP, x)?, float(OP, &dy)?);
+    let dx = uninit(OP, dy.shape(), dy.dtype(), x)?;
+    let launch = launch::rms_norm_backward(of_x, float(OP, weight)?, of_dy, rows, d, false);
+    run(OP, launch, &[x, weight, reciprocal, &dy, &dx])?;
+    if !want_weight {
+        return Ok((dx, None));
+    }
+    let dweight = uninit(OP, d, DType::F32, x)?;
+    let launches = launch::rms_norm_backward_weight(of_x, of_dy, rows, d);
+    run(OP, launches, &[x, reciprocal, &dy, &dweight])?;
+    Ok((dx, Some(dweight)))
+}
+
+/// Turns the heads of x (T, heads · head_dim) in place.
+pub(crate) fn rope(
+    x: &Tensor,
+    heads: usize,
+    [cos, sin]: [&Tensor; 2],
+    direction: Direction,
+) -> Result<()> {
+    const OP: &str = "rope";
+    let (t, width) = access::dims2(OP, "x", x)?;
+    let (of_x, strides) = (float(OP, x)?, [width, 0]);
+    let launch = launch::rope(of_x, t, heads, 0, width / heads, strides, direction);
+    // There is no k: the second buffer is not read.
+    run(OP, launch, &[x, x, cos, sin])
+}
+
+/// silu(gate) · up.
+pub(crate) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    const OP: &str = "swiglu";
+    let y = uninit(OP, gate.shape(), gate.dtype(), gate)?;
+    let (rows, width) = rows_of(gate);
+    run(
+        OP,
+        launch::swiglu(float(OP, gate)?, rows, width, width),
+        &[gate, up, &y],
+    )?;
+    Ok(y)
+}
+
+/// dgate and dup, in dy's type.
+pub(crate) fn swiglu_backward(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+    const OP: &str = "swiglu_backward";
+    let dy = access::dense(dy)?;
+    let like = || uninit(OP, dy.shape(), dy.dtype(), &dy);
+    let (dgate, dup) = (like()?, like()?);
+    let (rows, width) = rows_of(gate);
+    let (of_gate, of_dy) = (float(OP, gate)?, float(OP, &dy)?);
+    let launch = launch::swiglu_backward(of_gate, of_dy, rows, width, width, width);
+    run(OP, launch, &[gate, up, &dy, &dgate, &dup])?;
+    Ok((dgate, dup))
+}
+
+/// Rows, and numbers a row.
+fn rows_of(x: &Tensor) -> (usize, usize) {
+    let width = x.dims().last().copied().unwrap_or(1).max(1);
+    (x.elem_count() / width, width)
+}
+
+/// Σ x² of each of these tensors of one device, in f64. Waits for the device, once.
+pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    const OP: &str = "sum_of_squares";
+    let Some(like) = tensors.first() else {
+        return Ok(Vec::new());
+    };
+    let sums = uninit(OP, tensors.len(), DType::F64, like)?;
+    for (i, x) in tensors.iter().enumerate() {
+        let x = access::dense(x)?;
+        let partials = x.elem_count().div_ceil(SQUARES_PER_PARTIAL).max(1);
+        let parts = uninit(OP, partials, DType::F64, &x)?;
+        let squares = launch::sum_of_squares(float(OP, &x)?, x.elem_count());
+        run(OP, squares, &[&x, &parts])?;
+        run(
+            OP,
+            launch::sum_partials(partials),
+            &[&parts, &sums.narrow(0, i, 1)?],
+        )?;
+    }
+    Ok(sums.to_vec1()?)
+}
+
+/// The one number of a tensor (1) f64. Waits for the device.
+pub(super) fn first(one: &Tensor) -> Result<f64> {
+    Ok(one.to_vec1::<f64>()?[0])
+}
+
+/// a ← a + b, both dense.
+pub(crate) fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
+    const OP: &str = "add_assign";
+    let b = access::dense(b)?;
+    let launch = launch::add_assign(float(OP, a)?, float(OP, &b)?, a.elem_count());
+    run(OP, launch, &[a, &b])
+}
+
+/// a ← factor · a.
+pub(crate) fn scale_assign(a: &Tensor, factor: f64) -> Result<()> {
+    const OP: &str = "scale_assign";
+    let launch = launch::scale_assign(float(OP, a)?, a.elem_count(), factor, false);
+    run(OP, launch, &[a])
+}
+
+/// y (T, N) ← y + bias (N).
+pub(crate) fn add_bias(y: &Tensor, bias: &Tensor, (t, n): (usize, usize)) -> Result<()> {
+    const OP: &str = "add_bias";
+    let bias = access::dense(bias)?;
+    let launch = launch::add_bias(float(OP, y)?, float(OP, &bias)?, t, n);
+    run(OP, launch, &[y, &bias])
+}
+
+/// (N) f32: the sum of x's rows.
+pub(crate) fn sum_rows(x: &Tensor, (t, n): (usize, usize)) -> Result<Tensor> {
+    const OP: &str = "sum_rows";
+    let x = access::dense(x)?;
+    let sums = uninit(OP, n, DType::F32, &x)?;
+    run(OP, launch::sum_rows(float(OP, &x)?, t, n), &[&x, &sums])?;
+    Ok(sums)
+}
+
+/// Those rows of x (T, D).
+pub(crate) fn gather_rows(x: &Tensor, indices: &[usize], d: usize) -> Result<Tensor> {
+    const OP: &str = "gather_rows";
+    let y = uninit(OP, (indices.len(), d), x.dtype(), x)?;
+    let indices: Vec<u32> = indices.iter().map(|i| *i as u32).collect();
+    let launch = launch::gather_rows(float(OP, x)?, indices.len(), d);
+    run(OP, launch, &[x, &upload(&indices, x)?, &y])?;
+    Ok(y)
+}
+
+/// (rows, D): each row of x (N, D) added to its row of zeros.
+pub(crate) fn scatter_rows(x: &Tensor, indices: &[usize], rows: usize, d: usize) -> Result<Tensor> {
+    const OP: &str = "scatter_rows";
+    let y = uninit(OP, (rows, d), x.dtype(), x)?;
+    let targets: Vec<u32> = indices.iter().map(|i| *i as u32).collect();
+    let groups = Groups::upload(&targets, x)?;
+    let launch = launch::scatter_rows(float(OP, x)?, groups.count, rows, d);
+    run(
+        OP,
+        launch,
+        &[x, &groups.order, &groups.starts, &groups.targets, &y],
+    )?;
+    Ok(y)
+}
+
+/// (rows, D) f32: row r is the sum of dy's rows whose id is r.
+pub(crate) fn embedding_backward(
+    ids: &[u32],
+    dy: &Tensor,
+    rows: usize,
+    d: usize,
+) -> Result<Tensor> {
+    const OP: &str = "embedding_backward";
+    let dy = access::dense(dy)?;
+    let sums = uninit(OP, (rows, d), DType::F32, &dy)?;
+    let groups = Groups::upload(ids, &dy)?;
+    let launch = launch::embedding_backward(float(OP, &dy)?, groups.count, rows, d);
+    run(
+        OP,
+        launch,
+        &[&dy, &groups.order, &groups.starts, &groups.targets, &sums],
+    )?;
+    Ok(sums)
+}
+
+/// Rows by their target, on the device.
+struct Groups {
+    count: usize,
+    order: Tensor,
+    starts: Tensor,
+    targets: Tensor,
+}
+
+impl Groups {
+    fn upload(targets: &[u32], like: &Tensor) -> Result<Self> {
+        let groups = RowGroups::of(targets);
+        Ok(Self {
+            count: groups.targets.len(),
+            order: upload(&groups.order, like)?,
+            starts: upload(&groups.starts, like)?,
+            targets: upload(&groups.targets, like)?,
+        })
+    }
+}
+
+/// x (T, D) under the mask of its rows.
+pub(crate) fn dropout(x: &Tensor, p: f64, key: DropoutKey, rows: &DeviceRows) -> Result<Tensor> {
+    const OP: &str = "dropout";
+    let (t, d) = access::dims2(OP, "x", x)?;
+    let y = uninit(OP, x.shape(), x.dtype(), x)?;
+    let launch = launch::dropout(float(OP, x)?, t, d, p, key);
+    run(OP, launch, &[x, &rows.sample, &rows.position, &y])?;
+    Ok(y)
+}
+
+/// x (T, N) ∘ factors (N), in x's type.
+pub(crate) fn scale_columns(
+    x: &Tensor,
+    factors: &Tensor,
+    (t, n): (usize, usize),
+) -> Result<Tensor> {
+    const OP: &str = "scale_columns";
+    let factors = dense_as(OP, factors, DType::F32)?;
+    let y = uninit(OP, (t, n), x.dtype(), x)?;
+    run(
+        OP,
+        launch::scale_columns(float(OP, x)?, t, n),
+        &[x, &factors, &y],
+    )?;
+    Ok(y)
+}
+
+/// (N) f32: Σ over rows of a ∘ b.
+pub(crate) fn column_products(a: &Tensor, b: &Tensor, (t, n): (usize, usize)) -> Result<Tensor> {
+    const OP: &str = "column_products";
+    let (a, b) = (access::dense(a)?, access::dense(b)?);
+    let sums = uninit(OP, n, DType::F32, &a)?;
+    let launch = launch::column_products(float(OP, &a)?, float(OP, &b)?, t, n);
+    run(OP, launch, &[&a, &b, &sums])?;
+    Ok(sums)
+}
