@@ -363,7 +363,10 @@ mod tests {
         for case in cases(Size::Tiny) {
             if case.runs_on(&Device::Cpu) {
                 let verdicts = case.check_changed(&Device::Cpu, 7, change);
-                each(&case, &verdicts.unwrap_or_else(|e| panic!("{} {}: {e}", case.op, case.label)));
+                each(
+                    &case,
+                    &verdicts.unwrap_or_else(|e| panic!("{} {}: {e}", case.op, case.label)),
+                );
             }
         }
     }
@@ -420,7 +423,11 @@ mod tests {
     fn another_seed_gives_other_numbers() -> Result<()> {
         let case = &cases(Size::Tiny)[0];
         let found = |seed| -> Result<Vec<f64>> {
-            Ok(case.check(&Device::Cpu, seed)?.iter().map(|v| v.expected).collect())
+            Ok(case
+                .check(&Device::Cpu, seed)?
+                .iter()
+                .map(|v| v.expected)
+                .collect())
         };
         assert_eq!(found(1)?, found(1)?);
         assert_ne!(found(1)?, found(2)?);
@@ -431,7 +438,10 @@ mod tests {
     #[test]
     fn cases_are_told_apart() {
         let names = |size| -> Vec<(&str, String)> {
-            cases(size).into_iter().map(|case| (case.op, case.label)).collect()
+            cases(size)
+                .into_iter()
+                .map(|case| (case.op, case.label))
+                .collect()
         };
         let whole = names(Size::Whole);
         let all: BTreeSet<_> = whole.iter().cloned().collect();

@@ -18,8 +18,8 @@ mod bytes;
 mod column_scale;
 mod cross_entropy;
 pub mod cuda;
-pub mod device_check;
 mod deviation;
+pub mod device_check;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -49,7 +49,7 @@ pub use attention::{
     attention_cached,
 };
 pub use bytes::Bytes;
-pub use candle_core::{DType, Device};
+pub use candle_core::{DType, Device, Tensor};
 pub use column_scale::{column_products, scale_columns};
 pub use cross_entropy::{
     HeadLoss, LOGITS_BYTES, TokenScore, linear_cross_entropy, linear_token_scores,

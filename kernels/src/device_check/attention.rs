@@ -27,11 +27,20 @@ type Rows = (usize, usize, Option<(usize, usize)>);
 /// prefixes that are shared, in part too.
 const PACKS: [(usize, &[Rows]); 5] = [
     (1, &[(0, 1, None)]),
-    (123, &[(3, 1, None), (4, 70, None), (75, 43, None), (119, 3, None)]),
+    (
+        123,
+        &[(3, 1, None), (4, 70, None), (75, 43, None), (119, 3, None)],
+    ),
     (1000, &[(0, 1000, None)]),
     (
         577,
-        &[(0, 5, None), (5, 123, None), (128, 128, None), (256, 65, None), (321, 256, None)],
+        &[
+            (0, 5, None),
+            (5, 123, None),
+            (128, 128, None),
+            (256, 65, None),
+            (321, 256, None),
+        ],
     ),
     (
         240,
@@ -66,7 +75,10 @@ fn shape((heads, kv_heads, head_dim, window): Heads) -> AttentionShape {
 
 fn label(dtype: DType, (heads, kv_heads, head_dim, window): Heads) -> String {
     let window = window.map_or(String::new(), |window| format!(" window {window}"));
-    format!("{} {heads}/{kv_heads} heads of {head_dim}{window}", dtype.as_str())
+    format!(
+        "{} {heads}/{kv_heads} heads of {head_dim}{window}",
+        dtype.as_str()
+    )
 }
 
 pub(super) fn cases(size: Size) -> Vec<Case> {
@@ -74,7 +86,11 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
     for &heads in size.of(3, &HEADS) {
         for dtype in FLOATS {
             for &(t, rows) in size.of(2, &PACKS) {
-                let label = format!("{}, {} sequences, {t} rows", label(dtype, heads), rows.len());
+                let label = format!(
+                    "{}, {} sequences, {t} rows",
+                    label(dtype, heads),
+                    rows.len()
+                );
                 cases.push(Case::new("attention", label, move |side| {
                     packed(side, heads, dtype, t, rows)
                 }));
@@ -133,7 +149,11 @@ fn cached(side: &Side, heads: Heads, dtype: DType) -> Result<Vec<Output>> {
             which += 1;
             side.numbers(which, &[t, heads * shape.head_dim], dtype)
         };
-        let (q, k, v) = (rows(shape.heads)?, rows(shape.kv_heads)?, rows(shape.kv_heads)?);
+        let (q, k, v) = (
+            rows(shape.heads)?,
+            rows(shape.kv_heads)?,
+            rows(shape.kv_heads)?,
+        );
         crate::attention_cached(&q, &k, &v, caches, lens, &shape)
     };
     let prompts = extend(&mut [&mut a, &mut b, &mut c], &[37, 5, 1])?;

@@ -13,7 +13,8 @@ pub struct Side<'a> {
 
 /// A seed for what has this name.
 pub(super) fn stream(seed: u64, name: &str) -> u64 {
-    name.bytes().fold(mix(seed), |state, byte| mix(state ^ u64::from(byte)))
+    name.bytes()
+        .fold(mix(seed), |state, byte| mix(state ^ u64::from(byte)))
 }
 
 /// SplitMix64's output function.

@@ -143,16 +143,23 @@ fn linear(side: &Side, [t, k, n]: [usize; 3], x: DType, stored: Stored) -> Resul
 }
 
 /// Tokens, width, vocabulary; the last takes several chunks of logits.
-const HEADS: [(usize, usize, usize); 4] = [(5, 64, 123), (1, 7, 5), (123, 577, 4099), (1000, 64, 32_000)];
+const HEADS: [(usize, usize, usize); 4] = [
+    (5, 64, 123),
+    (1, 7, 5),
+    (123, 577, 4099),
+    (1000, 64, 32_000),
+];
 
 fn heads(size: Size) -> Vec<Case> {
     let mut cases = Vec::new();
     for &(t, d, v) in size.of(2, &HEADS) {
         for x in FLOATS {
             let label = format!("{} {t} x {d} to {v}", x.as_str());
-            cases.push(Case::new("linear_cross_entropy", label.clone(), move |side| {
-                cross_entropy(side, [t, d, v], x)
-            }));
+            cases.push(Case::new(
+                "linear_cross_entropy",
+                label.clone(),
+                move |side| cross_entropy(side, [t, d, v], x),
+            ));
             cases.push(Case::new("linear_token_scores", label, move |side| {
                 token_scores(side, [t, d, v], x)
             }));
@@ -195,7 +202,11 @@ fn token_scores(side: &Side, shape: [usize; 3], dtype: DType) -> Result<Vec<Outp
     // Added to the most probable row's mark, so that a wrong mark is off by more than any rounding.
     let marks = greedy.map(|greedy| 1.0 + greedy).collect();
     Ok(vec![
-        Output::list("log_probs", log_probs, Allowed::steps(head_steps(shape[1], shape[2])))?,
+        Output::list(
+            "log_probs",
+            log_probs,
+            Allowed::steps(head_steps(shape[1], shape[2])),
+        )?,
         Output::list("greedy", marks, Allowed::none())?,
     ])
 }

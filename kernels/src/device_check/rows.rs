@@ -120,7 +120,11 @@ fn of_one_type(rows: usize, d: usize, x: DType, label: &str) -> Vec<Case> {
         }),
         case("sum_rows", |side, shape, x| {
             let sums = crate::sum_rows(&side.numbers(1, &shape, x)?)?;
-            Ok(vec![Output::new("sums", sums, Allowed::sum(shape[0], LARGEST))])
+            Ok(vec![Output::new(
+                "sums",
+                sums,
+                Allowed::sum(shape[0], LARGEST),
+            )])
         }),
         case("sum_of_squares", |side, shape, x| {
             let sum = crate::sum_of_squares(&side.numbers(1, &shape, x)?)?;
@@ -145,7 +149,11 @@ fn of_one_type(rows: usize, d: usize, x: DType, label: &str) -> Vec<Case> {
             let y = crate::scatter_rows(&side.numbers(1, &shape, x)?, &indices, rows)?;
             // Rows that meet are added in the type they are stored in.
             let narrow = if x == DType::BF16 { 8.0 } else { 0.0 };
-            Ok(vec![Output::new("y", y, Allowed::steps(8.0).narrow(narrow))])
+            Ok(vec![Output::new(
+                "y",
+                y,
+                Allowed::steps(8.0).narrow(narrow),
+            )])
         }),
         case("embedding_backward", |side, shape, x| {
             let [rows, _] = shape;
@@ -158,7 +166,10 @@ fn of_one_type(rows: usize, d: usize, x: DType, label: &str) -> Vec<Case> {
 
 /// Rows drawn with repetition.
 fn picked(side: &Side, n: usize, rows: usize) -> Vec<usize> {
-    side.ids(4, n, rows).into_iter().map(|i| i as usize).collect()
+    side.ids(4, n, rows)
+        .into_iter()
+        .map(|i| i as usize)
+        .collect()
 }
 
 /// What moves numbers, or rounds and drops them by a rule that both sides follow to the bit.
