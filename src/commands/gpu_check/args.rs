@@ -52,7 +52,7 @@ impl Stage {
 /// A check of a GPU.
 #[derive(Debug, Clone, Args)]
 pub struct GpuCheckArgs {
-    /// What to do; all of it without a name, unless --add or --append-to asks for something else
+    /// What to do; all of it without a name, unless --show, --add or --append-to asks for something else
     pub stages: Vec<Stage>,
     /// The GPU: cuda or cuda:N; cpu holds the processor to itself, as a rehearsal
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
@@ -78,6 +78,9 @@ pub struct GpuCheckArgs {
     /// A stage's record that another program has made, to be put into the record
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub add: Vec<PathBuf>,
+    /// Shows what the record holds
+    #[arg(long, requires = "out", conflicts_with = "stages")]
+    pub show: bool,
     /// Prints the tables as Markdown
     #[arg(long)]
     pub markdown: bool,

@@ -29,6 +29,9 @@ use crate::terminal::{note, print, print_json};
 use args::{GpuCheckArgs, Stage};
 use record::{DeviceRecord, Outcome, Record, StageRecord};
 
+/// What the name of a device says that a driver only plays.
+const REHEARSAL: &str = "rehearsal";
+
 /// What every stage reads.
 struct Check<'a> {
     compute: &'a Compute,
@@ -109,7 +112,7 @@ pub fn gpu_check(args: &GpuCheckArgs, json: bool) -> Result<Exit> {
 
 /// The stages that were named; all, where nothing else was asked for.
 fn asked(args: &GpuCheckArgs) -> Vec<Stage> {
-    let other = !args.add.is_empty() || args.append_to.is_some();
+    let other = args.show || !args.add.is_empty() || args.append_to.is_some();
     let all = match (args.stages.is_empty(), other) {
         (true, true) => return Vec::new(),
         (true, false) => &Stage::ALL[..],
@@ -124,8 +127,8 @@ fn rehearsal(tiny: bool, compute: &Compute) -> Option<String> {
     let Some(gpu) = &compute.gpu else {
         return Some("on the processor".into());
     };
-    if gpu.name.to_lowercase().contains("stand-in") {
-        return Some(format!("{} is no GPU", gpu.name));
+    if gpu.name.contains(REHEARSAL) {
+        return Some(format!("on an {}", gpu.name));
     }
     tiny.then(|| "at tiny sizes".into())
 }
@@ -202,7 +205,7 @@ mod tests {
     fn what_is_no_measurement_is_said() {
         assert_eq!(rehearsal(false, &gpu("NVIDIA H200")), None);
         assert!(rehearsal(true, &gpu("NVIDIA H200")).is_some());
-        assert!(rehearsal(false, &gpu("medtune stand-in")).is_some());
+        assert!(rehearsal(false, &gpu("emulated GPU (medtune rehearsal)")).is_some());
         assert!(rehearsal(false, &Compute::default()).is_some());
     }
 
