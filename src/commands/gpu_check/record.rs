@@ -259,13 +259,6 @@ impl Record {
         )?)
     }
 
-    /// Whether a stage has failed.
-    pub fn failed(&self) -> bool {
-        self.stages
-            .iter()
-            .any(|stage| stage.outcome == Outcome::Failed)
-    }
-
     /// Lines for a table of results: date, commit, machine, threads, what, with, without, ratio, unit, command.
     pub fn results(&self) -> Result<String> {
         let refuse = |message: &str, hint: &str| Err(Failure::user(message).hint(hint).into());
@@ -508,7 +501,6 @@ mod tests {
         // A stage that is run again stands for the one before.
         more.put(StageRecord::new("ops", Outcome::Failed));
         assert_eq!(more.stages.len(), record.stages.len());
-        assert!(more.failed() && !record.failed());
 
         record.rehearsal = Some("tiny sizes".into());
         let refused = record.go_on_with(&path).expect_err("of another kind");
