@@ -86,6 +86,8 @@ pub struct Allowed {
     pub narrow: f64,
     /// What is rounded; without it a number as large as the result's largest.
     pub scale: Option<f64>,
+    /// What is rounded is at least this large: of results that come to nothing by cancelling.
+    pub floor: f64,
 }
 
 impl Allowed {
@@ -105,20 +107,24 @@ impl Allowed {
         Self { narrow, ..self }
     }
 
+    fn floor(self, floor: f64) -> Self {
+        Self { floor, ..self }
+    }
+
     /// A sum of so many terms below `largest`: the partial sums are as large as all of them at most, and random signs
     /// keep them far below.
     fn sum(terms: usize, largest: f64) -> Self {
         Self {
             steps: 4.0,
-            narrow: 0.0,
             scale: Some(terms.max(1) as f64 * largest),
+            ..Self::default()
         }
     }
 
     fn bound(&self, expected: &[f64]) -> f64 {
         let largest = || expected.iter().fold(0f64, |m, x| m.max(x.abs()));
-        let scale = self.scale.unwrap_or_else(largest);
-        scale * (self.steps * 2f64.powi(-24) + self.narrow * 2f64.powi(-9))
+        let scale = self.scale.unwrap_or_else(largest).max(self.floor);
+        scale * (self.steps * unit(DType::F32) + self.narrow * unit(DType::BF16))
     }
 }
 
@@ -171,6 +177,16 @@ impl std::fmt::Display for Verdict {
     }
 }
 
+/// Largest share of a number that rounding to a type takes or adds: bf16 has 8 digits, f32 24.
+fn unit(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 2f64.powi(-24),
+        DType::BF16 => 2f64.powi(-8),
+        DType::F64 => 2f64.powi(-52),
+        _ => 0.0,
+    }
+}
+
 /// A result as plain numbers, with the type it was stored in.
 struct Stored {
     what: &'static str,
@@ -202,16 +218,6 @@ impl Stored {
         self.list.len() * self.dtype.size_in_bytes()
     }
 
-    /// Largest share of a number that rounding to its type takes or adds.
-    fn unit(&self) -> f64 {
-        match self.dtype {
-            DType::F32 => 2f64.powi(-24),
-            DType::BF16 => 2f64.powi(-9),
-            DType::F64 => 2f64.powi(-52),
-            _ => 0.0,
-        }
-    }
-
     fn judge(&self, expected: &Stored, exact: bool) -> Verdict {
         if self.dims != expected.dims || (exact && self.dtype != expected.dtype) {
             return Verdict::wrong(self.what);
@@ -220,7 +226,7 @@ impl Stored {
             true => 0.0,
             false => expected.allowed.bound(&expected.list),
         };
-        let unit = if exact { 0.0 } else { self.unit() };
+        let unit = if exact { 0.0 } else { unit(self.dtype) };
         let mut worst = Verdict {
             worst: 0.0,
             ..Verdict::wrong(self.what)

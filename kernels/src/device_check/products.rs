@@ -129,7 +129,7 @@ fn linear(side: &Side, [t, k, n]: [usize; 3], x: DType, stored: Stored) -> Resul
     let dx = crate::linear_dx(&side.numbers(3, &[t, n], x)?, &w)?;
     // In bf16 an NF4 weight is made dense in bf16.
     let narrow = match (stored, x) {
-        (Stored::Nf4 { .. }, DType::BF16) => 2.0,
+        (Stored::Nf4 { .. }, DType::BF16) => 1.0,
         _ => 0.0,
     };
     let allowed = |terms: usize| match narrow {
@@ -186,7 +186,7 @@ fn cross_entropy(side: &Side, shape: [usize; 3], dtype: DType) -> Result<Vec<Out
     let loss = crate::linear_cross_entropy(&x, &w, &targets, 1.0 / t as f64, true, true)?;
     let steps = Allowed::steps(head_steps(d, v));
     // The logits' gradient is rounded to bf16 for the products with it.
-    let gradient = steps.narrow(if dtype == DType::BF16 { 4.0 } else { 0.0 });
+    let gradient = steps.narrow(if dtype == DType::BF16 { 2.0 } else { 0.0 });
     let mut outputs = vec![Output::list("loss", vec![loss.loss_sum], steps)?];
     for (what, tensor) in [("dx", loss.dx), ("dweight", loss.dweight)] {
         outputs.extend(tensor.map(|tensor| Output::new(what, tensor, gradient)));

@@ -148,7 +148,7 @@ fn of_one_type(rows: usize, d: usize, x: DType, label: &str) -> Vec<Case> {
             let indices = picked(side, rows, rows);
             let y = crate::scatter_rows(&side.numbers(1, &shape, x)?, &indices, rows)?;
             // Rows that meet are added in the type they are stored in.
-            let narrow = if x == DType::BF16 { 8.0 } else { 0.0 };
+            let narrow = if x == DType::BF16 { 4.0 } else { 0.0 };
             Ok(vec![Output::new(
                 "y",
                 y,

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::terminal::note;
 
 /// Of f32, as a share of a gradient's length.
-const F32: f64 = 2e-4;
+const F32: f64 = 1e-4;
 /// Of bf16, what is allowed beside twice the processor's own distance.
 const BF16: f64 = 5e-3;
 

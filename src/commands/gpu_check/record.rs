@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use kernels::cuda::GpuFacts;
 use ledger::files::write_atomic;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::args::VERSION;
 use crate::failure::Failure;
@@ -84,11 +84,17 @@ pub struct StageRecord {
 pub struct Figure {
     /// What it is of.
     pub what: String,
+    /// What is not finite is `null` in the file, as it has no digits.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub value: f64,
     pub unit: String,
     /// Anything to know beside it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 impl Figure {
@@ -490,6 +496,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("check.json");
         let mut record = record();
+        record.stages[0].figures[0].value = f64::INFINITY;
         record.write(&path)?;
         assert_eq!(Record::read(&path)?, record);
         let mut more = Record {
