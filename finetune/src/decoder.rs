@@ -6,7 +6,10 @@
 use adapters::{Builder, Embedding, GradSink, Norm, ParamId, Pass};
 use candle_core::{DType, Device, Tensor};
 use datasets::Batch;
-use kernels::{KvCache, Matrix, RmsNormSaved, RopeTable, RowIds, Segment, Segments, TokenScore};
+use kernels::{
+    KvCache, LossSum, Matrix, Offload, RmsNormSaved, RopeTable, RowIds, Segment, Segments,
+    TokenScore,
+};
 
 use crate::config::DecoderConfig;
 use crate::layer::{Keys, Layer, LayerSaved, NeededRows, norm_backward};
@@ -59,12 +62,30 @@ impl BatchLoss {
     }
 }
 
+/// A batch's loss while a GPU may still be computing it.
+pub(crate) struct PendingLoss {
+    loss_sum: LossSum,
+    target_tokens: usize,
+}
+
+impl PendingLoss {
+    /// Waits for it.
+    pub(crate) fn value(&self) -> Result<BatchLoss> {
+        Ok(BatchLoss {
+            loss_sum: self.loss_sum.value()?,
+            target_tokens: self.target_tokens,
+        })
+    }
+}
+
 /// What the backward pass of one layer starts from.
 enum Kept {
     /// Everything the forward pass saved.
     Saved(Box<LayerSaved>),
     /// Only the layer's input (T, D): the forward pass is run again.
     Input(Tensor),
+    /// The same, put away last of those that were.
+    Away,
 }
 
 impl Decoder {
@@ -138,47 +159,76 @@ impl Decoder {
         grad_scale: f64,
         sink: &mut dyn GradSink,
     ) -> Result<BatchLoss> {
-        let run = Forward::prepare(self, batch)?;
+        let batch = self.prepare(batch.clone())?;
+        self.gradients(&batch, dropout, grad_scale, sink)?.value()
+    }
+
+    /// Makes a batch ready for its passes. Errors where it holds no target.
+    pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared> {
+        let run = Forward::prepare(self, &batch)?;
+        let (rows, targets) = batch.rows_with_targets();
+        if targets.is_empty() {
+            return Err(Error::NoTargets);
+        }
+        let (needed, rows) = NeededRows::of(&rows, &run.row_ids);
+        Ok(Prepared {
+            batch,
+            run,
+            needed,
+            rows,
+            targets,
+        })
+    }
+
+    /// As [`Self::loss_and_gradients`], and does not wait for a GPU.
+    pub(crate) fn gradients(
+        &self,
+        prepared: &Prepared,
+        dropout: DropoutState,
+        grad_scale: f64,
+        sink: &mut dyn GradSink,
+    ) -> Result<PendingLoss> {
+        let Prepared {
+            batch,
+            run,
+            needed,
+            rows,
+            targets,
+        } = prepared;
         let pass = Pass {
             training: true,
             seed: dropout.seed,
             step: dropout.step,
             rows: &run.row_ids,
         };
-        let (rows, targets) = batch.rows_with_targets();
-        if targets.is_empty() {
-            return Err(Error::NoTargets);
-        }
-        let (needed, rows) = NeededRows::of(&rows, &run.row_ids);
         let forward = |index: usize, x: &Tensor| {
             let needed = needed.as_ref().filter(|_| index + 1 == self.layers.len());
             self.layers[index].forward(x, &run.segments, &run.rope, &pass, needed, self.recompute)
         };
         let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
         let mut kept = Vec::with_capacity(self.layers.len());
+        let mut away = Offload::new(self.layers.len());
         for index in 0..self.layers.len() {
             let (y, saved) = forward(index, &x)?;
             kept.push(match self.recompute {
                 Recompute::Full => Kept::Input(x),
+                Recompute::Offload => {
+                    away.put(x)?;
+                    Kept::Away
+                }
                 _ => Kept::Saved(Box::new(saved)),
             });
             x = y;
         }
 
         let rows_out = x.dim(0)?;
-        let (h, norm_saved) = self.normed_rows(&x, &rows)?;
+        let (h, norm_saved) = self.normed_rows(&x, rows)?;
         drop(x);
         let want_dweight = self.head_param.is_some();
-        let head = kernels::linear_cross_entropy(
-            &h,
-            &self.head,
-            &targets,
-            grad_scale,
-            true,
-            want_dweight,
-        )?;
+        let head =
+            kernels::linear_cross_entropy(&h, &self.head, targets, grad_scale, true, want_dweight)?;
         drop(h);
-        let loss = BatchLoss {
+        let loss = PendingLoss {
             loss_sum: head.loss_sum,
             target_tokens: targets.len(),
         };
@@ -187,13 +237,17 @@ impl Decoder {
         }
         let dh = head.dx.expect("dx was asked for");
         let dx_rows = norm_backward(&self.norm, norm_saved, &dh, sink)?;
-        let mut dx = kernels::scatter_rows(&dx_rows, &rows, rows_out)?;
+        let mut dx = kernels::scatter_rows(&dx_rows, rows, rows_out)?;
         drop((dh, dx_rows));
 
         for (i, (layer, kept)) in self.layers.iter().zip(kept).enumerate().rev() {
             let saved = match kept {
                 Kept::Saved(saved) => *saved,
                 Kept::Input(x) => forward(i, &x)?.1,
+                Kept::Away => {
+                    let x = away.take()?.expect("as many come back as were put away");
+                    forward(i, &x)?.1
+                }
             };
             let need_dx = i > 0 || self.embedding.param.is_some();
             let needed = needed.as_ref().filter(|_| i + 1 == self.layers.len());
@@ -320,6 +374,22 @@ pub struct DropoutState {
     pub seed: u64,
     /// The optimizer step.
     pub step: u64,
+}
+
+/// A batch that is ready for its passes.
+pub(crate) struct Prepared {
+    batch: Batch,
+    run: Forward,
+    needed: Option<NeededRows>,
+    /// Where the rows that predict lie among the needed ones.
+    rows: Vec<usize>,
+    targets: Vec<u32>,
+}
+
+impl Prepared {
+    pub(crate) fn batch(&self) -> &Batch {
+        &self.batch
+    }
 }
 
 /// What every layer of one pass reads: built once a batch.

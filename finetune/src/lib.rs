@@ -50,7 +50,7 @@ pub use memory::{MemoryUse, ResidentMemory, keep_freed_memory, peak_memory_bytes
 pub use optimizer::{Gradients, MIN_8BIT_SIZE, Optimizer, TrainedBytes, trained_bytes};
 pub use plan::{
     AnsweringShape, BatchShape, DeviceKind, DeviceSpec, MemoryPart, PlanInput, StoredWeights,
-    TrainPlan, available_bytes, flops_per_token, measured_gflops, plan, weight_bytes,
+    TrainPlan, WeightsRead, available_bytes, flops_per_token, measured_gflops, plan, weight_bytes,
 };
 pub use proof::{LogitProof, Probed, compare_logits};
 pub use schedule::{learning_rate, warmup_steps};

@@ -17,7 +17,7 @@ use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
 use crate::gguf_vocab::{gguf_metadata, gguf_vocab};
 use crate::models::decoder_config;
-use crate::plan::StoredWeights;
+use crate::plan::{DeviceKind, StoredWeights, WeightsRead};
 use crate::{Error, Result};
 
 /// Where a model's base weights come from.
@@ -202,21 +202,25 @@ impl Checkpoint {
         Ok((decoder, builder.finish()?))
     }
 
-    /// The size of the base weights where they lie, and whether `compute` reads them as they are. Vectors (norms, biases)
-    /// are counted as f32, as they are held.
-    pub fn stored_weights(&self, compute: DType) -> Result<StoredWeights> {
-        let (mut bytes, mut computed_in_place) = (0, true);
+    /// The size of the base weights where products read them, and how: on the processor as they are stored, on a GPU in
+    /// the type that is computed in unless they are quantized. Vectors (norms, biases) are counted as f32, as they are
+    /// held.
+    pub fn stored_weights(&self, compute: DType, device: DeviceKind) -> Result<StoredWeights> {
+        let (mut bytes, mut in_compute_dtype) = (0, true);
         for view in self.weights.views() {
-            if view.shape.len() == 2 {
-                bytes += view.size_bytes();
-                computed_in_place &= view.float_dtype() == Some(compute);
-            } else {
+            let float = view.float_dtype();
+            if view.shape.len() != 2 {
                 bytes += 4 * view.elements() as u64;
+            } else if device == DeviceKind::Cuda && float.is_some() {
+                bytes += (compute.size_in_bytes() * view.elements()) as u64;
+            } else {
+                bytes += view.size_bytes();
+                in_compute_dtype &= float == Some(compute);
             }
         }
         Ok(StoredWeights {
             bytes,
-            computed_in_place,
+            read: WeightsRead::of(in_compute_dtype, device),
         })
     }
 

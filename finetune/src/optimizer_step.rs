@@ -7,7 +7,7 @@ use adapters::GradSink;
 use datasets::{Batch, Pack};
 
 use crate::checkpoint::Position;
-use crate::decoder::{BatchLoss, Decoder, DropoutState};
+use crate::decoder::{BatchLoss, Decoder, DropoutState, PendingLoss, Prepared};
 use crate::optimizer::Optimizer;
 use crate::recipe::OnNonfinite;
 use crate::schedule::learning_rate;
@@ -20,11 +20,20 @@ use crate::{Error, Result};
 /// Steps in a row that `on_nonfinite = "skip"` leaves out before it ends the training: more is not a bad sample.
 const MAX_SKIPPED_IN_A_ROW: u64 = 10;
 
+/// The first micro-batch of a step, made ready while a GPU computed the step before it.
+pub(crate) struct Ahead {
+    /// The steps done before that step.
+    done: u64,
+    first: Prepared,
+}
+
 impl TrainJob<'_> {
     /// Does one optimizer step, or leaves it out where its loss or gradient is not finite and the settings say so.
     pub(crate) fn step(
         &mut self,
         step: &Step,
+        next: Option<&Step>,
+        ahead: &mut Option<Ahead>,
         position: &mut Position,
         optimizer: &mut Optimizer,
         total_steps: u64,
@@ -35,13 +44,27 @@ impl TrainJob<'_> {
             seed: self.seed,
             step: position.step,
         };
+        let first = ahead.take().filter(|ahead| ahead.done == position.step);
+        let batches = Batches::new(self.decoder, &step.micro_batches, first)?;
         position.step += 1;
         // AdamW's bias correction counts the updates, not the steps.
         let update = position.step - position.skipped_steps;
         let (decoder, number) = (self.decoder, position.step);
-        let (mut loss, mut tokens) = (BatchLoss::default(), 0);
+        let mut loss = BatchLoss::default();
         let backward = |sink: &mut dyn GradSink| {
-            (loss, tokens) = gradients(decoder, &step.micro_batches, dropout, sink)?;
+            let parts = batches.gradients(decoder, dropout, sink)?;
+            // A GPU has been asked for all of it now: what comes next is made ready before its answer is waited for.
+            if ahead.is_none()
+                && let Some(packs) = next.and_then(|next| next.micro_batches.first())
+            {
+                // What is wrong with it will be said when its turn comes.
+                let first = decoder.prepare(Batch::from_packs(packs)).ok();
+                *ahead = first.map(|first| Ahead {
+                    done: number,
+                    first,
+                });
+            }
+            loss = total(parts)?;
             let mean = loss.mean();
             if !mean.is_finite() {
                 return Err(Error::NotFinite {
@@ -73,9 +96,9 @@ impl TrainJob<'_> {
             loss: mean,
             learning_rate,
             grad_norm,
-            tokens,
+            tokens: batches.tokens(),
             target_tokens: loss.target_tokens,
-            tokens_per_sec: tokens as f64 / started.elapsed().as_secs_f64(),
+            tokens_per_sec: batches.tokens() as f64 / started.elapsed().as_secs_f64(),
             eval_loss: None,
             scores: Scores::new(),
             skipped_samples,
@@ -128,22 +151,59 @@ impl TrainJob<'_> {
     }
 }
 
-/// Hands the gradients of one step's mean loss a target token to `sink`, over all its micro-batches. Answers the loss
-/// and the tokens read.
-fn gradients(
-    decoder: &Decoder,
-    micro_batches: &[Vec<Pack>],
-    dropout: DropoutState,
-    sink: &mut dyn GradSink,
-) -> Result<(BatchLoss, usize)> {
-    let batches: Vec<Batch> = micro_batches.iter().map(Batch::from_packs).collect();
-    let targets: usize = batches.iter().map(Batch::target_tokens).sum();
-    let (mut loss, mut tokens) = (BatchLoss::default(), 0);
-    for batch in &batches {
-        let part = decoder.loss_and_gradients(batch, dropout, 1.0 / targets as f64, sink)?;
+/// The micro-batches of a step.
+struct Batches {
+    first: Prepared,
+    others: Vec<Batch>,
+}
+
+impl Batches {
+    fn new(decoder: &Decoder, micro_batches: &[Vec<Pack>], ahead: Option<Ahead>) -> Result<Self> {
+        let (first, others) = micro_batches.split_first().ok_or(Error::NoTargets)?;
+        Ok(Self {
+            first: match ahead {
+                Some(ahead) => ahead.first,
+                None => decoder.prepare(Batch::from_packs(first))?,
+            },
+            others: others.iter().map(Batch::from_packs).collect(),
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Batch> {
+        std::iter::once(self.first.batch()).chain(&self.others)
+    }
+
+    /// Tokens that are read.
+    fn tokens(&self) -> usize {
+        self.all().map(|batch| batch.input_ids.len()).sum()
+    }
+
+    /// Hands the gradients of the step's mean loss a target token to `sink`. Answers each micro-batch's loss, for which
+    /// nothing has been waited.
+    fn gradients(
+        &self,
+        decoder: &Decoder,
+        dropout: DropoutState,
+        sink: &mut dyn GradSink,
+    ) -> Result<Vec<PendingLoss>> {
+        let targets: usize = self.all().map(Batch::target_tokens).sum();
+        let scale = 1.0 / targets as f64;
+        let mut losses = vec![decoder.gradients(&self.first, dropout, scale, sink)?];
+        for batch in &self.others {
+            let batch = decoder.prepare(batch.clone())?;
+            losses.push(decoder.gradients(&batch, dropout, scale, sink)?);
+        }
+        Ok(losses)
+    }
+}
+
+/// Waits for the losses of a step.
+fn total(parts: Vec<PendingLoss>) -> Result<BatchLoss> {
+    let mut loss = BatchLoss::default();
+    for part in parts {
+        let part = part.value()?;
         loss.loss_sum += part.loss_sum;
         loss.target_tokens += part.target_tokens;
-        tokens += batch.input_ids.len();
     }
-    Ok((loss, tokens))
+    Ok(loss)
 }

@@ -58,7 +58,7 @@ pub struct TrainSection {
     pub max_grad_norm: f64,
     /// Whose norm `max_grad_norm` limits: `"global"`, that of all gradients together, or `"per-parameter"`, that of each on its own.
     pub clipping: Clipping,
-    /// What the backward pass computes again: `"none"`, `"selective"` (norms and MLP products), `"full"` (all but each layer's input), `"auto"` (the first that fits).
+    /// What the backward pass computes again: `"none"`, `"selective"` (norms and MLP products), `"full"` (all but each layer's input), `"offload"` (as full, for a GPU: the inputs wait in the processor's memory), `"auto"` (the first of none, selective and full that fits).
     pub recompute: Recompute,
     /// Steps between evaluations: of the held-out loss, and of `eval_tasks`; 0 evaluates at the end only.
     pub eval_steps: u64,
@@ -190,7 +190,9 @@ pub enum Recompute {
     Selective,
     /// Each layer's input: a third more arithmetic, least memory.
     Full,
-    /// The first of these whose plan fits the device.
+    /// As `full`, for a GPU: the inputs wait in the processor's memory.
+    Offload,
+    /// The first of `none`, `selective` and `full` whose plan fits the device.
     Auto,
 }
 

@@ -119,13 +119,22 @@ pub fn train(
     let mut outcome = TrainOutcome::new(&position, total_steps);
     outcome.eval_loss_before = evaluate(job.decoder, &held_out)?;
 
-    let mut rest = steps.after(position.step);
+    let mut rest = steps.after(position.step).peekable();
+    let mut ahead = None;
     loop {
         let mut report = match position.unevaluated.take() {
             Some(report) => *report,
             None => {
                 let Some(step) = rest.next() else { break };
-                let report = job.step(&step, &mut position, &mut optimizer, total_steps)?;
+                let next = rest.peek();
+                let report = job.step(
+                    &step,
+                    next,
+                    &mut ahead,
+                    &mut position,
+                    &mut optimizer,
+                    total_steps,
+                )?;
                 outcome.add(&report);
                 report
             }

@@ -8,7 +8,8 @@ use datasets::Tokenized;
 use finetune::models::decoder_config;
 use finetune::recipe::{MicroBatchSize, Recompute, TrainSection};
 use finetune::{
-    BatchShape, DecoderConfig, DeviceSpec, Error, FitSamples, Fitted, PlanInput, StoredWeights, fit,
+    BatchShape, DecoderConfig, DeviceSpec, Error, FitSamples, Fitted, PlanInput, StoredWeights,
+    WeightsRead, fit,
 };
 use serde_json::json;
 
@@ -60,7 +61,7 @@ fn fitted(settings: &TrainSection, usable_bytes: u64, file: &Path) -> finetune::
         compute: DType::F32,
         weights: StoredWeights {
             bytes: 30 * MIB,
-            computed_in_place: true,
+            read: WeightsRead::InPlace,
         },
         batch: BatchShape::default(),
         answering: Default::default(),

@@ -12,8 +12,8 @@ use finetune::recipe::{
     Clipping, GradientMode, OptimizerKind, Recompute, TrainSection, TrainedWeights,
 };
 use finetune::{
-    AnsweringShape, BatchShape, Decoder, DecoderConfig, DropoutState, Optimizer, PlanInput,
-    StoredWeights, plan, tensor_specs,
+    AnsweringShape, BatchShape, Decoder, DecoderConfig, DeviceKind, DropoutState, Optimizer,
+    PlanInput, StoredWeights, WeightsRead, plan, tensor_specs,
 };
 use kernels::Arena;
 use serde_json::{Value, json};
@@ -306,7 +306,7 @@ fn measure(case: &Case) -> (u64, u64) {
         compute: case.compute,
         weights: StoredWeights {
             bytes: 0,
-            computed_in_place: case.stored == "float32",
+            read: WeightsRead::of(case.stored == "float32", DeviceKind::Cpu),
         },
         batch: BatchShape {
             tokens: batch.len(),
@@ -363,7 +363,7 @@ fn measure_answering(case: &Case) -> [(u64, u64); 2] {
             compute: case.compute,
             weights: StoredWeights {
                 bytes: 0,
-                computed_in_place: case.stored == "float32",
+                read: WeightsRead::of(case.stored == "float32", DeviceKind::Cpu),
             },
             batch: BatchShape::default(),
             answering,

@@ -229,7 +229,7 @@ fn fused_loss(what: String) -> Result<Trial, Box<dyn std::error::Error>> {
         what,
         with: Box::new(move || {
             let loss = linear_cross_entropy(&own_x, &head, &targets(T), 1.0, true, false)?;
-            let sum = Tensor::new(&[loss.loss_sum as f32], &Device::Cpu)?;
+            let sum = Tensor::new(&[loss.loss_sum.value().unwrap() as f32], &Device::Cpu)?;
             Ok(loss.dx.into_iter().chain([sum]).collect())
         }),
         without: Box::new(move || {

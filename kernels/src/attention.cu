@@ -10,13 +10,17 @@
 constexpr u32 ROWS = 64, THREADS = 128;
 
 // (64, D) of bf16 in shared memory. Its 16-byte chunks are permuted within a row so that eight rows' chunks of one column
-// lie in different banks.
+// lie in different banks, of which there are eight of a chunk's size. Rows of 64 and 128 all begin at the first one, and
+// are told apart by three bits of the row; rows of 96 begin at the first and the fifth in turn, and need the next two.
 template <u32 D>
 struct Tile {
     bf16* at;
-    static constexpr u32 CHUNKS = D / 8, MASK = CHUNKS % 8 == 0 ? 7 : 3, SIZE = ROWS * D;
+    static constexpr u32 CHUNKS = D / 8, SIZE = ROWS * D;
+    static constexpr bool WHOLE = CHUNKS % 8 == 0;
 
-    __device__ __forceinline__ bf16* chunk(u32 row, u32 c) const { return at + row * D + ((c ^ (row & MASK)) * 8); }
+    __device__ __forceinline__ bf16* chunk(u32 row, u32 c) const {
+        return at + row * D + (c ^ (WHOLE ? row & 7 : row >> 1 & 3)) * 8;
+    }
 
     // Begins to copy rows of a list; those from `count` on become zeros, so that nothing of another segment comes near.
     __device__ __forceinline__ void copy(const bf16* from, u32 stride, u32 count) const {

@@ -27,11 +27,36 @@ pub const LOGITS_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub struct HeadLoss {
     /// Σ over rows, natural logarithm, not scaled.
-    pub loss_sum: f64,
+    pub loss_sum: LossSum,
     /// (N, D), accumulate type.
     pub dx: Option<Tensor>,
     /// (V, D), accumulate type.
     pub dweight: Option<Tensor>,
+}
+
+/// A loss that has been asked for.
+#[derive(Clone, Debug)]
+pub struct LossSum(Sum);
+
+#[derive(Clone, Debug)]
+enum Sum {
+    Here(f64),
+    /// (1) f64 in a device's memory.
+    There(Tensor),
+}
+
+impl LossSum {
+    pub(crate) fn on_device(sum: Tensor) -> Self {
+        Self(Sum::There(sum))
+    }
+
+    /// The number. On a device this waits for what was asked of it, so a step calls it once it has asked for everything.
+    pub fn value(&self) -> Result<f64> {
+        match &self.0 {
+            Sum::Here(sum) => Ok(*sum),
+            Sum::There(sum) => Ok(sum.to_vec1::<f64>()?.iter().sum()),
+        }
+    }
 }
 
 /// How a model rates one target token.
@@ -125,7 +150,7 @@ fn head_loss(
             }
         });
         Ok(HeadLoss {
-            loss_sum,
+            loss_sum: LossSum(Sum::Here(loss_sum)),
             dx: dx.map(|dx| access::tensor(dx, (n, d))).transpose()?,
             dweight: dweight.map(|dw| access::tensor(dw, (v, d))).transpose()?,
         })
@@ -321,7 +346,7 @@ pub(crate) const CASE: OpCase = OpCase {
         };
         let want = dy.is_some();
         let loss = linear_cross_entropy(x, &w, &targets, scale, want, want)?;
-        let y = access::tensor(vec![loss.loss_sum], 1)?;
+        let y = access::tensor(vec![loss.loss_sum.value()?], 1)?;
         Ok((y, loss.dx.into_iter().chain(loss.dweight).collect()))
     },
     reference: |inputs| {

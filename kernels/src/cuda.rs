@@ -21,6 +21,8 @@ mod gpu;
 #[cfg(feature = "cuda")]
 mod modules;
 #[cfg(feature = "cuda")]
+mod pinned;
+#[cfg(feature = "cuda")]
 mod run;
 
 #[cfg(feature = "cuda")]
@@ -30,6 +32,8 @@ pub use error::CudaError;
 pub use gpu::Gpu;
 #[cfg(feature = "cuda")]
 pub use modules::{MODULES, Module};
+#[cfg(feature = "cuda")]
+pub(crate) use pinned::{Coming, Pinned};
 #[cfg(feature = "cuda")]
 pub use run::Buffer;
 

@@ -31,7 +31,9 @@ mod linear;
 mod low_rank;
 mod matrix;
 mod nf4;
+mod offload;
 mod ops;
+mod random_fill;
 mod real;
 mod rms_norm;
 mod rope;
@@ -52,7 +54,7 @@ pub use bytes::Bytes;
 pub use candle_core::{DType, Device, Tensor};
 pub use column_scale::{column_products, scale_columns};
 pub use cross_entropy::{
-    HeadLoss, LOGITS_BYTES, TokenScore, linear_cross_entropy, linear_token_scores,
+    HeadLoss, LOGITS_BYTES, LossSum, TokenScore, linear_cross_entropy, linear_token_scores,
 };
 pub use deviation::{Deviation, Tolerance};
 pub use dropout::{DropoutKey, RowIds, dropout};
@@ -69,7 +71,9 @@ pub use linear::{linear, linear_dx};
 pub use low_rank::{LOW_RANK_COLUMNS, LowRankRows};
 pub use matrix::Matrix;
 pub use nf4::{Absmax, NF4_CODE, Nf4, dynamic_map};
+pub use offload::Offload;
 pub use ops::{OPS, OpCase, Outcome};
+pub use random_fill::{Uniform, fill_uniform};
 pub use real::accumulate_dtype;
 pub use rms_norm::{RmsNormSaved, rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeTable, rope};

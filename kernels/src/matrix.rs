@@ -1,7 +1,7 @@
 //! A weight (N, K), where it already is: in a tensor, in NF4, or in a mapped file as it was written there.
 
 use crate::access::{self, Slice, read};
-use crate::cuda::ops::{DeviceMatrix, Nf4Tensors};
+use crate::cuda::ops::{DeviceMatrix, GgmlBlocks, Nf4Tensors};
 use crate::real::{Real, widen_bf16, widen_f16};
 use crate::simd::wide;
 use crate::{Bytes, Error, GgmlType, Nf4, Result};
@@ -163,8 +163,8 @@ impl Matrix {
         }
     }
 
-    /// The same weight with its numbers in a device's memory too: what is quantized as it is, where there are kernels for
-    /// that, and the rest in `dtype`. Products and lookups go there; where the numbers came from stays to be read.
+    /// The same weight with its numbers in a device's memory too: what is quantized as it is, and the rest in `dtype`.
+    /// Products and lookups go there; where the numbers came from stays to be read.
     pub fn to_device(&self, device: &Device, dtype: DType) -> Result<Self> {
         if device.is_cpu() || self.device.is_some() {
             return Ok(self.clone());
@@ -172,6 +172,25 @@ impl Matrix {
         let there = match &self.source {
             Source::Nf4(nf4) => {
                 DeviceMatrix::Nf4(Nf4Tensors::upload(nf4, (self.rows, self.cols), device)?)
+            }
+            Source::Ggml {
+                bytes,
+                kind,
+                head_rows,
+            } => DeviceMatrix::Ggml(GgmlBlocks::upload(
+                bytes.as_slice(),
+                *kind,
+                *head_rows,
+                (self.rows, self.cols),
+                device,
+            )?),
+            Source::Mapped {
+                bytes,
+                dtype: stored,
+            } if *stored == dtype => {
+                let shape = [self.rows, self.cols];
+                let tensor = Tensor::from_raw_buffer(bytes.as_slice(), dtype, &shape, device)?;
+                DeviceMatrix::Dense(tensor)
             }
             _ => DeviceMatrix::Dense(self.to_tensor(dtype)?.to_device(device)?),
         };

@@ -40,7 +40,7 @@ fn gradient(step: usize) -> Tensor {
 /// Parameter and moments after some steps.
 fn ours(steps: usize) -> (Tensor, Moments) {
     let mut p = tensor((0..ELEMENTS).map(|i| number(i, 1)));
-    let mut moments = Moments::blockwise(ELEMENTS).unwrap();
+    let mut moments = Moments::blockwise(ELEMENTS, &Device::Cpu).unwrap();
     for step in 1..=steps {
         adamw_step(
             &mut p,
@@ -127,7 +127,7 @@ fn a_code_is_the_nearest_entry() {
         })
         .collect();
     let mut p = Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
-    let mut moments = Moments::blockwise(n).unwrap();
+    let mut moments = Moments::blockwise(n, &Device::Cpu).unwrap();
     let g = Tensor::new(&*values, &Device::Cpu).unwrap();
     adamw_step(&mut p, &Keep::Exact, &g, &mut moments, &settings, 1).unwrap();
     let Moments::Blockwise { first, second } = &moments else {

@@ -153,7 +153,7 @@ fn master_copies_are_stepped_as_f32_and_rounded() {
     let list = |salt| (0..n).map(|i| number(i, salt)).collect::<Vec<_>>();
     for blockwise in [false, true] {
         let moments = |like: &Tensor| match blockwise {
-            true => Moments::blockwise(n).unwrap(),
+            true => Moments::blockwise(n, &Device::Cpu).unwrap(),
             false => Moments::plain(like, DType::F32).unwrap(),
         };
         let mut plain = Tensor::new(list(1), &Device::Cpu).unwrap();

@@ -10,7 +10,7 @@ use adapters::{
 };
 use anyhow::{Context, Result};
 use datasets::BuiltSamples;
-use finetune::recipe::TrainMethod;
+use finetune::recipe::{Recompute, TrainMethod};
 use finetune::{
     BatchShape, Checkpoint, FitSamples, PlanInput, TaskScorer, TrainJob, TrainOutcome,
     ValidationTask,
@@ -266,6 +266,7 @@ impl Work<'_> {
             _ => None,
         };
         let compute = recipe.model.dtype.into();
+        let device = self.plan.device.spec();
         let watch = self.watch(&prepared.watched)?;
         let fitted = finetune::fit(
             &PlanInput {
@@ -273,7 +274,7 @@ impl Work<'_> {
                 settings: &recipe.train.clone().unwrap_or_default(),
                 adapter,
                 compute,
-                weights: prepared.checkpoint.stored_weights(compute)?,
+                weights: prepared.checkpoint.stored_weights(compute, device.kind)?,
                 batch: BatchShape::default(),
                 answering: watch
                     .as_ref()
@@ -285,10 +286,18 @@ impl Work<'_> {
                 packing: section.packing,
                 seed: recipe.seed,
             },
-            self.plan.device.spec().usable_bytes(),
+            device.usable_bytes(),
             &folder.join(RESOLVED_FILE),
         )?;
         let settings = &fitted.settings;
+        if settings.recompute == Recompute::Offload && self.plan.device.gpu.is_none() {
+            let failure = Failure::user(
+                "`train.recompute` is \"offload\", which moves activations out of a GPU's memory, and this is the processor",
+            );
+            return Err(failure
+                .hint("use recompute = \"full\", or train with --device cuda")
+                .into());
+        }
         let start = self
             .given_adapter()
             .map(|path| PeftAdapter::load(&path))

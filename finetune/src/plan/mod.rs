@@ -45,8 +45,30 @@ pub struct PlanInput<'a> {
 pub struct StoredWeights {
     /// Their size.
     pub bytes: u64,
-    /// Whether they are stored in the type that is computed in, and need no widening.
-    pub computed_in_place: bool,
+    /// How a product reads a matrix.
+    pub read: WeightsRead,
+}
+
+/// How a product reads a frozen matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightsRead {
+    /// As it lies: it is stored in the type that is computed in.
+    InPlace,
+    /// Widened some rows at a time.
+    Panels,
+    /// Made dense as a whole, in memory that the next one takes again: what is quantized, on a GPU.
+    Whole,
+}
+
+impl WeightsRead {
+    /// Of weights that are all in the type that is computed in, or not, on such a device.
+    pub fn of(in_compute_dtype: bool, device: DeviceKind) -> Self {
+        match (in_compute_dtype, device) {
+            (true, _) => Self::InPlace,
+            (false, DeviceKind::Cpu) => Self::Panels,
+            (false, DeviceKind::Cuda) => Self::Whole,
+        }
+    }
 }
 
 /// The size of a micro-batch.
@@ -123,7 +145,7 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         targets: input.batch.targets as u64,
         stored: input.compute.size_in_bytes() as u64,
         wide,
-        frozen_are_wide: input.weights.computed_in_place,
+        frozen: input.weights.read,
         trained_are_wide: input.settings.weights == TrainedWeights::F32,
         dropout: input.adapter.is_some_and(|lora| lora.dropout > 0.0),
         recompute,

@@ -4,6 +4,7 @@
 //! instead of computing: the largest sum is the peak. Shapes in comments: T tokens, R rows that the last layer needs,
 //! N targets, D model, F MLP.
 
+use super::WeightsRead;
 use super::layout::{LayerLinears, Linear};
 use super::walk::{Part, StepMemory, Walk};
 use crate::config::DecoderConfig;
@@ -24,8 +25,9 @@ pub(super) struct StepShape<'a> {
     pub stored: u64,
     /// Bytes of a number that is computed with: 4, or 8.
     pub wide: u64,
-    /// Whether the frozen weights are of the computing type already, and the trained ones.
-    pub frozen_are_wide: bool,
+    /// How the frozen weights are read.
+    pub frozen: WeightsRead,
+    /// Whether the trained weights are of the computing type.
     pub trained_are_wide: bool,
     pub dropout: bool,
     pub recompute: Recompute,
@@ -81,6 +83,9 @@ impl Kept {
     }
 }
 
+/// Layers whose inputs are in a GPU's memory while they are copied out of it (kernels' `ON_THEIR_WAY`).
+const ON_THEIR_WAY: usize = 2;
+
 /// Rows of the weight that are widened at a time, for a weight of another type (kernels' `PANEL_BYTES`).
 const PANEL_BYTES: u64 = 1 << 20;
 
@@ -104,7 +109,7 @@ impl StepShape<'_> {
         for (i, layer) in self.layers.iter().enumerate() {
             let rows = if i == last { rows } else { t };
             let (y, saved) = self.forward(&mut walk, layer, rows);
-            if self.recompute == Recompute::Full {
+            if self.from_inputs() {
                 walk.give(saved.total());
                 kept.push(Kept {
                     input: x,
@@ -117,15 +122,28 @@ impl StepShape<'_> {
                 });
             }
             walk.keep(kept[i].total());
+            if self.recompute == Recompute::Offload && i >= ON_THEIR_WAY {
+                walk.put_away(kept[i - ON_THEIR_WAY].total());
+            }
             x = y;
         }
         self.head(&mut walk, x);
         let mut dx = walk.take(rows * d * self.wide);
+        if self.recompute == Recompute::Offload {
+            let still_here = kept.iter().rev().take(ON_THEIR_WAY);
+            still_here.for_each(|kept| walk.put_away(kept.total()));
+            walk.take(kept[last].total());
+        }
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let rows = if i == last { rows } else { t };
+            if self.recompute != Recompute::Offload {
+                walk.release(kept[i].total());
+            } else if i > 0 {
+                // The next one is on its way back.
+                walk.take(kept[i - 1].total());
+            }
             let mut kept = kept[i];
-            walk.release(kept.total());
-            if self.recompute == Recompute::Full {
+            if self.from_inputs() {
                 let (y, again) = self.forward(&mut walk, layer, rows);
                 // The layer's output is made again too, and not read.
                 walk.give(y);
@@ -145,6 +163,11 @@ impl StepShape<'_> {
             self.gradient(&mut walk, table);
         }
         walk.peak
+    }
+
+    /// Whether the backward pass starts a layer from its input.
+    fn from_inputs(&self) -> bool {
+        matches!(self.recompute, Recompute::Full | Recompute::Offload)
     }
 
     /// Whether the head's gradient stays until the embedding's is added to it.
@@ -172,15 +195,15 @@ impl StepShape<'_> {
 
     /// The buffer for a weight (rows, columns) of another type than is computed in.
     pub(super) fn panel(&self, trained: bool, rows: u64, columns: u64) -> u64 {
-        let wide = if trained {
-            self.trained_are_wide
-        } else {
-            self.frozen_are_wide
+        let read = match (trained, self.trained_are_wide) {
+            (true, true) => WeightsRead::InPlace,
+            (true, false) => WeightsRead::Panels,
+            (false, _) => self.frozen,
         };
-        if wide {
-            0
-        } else {
-            PANEL_BYTES.min(rows * columns * self.wide)
+        match read {
+            WeightsRead::InPlace => 0,
+            WeightsRead::Panels => PANEL_BYTES.min(rows * columns * self.wide),
+            WeightsRead::Whole => rows * columns * self.stored,
         }
     }
 

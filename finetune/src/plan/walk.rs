@@ -69,6 +69,11 @@ impl Walk {
         self.live.0[Part::Saved as usize] += bytes;
     }
 
+    /// Kept bytes leave for another memory.
+    pub(super) fn put_away(&mut self, bytes: u64) {
+        self.give_as(Part::Saved, bytes);
+    }
+
     /// Kept bytes are about to be read, and given back.
     pub(super) fn release(&mut self, bytes: u64) {
         self.give_as(Part::Saved, bytes);

@@ -22,15 +22,12 @@ __device__ __forceinline__ void step(float& p, float g, float& m, float& v, cons
     p = __fsub_rn(__fmul_rn(p, n.decay), __fdiv_rn(__fmul_rn(n.rate, m), root));
 }
 
-// Elements that share a hash.
-constexpr u32 CHUNK = 16 * 1024;
-
-// The bf16 below or above, by the random bits of element `i`. An infinity or NaN stays what it is.
-__device__ __forceinline__ float round_at_random(float value, u64 key, u64 i) {
-    const u32 random = column_hash(mix_in(key, i / CHUNK), u32(i % CHUNK)) >> 16;
+// The bf16 towards zero or away from it, by the upper half of these bits. An infinity stays what it is; of a NaN the mark
+// that makes it one is set, for it may lie in the half that is cut off.
+__device__ __forceinline__ bf16 round_at_random(float value, u32 random) {
     const u32 bits = __float_as_uint(value);
-    const bool finite = (bits & 0x7f800000u) != 0x7f800000u;
-    return finite ? __uint_as_float((bits + random) & 0xffff0000u) : value;
+    const bool finite = (bits & 0x7f800000u) != 0x7f800000u, nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    return bf16{u16((bits + (finite ? random >> 16 : 0)) >> 16 | (nan ? 0x40u : 0))};
 }
 
 // Each form reads weights as f32 and puts them back.
@@ -50,9 +47,12 @@ struct Master {
 struct Stochastic {
     typedef bf16 Stored;
     __device__ static void read(const bf16* p, const float*, u32 count, float (&x)[PACK]) { load(p, count, x); }
+    // A pack begins at a multiple of its length, so it lies in one chunk.
     __device__ static void write(bf16* p, float*, u64 key, u64 first, u32 count, float (&x)[PACK]) {
+        const u64 chunk = chunk_hash(key, first);
+        bf16 rounded[PACK];
 #pragma unroll
-        for (u32 j = 0; j < PACK; j++) x[j] = round_at_random(x[j], key, first + j);
-        store(p, count, x);
+        for (u32 j = 0; j < PACK; j++) rounded[j] = round_at_random(x[j], element_bits(chunk, first + j));
+        store_bits(p, count, rounded);
     }
 };

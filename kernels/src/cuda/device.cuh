@@ -3,7 +3,7 @@
 #pragma once
 
 #ifdef __CUDACC__
-#define KERNEL(name, max_threads, params) extern "C" __global__ void __launch_bounds__(max_threads) name params
+#define KERNEL(name, max_threads, params) extern "C" __global__ void __launch_bounds__(max_threads, 1) name params
 #define SHARED_ARRAY(type, name, count) __shared__ type name[count]
 #define DYNAMIC_SHARED(type, name)                                  \
     extern __shared__ __align__(128) unsigned char dynamic_shared[]; \
@@ -129,6 +129,21 @@ __device__ __forceinline__ void store(T* p, u32 count, const float (&x)[PACK]) {
 #pragma unroll
     for (u32 i = 0; i < PACK; i++) {
         if (i < count) p[i] = narrow<T>(x[i]);
+    }
+}
+
+// Up to eight numbers that are in their stored form already.
+__device__ __forceinline__ void store_bits(bf16* p, u32 count, const bf16 (&x)[PACK]) {
+    if (count == PACK && aligned16(p)) {
+        u32 words[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) words[i] = x[2 * i].bits | u32(x[2 * i + 1].bits) << 16;
+        store16(p, uint4{words[0], words[1], words[2], words[3]});
+        return;
+    }
+#pragma unroll
+    for (u32 i = 0; i < PACK; i++) {
+        if (i < count) p[i] = x[i];
     }
 }
 

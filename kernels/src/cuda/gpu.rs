@@ -2,6 +2,7 @@
 
 use super::blas::Blas;
 use super::modules::MODULES;
+use super::pinned::Copies;
 use super::{CudaError, GpuFacts, libraries};
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc;
@@ -19,7 +20,8 @@ const LEAST_COMPUTE_CAPABILITY: (u32, u32) = (8, 0);
 
 /// A device that is open.
 ///
-/// All its work is on one stream, so that one operation's results are there for the next, whichever thread asks for it;
+/// All its work but copies to and from pinned memory is on one stream, so that one operation's results are there for the
+/// next, whichever thread asks for it;
 /// cudarc's events, which order several streams, are turned off.
 pub struct Gpu {
     device: CudaDevice,
@@ -28,6 +30,7 @@ pub struct Gpu {
     modules: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
     functions: Mutex<HashMap<(&'static str, String), Function>>,
     pub(super) blas: Mutex<Option<Blas>>,
+    pub(super) copies: Mutex<Option<Copies>>,
 }
 
 /// A kernel, and the dynamic shared memory that it has been allowed.
@@ -85,7 +88,7 @@ impl Gpu {
     }
 
     /// Of a tensor's device, which must have been opened here.
-    pub(super) fn of(device: &CudaDevice) -> Result<Arc<Self>, CudaError> {
+    pub(crate) fn of(device: &CudaDevice) -> Result<Arc<Self>, CudaError> {
         let open = lock(&OPEN);
         let found = open.iter().find(|(id, _)| *id == device.id());
         found.map(|(_, gpu)| gpu.clone()).ok_or(CudaError::Driver {
@@ -113,6 +116,7 @@ impl Gpu {
             modules: Mutex::default(),
             functions: Mutex::default(),
             blas: Mutex::default(),
+            copies: Mutex::default(),
         })
     }
 

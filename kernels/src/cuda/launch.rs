@@ -33,7 +33,7 @@ pub use optimizer::{Weights, adamw, adamw_8bit, eight_bit_tables};
 pub use rows::{
     rms_norm, rms_norm_backward, rms_norm_backward_weight, rope, swiglu, swiglu_backward,
 };
-pub use weights::{ggml_dequantize, nf4_dequantize};
+pub use weights::{ggml_dequantize, nf4_dequantize, random_uniform};
 
 /// How numbers are stored in device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

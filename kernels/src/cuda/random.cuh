@@ -1,4 +1,4 @@
-// The counter-based bits of dropout.rs and stochastic_rounding.rs.
+// The counter-based bits of dropout.rs, stochastic_rounding.rs and random_fill.rs.
 #pragma once
 #include "device.cuh"
 
@@ -21,3 +21,11 @@ __device__ __forceinline__ u32 mix32(u32 x) {
 __device__ __forceinline__ u32 column_hash(u64 row, u32 column) {
     return mix32(mix32(column ^ u32(row)) + u32(row >> 32));
 }
+
+// Elements that share a hash.
+constexpr u32 CHUNK = 16 * 1024;
+
+__device__ __forceinline__ u64 chunk_hash(u64 key, u64 element) { return mix_in(key, element / CHUNK); }
+
+// 32 bits for an element of the chunk with this hash.
+__device__ __forceinline__ u32 element_bits(u64 chunk, u64 element) { return column_hash(chunk, u32(element % CHUNK)); }

@@ -2,7 +2,7 @@
 
 use super::numbers::LARGEST;
 use super::{Allowed, Case, FLOATS, Output, Side, Size};
-use crate::{Direction, DropoutKey, Matrix, Result, RopeTable, RowIds};
+use crate::{Direction, DropoutKey, Matrix, Result, RopeTable, RowIds, Uniform};
 use candle_core::{DType, Tensor};
 
 /// Rows and columns: one row, odd ones, whole ones, many rows, long rows.
@@ -192,6 +192,17 @@ fn same_bits(rows: usize, d: usize, x: DType, label: &str) -> Vec<Case> {
                 Output::new("f32 rows", wide, Allowed::none()),
                 Output::new("bf16 rows", narrow, Allowed::none()),
             ])
+        }),
+        case("fill_uniform", |side, shape, x| {
+            let mut y = side.poison(&shape, x)?;
+            // From the middle of one part of the list into the next.
+            let uniform = Uniform {
+                seed: 7,
+                offset: 16_384 - 5,
+                scale: 0.02,
+            };
+            crate::fill_uniform(&mut y, uniform)?;
+            Ok(vec![Output::new("y", y, Allowed::none())])
         }),
         case("dropout", |side, shape, x| {
             let rows = RowIds::new((0..shape[0]).map(|i| ((i / 4) as u64 + 9, (i % 4) as u32)));

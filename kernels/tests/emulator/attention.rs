@@ -2,7 +2,7 @@
 
 use super::*;
 use kernels::cuda::launch::{self, AttentionTiles, CacheShape};
-use kernels::{AttentionShape, KvCache, Segment};
+use kernels::{AttentionShape, KvCache, Segment, Segments};
 
 /// Each: start, rows, prefix.
 type Rows = (usize, usize, Option<(usize, usize)>);
@@ -249,7 +249,8 @@ fn check_definition(
     a: &AttentionShape,
 ) {
     let [q, k, v, d_o] = lists.map(|list| tensor(list, &[t, list.len() / t], DType::F64));
-    let (o, saved) = kernels::attention(&q, &k, &v, segments, a).unwrap();
+    let segments = Segments::new(segments, t).unwrap();
+    let (o, saved) = kernels::attention(&q, &k, &v, &segments, a).unwrap();
     let (dq, dk, dv) = kernels::attention_backward(saved, &d_o).unwrap();
     for (ours, theirs) in [(&e.o, o), (&e.dq, dq), (&e.dk, dk), (&e.dv, dv)] {
         let off = ours[0]

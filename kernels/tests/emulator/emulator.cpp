@@ -18,6 +18,7 @@ Index3 threadIdx, blockIdx, blockDim, gridDim;
 namespace emulator {
 
 const Entry* entries = nullptr;
+void (*on_failure)(const char* text) = nullptr;
 
 namespace {
 
@@ -48,9 +49,15 @@ struct Copy {
 
 enum class State { Ready, Barrier, Collective, Done };
 
+// A stack on which one thread after another runs: only those that wait for others keep one to themselves.
+struct Fiber {
+    jmp_buf idle;
+    ucontext_t begin;
+    char* stack;
+};
+
 struct Thread {
     jmp_buf at;
-    ucontext_t begin;
     bool begun;
     State state;
     Index3 index;
@@ -68,7 +75,7 @@ struct WarpState {
 
 std::vector<Thread> threads;
 std::vector<WarpState> warps;
-std::vector<char*> stacks;
+std::vector<Fiber*> idle_fibers;
 Thread* running = nullptr;
 jmp_buf scheduler;
 
@@ -85,12 +92,24 @@ alignas(64) unsigned char static_shared[STATIC_SHARED];
 unsigned char* dynamic_pages = nullptr;
 std::size_t dynamic_room = 0, dynamic_bytes = 0;
 
+unsigned char* pages(std::size_t bytes) {
+    void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) fail("no memory for %zu bytes", bytes);
+    return static_cast<unsigned char*>(at);
+}
+
+Fiber* starting = nullptr;
+
 void fiber() {
-    kernel->call(kernel->kernel, kernel_args);
-    if (!running->groups.empty() || !running->open.empty())
-        fail("the kernel ends before its asynchronous copies do");
-    running->state = State::Done;
-    _longjmp(scheduler, 1);
+    Fiber* const self = starting;
+    for (;;) {
+        kernel->call(kernel->kernel, kernel_args);
+        if (!running->groups.empty() || !running->open.empty())
+            fail("the kernel ends before its asynchronous copies do");
+        running->state = State::Done;
+        idle_fibers.push_back(self);
+        if (!_setjmp(self->idle)) _longjmp(scheduler, 1);
+    }
 }
 
 void resume(Thread& thread) {
@@ -99,7 +118,19 @@ void resume(Thread& thread) {
     threadIdx = thread.index;
     if (thread.begun) _longjmp(thread.at, 1);
     thread.begun = true;
-    setcontext(&thread.begin);
+    if (!idle_fibers.empty()) {
+        Fiber* fiber = idle_fibers.back();
+        idle_fibers.pop_back();
+        _longjmp(fiber->idle, 1);
+    }
+    starting = new Fiber;
+    starting->stack = reinterpret_cast<char*>(pages(STACK));
+    getcontext(&starting->begin);
+    starting->begin.uc_stack.ss_sp = starting->stack;
+    starting->begin.uc_stack.ss_size = STACK;
+    starting->begin.uc_link = nullptr;
+    makecontext(&starting->begin, fiber, 0);
+    setcontext(&starting->begin);
 }
 
 void pause_in(State state, const char* file, int line) {
@@ -107,12 +138,6 @@ void pause_in(State state, const char* file, int line) {
     running->file = file;
     running->line = line;
     if (!_setjmp(running->at)) _longjmp(scheduler, 1);
-}
-
-unsigned char* pages(std::size_t bytes) {
-    void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED) fail("no memory for %zu bytes", bytes);
-    return static_cast<unsigned char*>(at);
 }
 
 std::size_t rounded(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
@@ -130,15 +155,6 @@ struct Guarded {
     unsigned char* end() const { return first() + inner; }
     void release() { munmap(all, inner + 2 * PAGE); }
 };
-
-void on_fault(int, siginfo_t* info, void*) {
-    char text[256];
-    int n = snprintf(text, sizeof text, "%s: block (%u, %u, %u), thread (%u, %u, %u) touched %p, outside its buffers\n",
-                     kernel ? kernel->name : "no kernel", blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x,
-                     threadIdx.y, threadIdx.z, info->si_addr);
-    if (write(2, text, std::size_t(n)) < 0) _exit(3);
-    _exit(2);
-}
 
 void where_they_wait() {
     for (const Thread& t : threads) {
@@ -160,11 +176,15 @@ bool pass_barrier() {
 
 void run_block(const std::vector<unsigned>& order) {
     unsigned count = blockDim.x * blockDim.y * blockDim.z;
-    memset(static_shared, POISON, sizeof static_shared);
+    // What the block before did not declare is as it was.
+    static bool first = true;
+    memset(static_shared, POISON, first ? sizeof static_shared : static_used);
+    first = false;
     if (dynamic_room) memset(dynamic_pages, POISON, dynamic_room);
     declared.clear();
     static_used = 0;
-    warps.assign((count + 31) / 32, WarpState());
+    warps.resize((count + 31) / 32);
+    for (WarpState& warp : warps) warp.arrived = warp.parity = 0;
     for (unsigned i = 0; i < count; i++) {
         Thread& t = threads[i];
         t.begun = false;
@@ -175,11 +195,6 @@ void run_block(const std::vector<unsigned>& order) {
         t.lane = i % 32;
         t.groups.clear();
         t.open.clear();
-        getcontext(&t.begin);
-        t.begin.uc_stack.ss_sp = stacks[i];
-        t.begin.uc_stack.ss_size = STACK;
-        t.begin.uc_link = nullptr;
-        makecontext(&t.begin, fiber, 0);
     }
     for (;;) {
         bool progress = false;
@@ -206,7 +221,6 @@ void run(const Entry& entry, const Value* args, Index3 grid, Index3 block, std::
     kernel_args = args;
     gridDim = grid;
     blockDim = block;
-    while (stacks.size() < count) stacks.push_back(reinterpret_cast<char*>(pages(STACK)));
     threads.resize(count);
     Guarded dynamic(shared_bytes ? shared_bytes : 1);
     // It ends at the end of a page.
@@ -228,17 +242,27 @@ void run(const Entry& entry, const Value* args, Index3 grid, Index3 block, std::
 
 }  // namespace
 
+const char* place() {
+    static char text[256];
+    if (!kernel) return "";
+    snprintf(text, sizeof text, "%s: block (%u, %u, %u), thread (%u, %u, %u)", kernel->name, blockIdx.x, blockIdx.y,
+             blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+    return text;
+}
+
 void fail(const char* format, ...) {
+    char text[512];
     va_list list;
     va_start(list, format);
-    if (kernel) {
-        fprintf(stderr, "%s: block (%u, %u, %u), thread (%u, %u, %u): ", kernel->name, blockIdx.x, blockIdx.y, blockIdx.z,
-                threadIdx.x, threadIdx.y, threadIdx.z);
-    }
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, list);
     va_end(list);
+    if (on_failure) on_failure(text);
+    fprintf(stderr, "%s%s%s\n", place(), kernel ? ": " : "", text);
     _exit(1);
+}
+
+void launch(const Entry& entry, const Value* args, Index3 grid, Index3 block, std::size_t shared_bytes) {
+    run(entry, args, grid, block, shared_bytes);
 }
 
 void barrier(const char* file, int line) { pause_in(State::Barrier, file, line); }
@@ -310,7 +334,14 @@ void check_aligned(const void* address, std::size_t alignment) {
     if (reinterpret_cast<std::uintptr_t>(address) % alignment) fail("%p is not aligned to %zu bytes", address, alignment);
 }
 
+}  // namespace emulator
+
+unsigned emulated_lane() { return emulator::running->lane; }
+
+#ifndef EMULATOR_LIBRARY
+
 // One request.
+namespace emulator {
 namespace {
 
 struct Reader {
@@ -393,6 +424,14 @@ std::vector<std::vector<unsigned char>> round_of(const std::vector<Buffer>& buff
     return results;
 }
 
+void on_fault(int, siginfo_t* info, void*) {
+    char text[256];
+    int n = snprintf(text, sizeof text, "%s touched %p, outside its buffers\n", kernel ? place() : "no kernel",
+                     info->si_addr);
+    if (write(2, text, std::size_t(n)) < 0) _exit(3);
+    _exit(2);
+}
+
 int serve() {
     Reader reader;
     std::vector<Buffer> buffers(reader.number<uint32_t>());
@@ -431,8 +470,6 @@ int serve() {
 }  // namespace
 }  // namespace emulator
 
-unsigned emulated_lane() { return emulator::running->lane; }
-
 int main() {
     static char stack[1 << 16];
     stack_t alternative = {};
@@ -446,3 +483,5 @@ int main() {
     sigaction(SIGBUS, &action, nullptr);
     return emulator::serve();
 }
+
+#endif

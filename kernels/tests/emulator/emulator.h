@@ -62,10 +62,22 @@ P parameter(const Value& value, int position) {
     return p;
 }
 
+// What a parameter of a type is given; a pointer is never absent here.
+template <class P>
+constexpr Tag tag_of() {
+    if constexpr (std::is_pointer_v<P>) return std::is_const_v<std::remove_pointer_t<P>> ? Tag::Read : Tag::Write;
+    if constexpr (std::is_same_v<P, float>) return Tag::F32;
+    if constexpr (std::is_same_v<P, double>) return Tag::F64;
+    return sizeof(P) == 8 ? Tag::U64 : Tag::U32;
+}
+template <class... P>
+constexpr Tag tags[] = {tag_of<P>()...};
+
 struct Entry {
     const char* name;
     unsigned max_threads;
     unsigned parameters;
+    const Tag* tags;
     void (*call)(void (*kernel)(), const Value* args);
     void (*kernel)();
     const Entry* next;
@@ -82,13 +94,20 @@ struct Register {
     Entry entry;
     template <class... P>
     Register(const char* name, unsigned max_threads, void (*kernel)(P...)) {
-        entry = {name, max_threads, sizeof...(P), nullptr, reinterpret_cast<void (*)()>(kernel), entries};
+        entry = {name, max_threads, sizeof...(P), tags<P...>, nullptr, reinterpret_cast<void (*)()>(kernel), entries};
         entry.call = [](void (*kernel)(), const Value* args) {
             call_with(reinterpret_cast<void (*)(P...)>(kernel), args, std::index_sequence_for<P...>());
         };
         entries = &entry;
     }
 };
+
+// Runs one, block after block, in order.
+void launch(const Entry& entry, const Value* args, Index3 grid, Index3 block, std::size_t shared_bytes);
+// The kernel, block and thread that run, or nothing.
+const char* place();
+// Where a program that launches by itself (EMULATOR_LIBRARY) is told of a fault; it does not return.
+extern void (*on_failure)(const char* text);
 
 void barrier(const char* file, int line);
 

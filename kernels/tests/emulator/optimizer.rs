@@ -120,7 +120,7 @@ fn adamw() {
 fn adamw_8bit() {
     let tables = launch::eight_bit_tables();
     for n in COUNTS {
-        let zero = |p: &Tensor| Moments::blockwise(p.elem_count()).unwrap();
+        let zero = |p: &Tensor| Moments::blockwise(p.elem_count(), p.device()).unwrap();
         steps(n, zero, |s| {
             let mut buffers = s.before.clone();
             buffers.extend([Buffer::f32s(&tables), Buffer::f32s(&[0.25])]);

@@ -478,10 +478,9 @@ fn dropout_drops_what_the_processor_drops() {
     for float in FLOATS {
         for (rows, d) in SHAPES {
             let x = tensor(&numbers(rows * d, 1, float), &[rows, d], dtype(float));
-            let ids = RowIds {
-                sample: (0..rows as u64).map(|i| i / 4 + (1 << 40)).collect(),
-                position: (0..rows as u32).map(|i| i % 4).collect(),
-            };
+            let samples: Vec<u64> = (0..rows as u64).map(|i| i / 4 + (1 << 40)).collect();
+            let positions: Vec<u32> = (0..rows as u32).map(|i| i % 4).collect();
+            let ids = RowIds::new(samples.iter().copied().zip(positions.iter().copied()));
             let key = DropoutKey {
                 seed: 0x1234_5678_9abc,
                 step: 17,
@@ -490,8 +489,8 @@ fn dropout_drops_what_the_processor_drops() {
             let expected = kernels::dropout(&x, 0.3, key, &ids).unwrap();
             let buffers = [
                 Buffer::tensor(&x),
-                Buffer::u64s(&ids.sample),
-                Buffer::u32s(&ids.position),
+                Buffer::u64s(&samples),
+                Buffer::u32s(&positions),
                 Buffer::poison(rows * d, float.size()),
             ];
             let found = run(launch::dropout(float, rows, d, 0.3, key), &buffers);

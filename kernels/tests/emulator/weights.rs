@@ -1,8 +1,8 @@
-//! Quantized weights, bit for bit.
+//! Quantized and random weights, bit for bit.
 
 use super::*;
 use kernels::cuda::launch;
-use kernels::{Absmax, Bytes, GgmlType, Matrix, Nf4};
+use kernels::{Absmax, Bytes, GgmlType, Matrix, Nf4, Uniform};
 
 fn noise(n: usize, seed: u64) -> Vec<u8> {
     numbers(n, seed, Float::F32)
@@ -116,6 +116,35 @@ fn ggml() {
                 );
                 same(&name, &found[1], &rows_of(&matrix, out));
             }
+        }
+    }
+}
+
+#[test]
+fn random() {
+    for float in FLOATS {
+        // Within a chunk, over one's border in the middle of a pack, over several; from far out, and round the end.
+        for (n, offset) in [
+            (5, 0),
+            (123, 16_384 - 61),
+            (40_001, 7),
+            (9, u64::MAX - 4),
+            (2_048, 70_000_000_000 - 1),
+        ] {
+            let uniform = Uniform {
+                seed: 0x1234_5678_9abc,
+                offset,
+                scale: 0.02,
+            };
+            let mut expected = tensor(&vec![f64::NAN; n], &[n], dtype(float));
+            kernels::fill_uniform(&mut expected, uniform).unwrap();
+            let buffers = [Buffer::poison(n, float.size())];
+            let found = run(launch::random_uniform(float, n, uniform), &buffers);
+            same(
+                &format!("{float:?} {n} from {offset}"),
+                &found[0],
+                &expected,
+            );
         }
     }
 }

@@ -5,16 +5,16 @@
 use std::time::Instant;
 
 use adapters::recipe::Quantization;
-use adapters::{Builder, LoraConfig, Method, Parameters, TargetModules, Weights};
+use adapters::{Builder, Init, LoraConfig, Method, Parameters, TargetModules, Weights};
 use anyhow::Result;
 use datasets::{Batch, Pack, Tokenized};
 use finetune::recipe::{
     Clipping, GradientMode, OptimizerKind, Recompute, Schedule, TrainSection, TrainedWeights,
 };
 use finetune::{
-    AnsweringShape, BatchShape, Decoder, DecoderConfig, DropoutState, Optimizer, PlanInput,
-    StoredWeights, TrainPlan, flops_per_token, models::decoder_config, plan, tensor_specs,
-    weight_bytes,
+    AnsweringShape, BatchShape, Decoder, DecoderConfig, DeviceKind, DropoutState, Optimizer,
+    PlanInput, StoredWeights, TrainPlan, WeightsRead, flops_per_token, models::decoder_config,
+    plan, tensor_specs, weight_bytes,
 };
 use kernels::DType;
 use serde_json::{Value, json};
@@ -304,7 +304,7 @@ impl Job {
             compute: DType::BF16,
             weights: StoredWeights {
                 bytes: weight_bytes(&self.config, DType::BF16, self.quantization),
-                computed_in_place: self.quantization.is_none(),
+                read: WeightsRead::of(self.quantization.is_none(), DeviceKind::Cuda),
             },
             batch: BatchShape {
                 tokens: self.tokens,
@@ -318,7 +318,12 @@ impl Job {
     /// Takes the first way of computing again that fits; else says what the last would need.
     fn fit(&mut self, usable_bytes: u64) -> Result<TrainPlan, u64> {
         let mut least = u64::MAX;
-        for recompute in [Recompute::None, Recompute::Selective, Recompute::Full] {
+        for recompute in [
+            Recompute::None,
+            Recompute::Selective,
+            Recompute::Full,
+            Recompute::Offload,
+        ] {
             let plan = self.plan(recompute);
             least = plan.peak_bytes;
             if plan.peak_bytes <= usable_bytes {
@@ -330,7 +335,12 @@ impl Job {
     }
 
     fn build(&self, check: &Check) -> Result<(Decoder, Parameters)> {
-        let specs = tensor_specs(&self.config, 0.02);
+        let mut specs = tensor_specs(&self.config, 0.02);
+        for spec in &mut specs {
+            if let Init::Normal { std } = spec.init {
+                spec.init = Init::Uniform { std };
+            }
+        }
         let mut weights = Weights::random(self.json.clone(), specs, check.seed);
         if let Some(quantization) = self.quantization {
             weights = weights.quantized(quantization)?;

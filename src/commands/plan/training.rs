@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use adapters::LoraConfig;
 use adapters::recipe::{AdapterSection, ComputeDtype};
 use anyhow::{Context, Result};
-use finetune::recipe::TrainMethod;
+use finetune::recipe::{Recompute, TrainMethod};
 use finetune::{
     AnsweringShape, Base, BatchShape, Checkpoint, DecoderConfig, DeviceKind, DeviceSpec, DiskInput,
-    PlanInput, StoredWeights, TrainPlan,
+    PlanInput, StoredWeights, TrainPlan, WeightsRead,
 };
 use kernels::cuda::GpuFacts;
 use kernels::{DType, Device};
@@ -55,16 +55,21 @@ pub fn sizes(plan: &Plan, machines: &[PathBuf], chosen: Chosen) -> Result<Vec<Si
     if recipe.train.is_none() || !plan.stages.contains(&Stage::Train) {
         return Ok(Vec::new());
     }
-    let Some(shape) = shape(plan)? else {
-        return Ok(Vec::new());
+    let (devices, calibrated) = match here {
+        Some(_) if shape(plan, DeviceKind::Cpu)?.is_none() => return Ok(Vec::new()),
+        Some(here) => (vec![here.measured()?], true),
+        None => {
+            let devices = machines.iter().map(|name| machine(name));
+            (devices.collect::<Result<Vec<_>>>()?, false)
+        }
     };
-    match here {
-        Some(here) => Ok(vec![on(plan, &shape, here.measured()?, true)?]),
-        None => machines
-            .iter()
-            .map(|name| on(plan, &shape, machine(name)?, false))
-            .collect(),
+    let mut sizes = Vec::new();
+    for device in devices {
+        if let Some(shape) = shape(plan, device.kind)? {
+            sizes.push(on(plan, &shape, device, calibrated)?);
+        }
     }
+    Ok(sizes)
 }
 
 /// This machine's processor, or one of its GPUs, opened.
@@ -140,7 +145,7 @@ fn machine(name: &Path) -> Result<DeviceSpec> {
 }
 
 /// From the model, or, where its files are elsewhere, from the config.json that the recipe says it has.
-fn shape(plan: &Plan) -> Result<Option<Shape>> {
+fn shape(plan: &Plan, device: DeviceKind) -> Result<Option<Shape>> {
     let compute = plan.recipe().model.dtype.into();
     let is_here = match plan.base.stored() {
         Base::Path(path) => path.exists(),
@@ -150,7 +155,7 @@ fn shape(plan: &Plan) -> Result<Option<Shape>> {
     if is_here {
         let checkpoint = Checkpoint::open(&plan.base)?;
         return Ok(Some(Shape {
-            weights: checkpoint.stored_weights(compute)?,
+            weights: checkpoint.stored_weights(compute, device)?,
             config: checkpoint.config,
         }));
     }
@@ -158,10 +163,15 @@ fn shape(plan: &Plan) -> Result<Option<Shape>> {
         return Ok(None);
     };
     let (config, stored) = finetune::read_config(&path)?;
+    let quantization = plan.recipe().model.quantization;
+    let held = match device {
+        DeviceKind::Cpu => stored,
+        DeviceKind::Cuda => compute,
+    };
     Ok(Some(Shape {
         weights: StoredWeights {
-            bytes: finetune::weight_bytes(&config, stored, plan.recipe().model.quantization),
-            computed_in_place: stored == compute && plan.recipe().model.quantization.is_none(),
+            bytes: finetune::weight_bytes(&config, held, quantization),
+            read: WeightsRead::of(held == compute && quantization.is_none(), device),
         },
         config,
     }))
@@ -200,8 +210,8 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
         * device.efficiency;
     // Computing the forward pass again costs half of what forward and backward cost, a quarter with trained weights.
     let again = match (plan_of.recompute, adapter.is_some()) {
-        (finetune::recipe::Recompute::Full, true) => 1.5,
-        (finetune::recipe::Recompute::Full, false) => 4.0 / 3.0,
+        (Recompute::Full | Recompute::Offload, true) => 1.5,
+        (Recompute::Full | Recompute::Offload, false) => 4.0 / 3.0,
         _ => 1.0,
     };
     let passes = plan_of.backward_passes as f64;

@@ -1,7 +1,8 @@
-//! Weights out of their quantized forms.
+//! Weights out of their quantized forms, and random numbers in their place.
 
 use super::{Arg, Float, Launch, PACK, THREADS, blocks, narrow, wide};
-use crate::GgmlType;
+use crate::random_fill::key_hash;
+use crate::{GgmlType, Uniform};
 
 /// n numbers of an NF4 weight, from element `start`, a multiple of 64.
 ///
@@ -46,6 +47,25 @@ pub fn ggml_dequantize(
             Arg::U32(narrow(rows)),
             Arg::U32(narrow(cols)),
             Arg::U32(narrow(head_rows.unwrap_or(0))),
+        ],
+    )
+}
+
+/// n random numbers, bit for bit [`crate::fill_uniform`].
+///
+/// Buffers: 0 out.
+pub fn random_uniform(out: Float, n: usize, uniform: Uniform) -> Launch {
+    Launch::new(
+        "random_fill",
+        format!("random_uniform_{}", out.name()),
+        [blocks(n, THREADS as usize * PACK), 1, 1],
+        [THREADS, 1, 1],
+        vec![
+            Arg::Write(0),
+            Arg::F32(uniform.scale),
+            Arg::U64(key_hash(uniform.seed)),
+            Arg::U64(uniform.offset),
+            wide(n),
         ],
     )
 }

@@ -1,7 +1,7 @@
 //! What follows the head's product, a chunk of rows at a time.
 
-use super::rows::first;
 use super::weights::DeviceMatrix;
+use crate::cross_entropy::LossSum;
 use crate::cuda::launch;
 use crate::cuda::tensors::{dense_as, float, gemm, run, uninit, upload};
 use crate::{HeadLoss, Op, Result, TokenScore};
@@ -56,7 +56,7 @@ impl<'a> Chunks<'a> {
     }
 }
 
-/// The loss of dense x (N, D) through the head against N targets, and the gradients of `grad_scale` · loss.
+/// The loss of dense x (N, D) through the head against N targets, and the gradients of `grad_scale` · loss. Waits for nothing.
 pub(crate) fn cross_entropy(
     x: &Tensor,
     w: &DeviceMatrix,
@@ -104,7 +104,7 @@ pub(crate) fn cross_entropy(
         Ok(())
     })?;
     Ok(HeadLoss {
-        loss_sum: first(&sum)?,
+        loss_sum: LossSum::on_device(sum),
         dx: dx.take(),
         dweight,
     })

@@ -114,11 +114,6 @@ pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     Ok(sums.to_vec1()?)
 }
 
-/// The one number of a tensor (1) f64. Waits for the device.
-pub(super) fn first(one: &Tensor) -> Result<f64> {
-    Ok(one.to_vec1::<f64>()?[0])
-}
-
 /// a ← a + b, both dense.
 pub(crate) fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
     const OP: &str = "add_assign";

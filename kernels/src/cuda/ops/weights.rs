@@ -3,7 +3,7 @@
 use crate::cuda::launch;
 use crate::cuda::tensors::{dense_as, float, gemm, run, uninit};
 use crate::nf4::Absmax;
-use crate::{Nf4, Op, Result, access};
+use crate::{Error, GgmlType, Nf4, Op, Result, Uniform, access};
 use candle_core::{DType, Device, Tensor};
 
 /// A weight (N, K) in a device's memory.
@@ -13,6 +13,42 @@ pub(crate) enum DeviceMatrix {
     Dense(Tensor),
     /// In NF4: made dense for each product, into memory that the next one takes again.
     Nf4(Nf4Tensors),
+    /// In GGML's blocks: made dense likewise.
+    Ggml(GgmlBlocks),
+}
+
+/// A weight in GGML's blocks.
+#[derive(Clone, Debug)]
+pub(crate) struct GgmlBlocks {
+    shape: (usize, usize),
+    kind: GgmlType,
+    head_rows: Option<usize>,
+    blocks: Tensor,
+}
+
+impl GgmlBlocks {
+    pub(crate) fn upload(
+        bytes: &[u8],
+        kind: GgmlType,
+        head_rows: Option<usize>,
+        shape: (usize, usize),
+        device: &Device,
+    ) -> Result<Self> {
+        Ok(Self {
+            shape,
+            kind,
+            head_rows,
+            blocks: Tensor::from_slice(bytes, bytes.len(), device)?,
+        })
+    }
+
+    fn dense(&self, op: &'static str, dtype: DType) -> Result<Tensor> {
+        let (n, k) = self.shape;
+        let out = uninit(op, (n, k), dtype, &self.blocks)?;
+        let launch = launch::ggml_dequantize(self.kind, float(op, &out)?, n, k, self.head_rows);
+        run(op, launch, &[&self.blocks, &out])?;
+        Ok(out)
+    }
 }
 
 /// An NF4 weight's parts.
@@ -73,6 +109,7 @@ impl DeviceMatrix {
         match self {
             Self::Dense(tensor) => dense_as(op, tensor, dtype),
             Self::Nf4(nf4) => nf4.dense(op, dtype),
+            Self::Ggml(ggml) => ggml.dense(op, dtype),
         }
     }
 
@@ -82,6 +119,7 @@ impl DeviceMatrix {
         let table = match self {
             Self::Dense(tensor) => tensor.clone(),
             Self::Nf4(nf4) => nf4.dense(OP, dtype)?,
+            Self::Ggml(ggml) => ggml.dense(OP, dtype)?,
         };
         let (_, d) = access::dims2(OP, "the table", &table)?;
         let out = uninit(OP, (ids.len(), d), dtype, &table)?;
@@ -99,6 +137,7 @@ impl DeviceMatrix {
         match self {
             Self::Dense(tensor) => tensor.device().clone(),
             Self::Nf4(nf4) => nf4.codes.device().clone(),
+            Self::Ggml(ggml) => ggml.blocks.device().clone(),
         }
     }
 
@@ -107,6 +146,7 @@ impl DeviceMatrix {
         let of = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
         match self {
             Self::Dense(tensor) => of(tensor),
+            Self::Ggml(ggml) => of(&ggml.blocks),
             Self::Nf4(nf4) => {
                 let nested = nf4
                     .nested
@@ -135,4 +175,15 @@ pub(crate) fn linear_dx(dy: &Tensor, w: &DeviceMatrix, dtype: DType) -> Result<T
     let mut dx = uninit(OP, (dy.dim(0)?, w.dim(1)?), DType::F32, &dy)?;
     gemm(&mut dx, 0.0, 1.0, &dy, Op::Plain, &w, Op::Plain)?;
     Ok(dx)
+}
+
+/// Random numbers in place of what a dense tensor holds.
+pub(crate) fn fill_uniform(out: &Tensor, uniform: Uniform) -> Result<()> {
+    const OP: &str = "fill_uniform";
+    if !out.is_contiguous() {
+        let what = "out";
+        return Err(Error::Strided { op: OP, what });
+    }
+    let launch = launch::random_uniform(float(OP, out)?, out.elem_count(), uniform);
+    run(OP, launch, &[out])
 }
