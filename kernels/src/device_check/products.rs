@@ -187,7 +187,7 @@ fn cross_entropy(side: &Side, shape: [usize; 3], dtype: DType) -> Result<Vec<Out
     let steps = Allowed::steps(head_steps(d, v));
     // The logits' gradient is rounded to bf16 for the products with it.
     let gradient = steps.narrow(if dtype == DType::BF16 { 2.0 } else { 0.0 });
-    let mut outputs = vec![Output::list("loss", vec![loss.loss_sum], steps)?];
+    let mut outputs = vec![Output::list("loss", vec![loss.loss_sum.value()?], steps)?];
     for (what, tensor) in [("dx", loss.dx), ("dweight", loss.dweight)] {
         outputs.extend(tensor.map(|tensor| Output::new(what, tensor, gradient)));
     }
