@@ -486,9 +486,9 @@ mod tests {
             vec!["rms_norm F32: y is off".into()],
         ));
         record.put(StageRecord::new("peers", Outcome::Skipped).because("no torch with CUDA here"));
-        insta::assert_snapshot!(record.shown(false));
+        insta::assert_snapshot!(record.shown(false), @"");
         record.rehearsal = Some("tiny sizes".into());
-        insta::assert_snapshot!(record.shown(true));
+        insta::assert_snapshot!(record.shown(true), @"");
     }
 
     #[test]
@@ -513,7 +513,7 @@ mod tests {
         let refused = record.go_on_with(&path).expect_err("of another kind");
         let refused =
             crate::failure::describe(&refused).replace(&path.display().to_string(), "check.json");
-        insta::assert_snapshot!(refused);
+        insta::assert_snapshot!(refused, @"");
         fs::write(&path, "{}")?;
         assert!(Record::read(&path).is_err());
         Ok(())
@@ -522,7 +522,7 @@ mod tests {
     #[test]
     fn only_measurements_of_what_is_proven_are_results() -> Result<()> {
         let record = record();
-        insta::assert_snapshot!(record.results()?);
+        insta::assert_snapshot!(record.results()?, @"");
         let refused = |change: fn(&mut Record)| {
             let mut record = record.clone();
             change(&mut record);
@@ -534,7 +534,7 @@ mod tests {
             refused(|r| r.put(StageRecord::new("ops", Outcome::Skipped))),
             refused(|r| r.stages.retain(|s| s.stage != "gradients")),
         ];
-        insta::assert_snapshot!(all.join("\n"));
+        insta::assert_snapshot!(all.join("\n"), @"");
         Ok(())
     }
 

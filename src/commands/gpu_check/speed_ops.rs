@@ -335,7 +335,7 @@ mod tests {
             .iter()
             .map(|f| format!("{} {} {}: {}", f.what, f.value, f.unit, f.note))
             .collect();
-        insta::assert_snapshot!(lines.join("\n"));
+        insta::assert_snapshot!(lines.join("\n"), @"");
     }
 
     /// The formula of one layer's attention, 6 s h a token forward and backward over three passes' worth: 2 s h forward.

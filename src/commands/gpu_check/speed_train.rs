@@ -503,7 +503,7 @@ mod tests {
                 row.name
             ));
         }
-        insta::assert_snapshot!(lines.join("\n"));
+        insta::assert_snapshot!(lines.join("\n"), @"");
         Ok(())
     }
 
@@ -577,7 +577,7 @@ mod tests {
                 )
             })
             .collect();
-        insta::assert_snapshot!(lines.join("\n"));
+        insta::assert_snapshot!(lines.join("\n"), @"");
         for bad in [
             of(vec![10.4, 10.4], 0.5),
             of(vec![10.4, f64::NAN], 0.5),
@@ -595,6 +595,6 @@ mod tests {
     fn rows_have_names() {
         assert!(check_names(&["13b-full".into(), "7b-lora".into()]).is_ok());
         let refused = check_names(&["13b".into()]).expect_err("no such row");
-        insta::assert_snapshot!(describe(&refused));
+        insta::assert_snapshot!(describe(&refused), @"");
     }
 }

@@ -346,7 +346,7 @@ mod tests {
         let found = |there: &[Step], tolerance| compare(there, &steps(0.0), 50, tolerance).failures;
         assert!(found(&steps(1e-5), F32).is_empty());
         assert!(found(&steps(1e-3), BF16).is_empty());
-        insta::assert_snapshot!(found(&steps(0.2), BF16).join("\n"));
+        insta::assert_snapshot!(found(&steps(0.2), BF16).join("\n"), @"");
         // One step, a training that stopped learning, one that is short, a NaN.
         let mut one = steps(0.0);
         one[20].loss *= 1.03;
