@@ -8,11 +8,13 @@
 pub mod args;
 mod ceilings;
 mod gradients;
+mod models;
 mod ops;
 mod record;
 mod report;
 mod speed_ops;
 mod speed_train;
+mod table;
 mod timing;
 mod train;
 
