@@ -55,10 +55,13 @@ pub(super) fn speed_train(check: &Check, before: &Record) -> Result<Vec<StageRec
         let names = check.rows;
         names.is_empty() || names.iter().any(|name| name == row.name)
     });
+    let asked: Vec<&Row> = asked.collect();
+    // The driver tells the most of a whole process: of several rows in one it is nobody's.
+    let alone = asked.len() == 1;
     let record = |row: &Row| {
         note(&format!("  {}", row.what));
         let started = Instant::now();
-        let found = row.run(check, ceiling).unwrap_or_else(|error| {
+        let found = row.run(check, ceiling, alone).unwrap_or_else(|error| {
             StageRecord::new("", Outcome::Failed).because(describe(&error))
         });
         StageRecord {
@@ -67,7 +70,7 @@ pub(super) fn speed_train(check: &Check, before: &Record) -> Result<Vec<StageRec
             ..found
         }
     };
-    Ok(asked.map(record).collect())
+    Ok(asked.into_iter().map(record).collect())
 }
 
 /// A row that is about to be run, or planned.
@@ -118,7 +121,7 @@ impl Row {
         })
     }
 
-    fn run(&self, check: &Check, ceiling: Option<f64>) -> Result<StageRecord> {
+    fn run(&self, check: &Check, ceiling: Option<f64>, alone: bool) -> Result<StageRecord> {
         let mut job = self.job(check.tiny)?;
         let usable = check.compute.spec().usable_bytes();
         let planned = match job.fit(usable) {
@@ -138,7 +141,7 @@ impl Row {
         let steps = job.steps(check, &decoder, &mut parameters)?;
         let first_step_secs = load_secs + steps.first_secs;
         let measured = Measured {
-            peak_bytes: kernels::cuda::peak_bytes(check.place()),
+            peak_bytes: kernels::cuda::peak_bytes(check.place()).filter(|_| alone),
             first_step_secs,
             ..steps
         };
