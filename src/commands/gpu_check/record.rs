@@ -297,7 +297,8 @@ impl Record {
         let field = |text: &str| text.replace(',', ";").replace('\n', " ");
         let mut lines = String::new();
         for stage in &self.stages {
-            if !matches!(stage.outcome, Outcome::Measured | Outcome::Passed) {
+            // How near a proof was is no result, and what did not learn is none.
+            if stage.outcome != Outcome::Measured {
                 continue;
             }
             let date = stage.date.split(' ').next().unwrap_or_default();
@@ -387,7 +388,10 @@ pub(super) mod tests {
         let refused = record.go_on_with(&path).expect_err("of another kind");
         let refused =
             crate::failure::describe(&refused).replace(&path.display().to_string(), "check.json");
-        insta::assert_snapshot!(refused, @"");
+        insta::assert_snapshot!(refused, @"
+        error: `check.json` is a check of NVIDIA H200 by medtune 0.1.0 (abcdef1), and this is a rehearsal of NVIDIA H200 by medtune 0.1.0 (abcdef1)
+        hint: give another file with --out, or remove that one
+        ");
         fs::write(&path, "{}")?;
         assert!(Record::read(&path).is_err());
         Ok(())
@@ -396,7 +400,10 @@ pub(super) mod tests {
     #[test]
     fn only_measurements_of_what_is_proven_are_results() -> Result<()> {
         let record = record();
-        insta::assert_snapshot!(record.results()?, @"");
+        insta::assert_snapshot!(record.results()?, @"
+        2026-11-24,abcdef1,NVIDIA H200,,ceilings: copy,4012,,,GB/s,scripts/gpu-check ceilings
+        2026-11-24,abcdef1,NVIDIA H200,,ceilings: bf16 product; 8192,781.2,,,TFLOP/s,scripts/gpu-check ceilings
+        ");
         let refused = |change: fn(&mut Record)| {
             let mut record = record.clone();
             change(&mut record);
@@ -408,7 +415,16 @@ pub(super) mod tests {
             refused(|r| r.put(StageRecord::new("ops", Outcome::Skipped))),
             refused(|r| r.stages.retain(|s| s.stage != "gradients")),
         ];
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @"
+        error: this is a rehearsal: tiny sizes
+        hint: only what was measured on a GPU belongs into the results
+        error: `train` has not passed
+        hint: figures of what is wrong are not kept; --out names the record with what failed
+        error: `ops` has not passed
+        hint: figures of what is wrong are not kept; --out names the record with what failed
+        error: `gradients` was not run
+        hint: run it with the same --out first: figures belong to what is proven
+        ");
         Ok(())
     }
 }

@@ -335,7 +335,11 @@ mod tests {
             .iter()
             .map(|f| format!("{} {} {}: {}", f.what, f.value, f.unit, f.note))
             .collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"
+        a 2000 GB/s: 50 % of the copy's rate; 1000 µs ± 5.0 %
+        b 400 TFLOP/s: 50 % of the product's rate; 1000 µs ± 5.0 %
+        c 400 TFLOP/s: 1000 µs ± 5.0 %
+        ");
     }
 
     /// The formula of one layer's attention, 6 s h a token forward and backward over three passes' worth: 2 s h forward.

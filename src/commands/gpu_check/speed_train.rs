@@ -55,10 +55,13 @@ pub(super) fn speed_train(check: &Check, before: &Record) -> Result<Vec<StageRec
         let names = check.rows;
         names.is_empty() || names.iter().any(|name| name == row.name)
     });
+    let asked: Vec<&Row> = asked.collect();
+    // The driver tells the most of a whole process: of several rows in one it is nobody's.
+    let alone = asked.len() == 1;
     let record = |row: &Row| {
         note(&format!("  {}", row.what));
         let started = Instant::now();
-        let found = row.run(check, ceiling).unwrap_or_else(|error| {
+        let found = row.run(check, ceiling, alone).unwrap_or_else(|error| {
             StageRecord::new("", Outcome::Failed).because(describe(&error))
         });
         StageRecord {
@@ -67,7 +70,7 @@ pub(super) fn speed_train(check: &Check, before: &Record) -> Result<Vec<StageRec
             ..found
         }
     };
-    Ok(asked.map(record).collect())
+    Ok(asked.into_iter().map(record).collect())
 }
 
 /// A row that is about to be run, or planned.
@@ -118,7 +121,7 @@ impl Row {
         })
     }
 
-    fn run(&self, check: &Check, ceiling: Option<f64>) -> Result<StageRecord> {
+    fn run(&self, check: &Check, ceiling: Option<f64>, alone: bool) -> Result<StageRecord> {
         let mut job = self.job(check.tiny)?;
         let usable = check.compute.spec().usable_bytes();
         let planned = match job.fit(usable) {
@@ -138,7 +141,7 @@ impl Row {
         let steps = job.steps(check, &decoder, &mut parameters)?;
         let first_step_secs = load_secs + steps.first_secs;
         let measured = Measured {
-            peak_bytes: kernels::cuda::peak_bytes(check.place()),
+            peak_bytes: kernels::cuda::peak_bytes(check.place()).filter(|_| alone),
             first_step_secs,
             ..steps
         };
@@ -312,7 +315,7 @@ impl Job {
             )
             .note("weights are drawn, not read"),
             Figure::new("planned memory", planned.peak_bytes as f64 / GIB, "GiB")
-                .note(format!("{:?} computed again", planned.recompute).to_lowercase()),
+                .note(format!("recompute = \"{:?}\"", planned.recompute).to_lowercase()),
         ];
         if let Some(peak) = measured.peak_bytes {
             let share = 100.0 * peak as f64 / planned.peak_bytes as f64;
@@ -370,7 +373,15 @@ mod tests {
                 row.name
             ));
         }
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"
+        7b-lora: 6.74B, 28.6 GFLOP/token, 29.6 GiB, recompute None
+        8b-lora: 8.03B, 32.2 GFLOP/token, 33.1 GiB, recompute None
+        13b-lora: 13.02B, 54.8 GFLOP/token, 50.8 GiB, recompute None
+        13b-qlora: 13.02B, 54.8 GFLOP/token, 33.3 GiB, recompute None
+        13b-full: 13.02B, 82.1 GFLOP/token, 74.9 GiB, recompute None
+        70b-qlora: 68.98B, 285.6 GFLOP/token, 121.6 GiB, recompute None
+        70b-lora: 68.98B, 285.6 GFLOP/token, 133.9 GiB, recompute Offload
+        ");
         Ok(())
     }
 
@@ -435,16 +446,22 @@ mod tests {
             .figures
             .iter()
             .map(|f| {
-                format!(
-                    "{}: {} {} {}",
-                    f.what,
-                    super::super::table::number(f.value),
-                    f.unit,
-                    f.note
-                )
+                let value = super::super::table::number(f.value);
+                let line = format!("{}: {value} {} {}", f.what, f.unit, f.note);
+                line.trim_end().to_owned()
             })
             .collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        tokens: 8192 tokens/s ± 2.0 %
+        model arithmetic: 448.6 TFLOP/s 57 % of the product's rate
+        a step: 0.500 s
+        until the first step was done: 30.00 s weights are drawn, not read
+        planned memory: 27.75 GiB recompute = "full"
+        memory at most: 50.00 GiB 180 % of the plan
+        loss of the first step: 10.40 nats
+        loss of the last step: 10.30 nats step 2
+        gradient norm of the last step: 0.500
+        "#);
         for bad in [
             of(vec![10.4, 10.4], 0.5),
             of(vec![10.4, f64::NAN], 0.5),
@@ -462,6 +479,9 @@ mod tests {
     fn rows_have_names() {
         assert!(check_names(&["13b-full".into(), "7b-lora".into()]).is_ok());
         let refused = check_names(&["13b".into()]).expect_err("no such row");
-        insta::assert_snapshot!(describe(&refused), @"");
+        insta::assert_snapshot!(describe(&refused), @"
+        error: there is no row `13b`
+        hint: rows are: 7b-lora, 8b-lora, 13b-lora, 13b-qlora, 13b-full, 70b-qlora, 70b-lora
+        ");
     }
 }

@@ -46,18 +46,18 @@ fn shown_stage(stage: &StageRecord, markdown: bool) -> String {
         stage.stage, stage.secs, stage.date
     );
     let mut text = match markdown {
-        true => format!("\n## {heading}\n\n"),
+        true => format!("\n## {heading}\n"),
         false => format!("\n{heading}\n"),
     };
-    for line in Some(&stage.why)
-        .into_iter()
-        .filter(|why| !why.is_empty())
-        .chain(&stage.failures)
-    {
-        text.push_str(&match markdown {
-            true => format!("- {line}\n"),
-            false => format!("  {line}\n"),
-        });
+    let why = Some(&stage.why).into_iter().filter(|why| !why.is_empty());
+    let lines: Vec<&String> = why.chain(&stage.failures).collect();
+    if markdown && !lines.is_empty() {
+        text.push('\n');
+    }
+    for line in lines {
+        text.push_str(if markdown { "- " } else { "  " });
+        text.push_str(line);
+        text.push('\n');
     }
     if stage.figures.is_empty() {
         return text;
@@ -131,9 +131,52 @@ mod tests {
             vec!["rms_norm F32: y is off".into()],
         ));
         record.put(StageRecord::new("peers", Outcome::Skipped).because("no torch with CUDA here"));
-        insta::assert_snapshot!(record.shown(false), @"");
+        insta::assert_snapshot!(record.shown(false), @"
+        NVIDIA H200
+        compute capability 9.0, 132 multiprocessors, 139.8 GiB, a driver for CUDA 13.0; medtune 0.1.0 (abcdef1) for CUDA 13.0
+
+        train: passed (12 s, 2026-11-23 06:08 UTC, seed 7)
+          rms_norm  0.250 of what is allowed
+
+        ceilings: measured (3 s, 2026-11-24 06:08 UTC)
+          copy                 4012 GB/s     4 GiB, read and written
+          bf16 product, 8192  781.2 TFLOP/s
+
+        ops: FAILED (0 s, )
+          rms_norm F32: y is off
+
+        peers: SKIPPED (0 s, )
+          no torch with CUDA here
+        ");
         record.rehearsal = Some("tiny sizes".into());
-        insta::assert_snapshot!(record.shown(true), @"");
+        insta::assert_snapshot!(record.shown(true), @"
+        # NVIDIA H200
+
+        compute capability 9.0, 132 multiprocessors, 139.8 GiB, a driver for CUDA 13.0; medtune 0.1.0 (abcdef1) for CUDA 13.0
+
+        A REHEARSAL, not a measurement: tiny sizes
+
+        ## train: passed (12 s, 2026-11-23 06:08 UTC, seed 7)
+
+        | what | value | unit | |
+        |---|---:|---|---|
+        | rms_norm | 0.250 | of what is allowed |  |
+
+        ## ceilings: measured (3 s, 2026-11-24 06:08 UTC)
+
+        | what | value | unit | |
+        |---|---:|---|---|
+        | copy | 4012 | GB/s | 4 GiB, read and written |
+        | bf16 product, 8192 | 781.2 | TFLOP/s |  |
+
+        ## ops: FAILED (0 s, )
+
+        - rms_norm F32: y is off
+
+        ## peers: SKIPPED (0 s, )
+
+        - no torch with CUDA here
+        ");
     }
 
     #[test]
