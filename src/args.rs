@@ -8,6 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::commands::adapter::args::{AdapterCommand, EXAMPLES as ADAPTER_EXAMPLES};
+use crate::commands::gpu_check::args::GpuCheckArgs;
 
 /// The version with the commit, as `--version` prints it.
 pub const VERSION: &str = env!("MEDTUNE_VERSION");
@@ -151,6 +152,15 @@ Examples:
         after_help = "Example:\n  medtune logits models/SmolLM2-135M-Instruct --ids 1,9690,198 --json"
     )]
     Logits(LogitsArgs),
+    /// Proves and times computing on a GPU; scripts/gpu-check runs all of it
+    #[command(
+        hide = true,
+        after_help = "\
+Examples:
+  medtune gpu-check report ops
+  medtune gpu-check ceilings speed-train --row 13b-lora --out check.json"
+    )]
+    GpuCheck(GpuCheckArgs),
     /// Prints a completion script for a shell
     #[command(
         after_help = "Example:\n  medtune completions bash > ~/.local/share/bash-completion/completions/medtune"

@@ -191,6 +191,9 @@ impl<'w> Builder<'w> {
 
     /// A matrix that is not trained: where it lies, or in the device's memory.
     fn frozen(&self, view: &WeightView) -> Result<Matrix> {
+        if let Some(drawn) = view.drawn_on(&self.device, self.dtype)? {
+            return Ok(Matrix::dense(drawn));
+        }
         let matrix = view.matrix()?;
         if self.device.is_cpu() {
             return Ok(matrix);
@@ -208,7 +211,10 @@ impl<'w> Builder<'w> {
         kind: ParameterKind,
     ) -> Result<(Tensor, ParamId)> {
         view.check_trainable()?;
-        let own = |dtype| Ok::<_, Error>(view.tensor(dtype)?.to_device(&self.device)?);
+        let own = |dtype| match view.drawn_on(&self.device, dtype)? {
+            Some(drawn) => Ok::<_, Error>(drawn),
+            None => Ok(view.tensor(dtype)?.to_device(&self.device)?),
+        };
         let (value, master) = match (saved, &self.method) {
             (Some(value), _) => (value, None),
             (None, Method::FullBf16 { master: false }) => (own(DType::BF16)?, None),

@@ -74,7 +74,7 @@ pub fn save_full(
     let change = |view: &WeightView| {
         trained
             .get(view.name.as_str())
-            .map_or(Change::Keep, |t| Change::Replace(t))
+            .map_or(Change::Keep, Change::Replace)
     };
     staged(base, out, |dir| {
         let (written, _) = write_model(base, dir, options, Watch::default(), change)?;

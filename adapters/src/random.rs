@@ -5,6 +5,7 @@
 //! generators", 2014), its state being a hash of seed and name; normal numbers come by Box and Muller's transform with
 //! libm's ln and cos, which give the same digits on every machine.
 
+use kernels::Uniform;
 use ledger::hash::Sha256;
 use rayon::prelude::*;
 
@@ -21,6 +22,15 @@ impl Stream {
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);
         Stream(u64::from_le_bytes(first))
+    }
+
+    /// The numbers of [`kernels::fill_uniform`] from place `start` on, with this standard deviation.
+    pub(crate) fn uniform_list(self, start: usize, std: f64) -> Uniform {
+        Uniform {
+            seed: self.0,
+            offset: start as u64,
+            scale: (std * 3f64.sqrt()) as f32,
+        }
     }
 
     fn bits(self, i: u64) -> u64 {

@@ -21,8 +21,10 @@ __device__ Softmax softmax_of(const Z* z, u32 v, float* each, float* each_sum) {
             sum *= exp2_fast((most - here) * LOG2_E);
             most = here;
         }
+        // Nothing but logits of -∞ so far, as of words that are ruled out, sum to 0.
+        const float base = most == -INFINITY ? 0.0f : most;
 #pragma unroll
-        for (u32 j = 0; j < PACK; j++) sum += j < count ? exp2_fast((x[j] - most) * LOG2_E) : 0.0f;
+        for (u32 j = 0; j < PACK; j++) sum += j < count ? exp2_fast((x[j] - base) * LOG2_E) : 0.0f;
     }
     const float all = block_max(most, each);
     // A thread without numbers has a sum of 0.

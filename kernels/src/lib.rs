@@ -19,6 +19,7 @@ mod column_scale;
 mod cross_entropy;
 pub mod cuda;
 mod deviation;
+pub mod device_check;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -50,7 +51,7 @@ pub use attention::{
     attention_cached,
 };
 pub use bytes::Bytes;
-pub use candle_core::{DType, Device};
+pub use candle_core::{DType, Device, Tensor};
 pub use column_scale::{column_products, scale_columns};
 pub use cross_entropy::{
     HeadLoss, LOGITS_BYTES, LossSum, TokenScore, linear_cross_entropy, linear_token_scores,

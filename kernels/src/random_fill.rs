@@ -5,6 +5,7 @@
 //! host's memory are filled where they lie.
 
 use crate::access::{CHUNK, mutate};
+use crate::cuda::ops;
 use crate::dropout::{column_hash, mix_in};
 use crate::real::Stored;
 use crate::simd::wide;
@@ -29,9 +30,12 @@ pub struct Uniform {
 /// 2^-24 in (-1, 1), each as likely as another. Their mean is 0, and none of them is 0.
 ///
 /// # Errors
-/// Another type, a strided view, or a tensor on another device.
+/// Another type, or a strided view.
 pub fn fill_uniform(out: &mut Tensor, uniform: Uniform) -> Result<()> {
     const OP: &str = "fill_uniform";
+    if out.device().is_cuda() {
+        return ops::fill_uniform(out, uniform);
+    }
     match out.dtype() {
         DType::F32 => mutate::<f32, _>(OP, out, |out| {
             fill(out, uniform);

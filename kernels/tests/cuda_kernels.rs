@@ -10,7 +10,9 @@
 //!
 //! | | first round | second round |
 //! |---|---|---|
-//! | blocks, and threads of a block | in order | shuffled |
+//! | blocks | in order | shuffled |
+//! | warps of a block, each as far as a barrier lets it | first to last | last to first |
+//! | threads of a warp | in order | shuffled |
 //! | asynchronous copies | land at once | land when they are waited for |
 //! | buffers | end at a page that can't be touched | begin after one, at an address off 16 bytes |
 //!

@@ -21,7 +21,13 @@ const KEY: Uniform = Uniform {
 #[test]
 fn the_numbers_are_these() {
     let first = filled(3, DType::F32, KEY);
-    insta::assert_debug_snapshot!(first.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), @"");
+    insta::assert_debug_snapshot!(first.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), @"
+    [
+        1065042955,
+        1007792448,
+        3201602222,
+    ]
+    ");
     assert!(first.iter().all(|x| (x * 16_777_216.0) as i32 % 2 != 0));
 }
 
@@ -80,5 +86,5 @@ fn numbers_are_spread_evenly() {
 fn another_type_is_refused() {
     let mut out = Tensor::zeros(3, DType::U8, &Device::Cpu).unwrap();
     let error = fill_uniform(&mut out, KEY).unwrap_err();
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @"fill_uniform: no arithmetic for U8 here (expected f32 or bf16)");
 }

@@ -8,6 +8,7 @@ mod convert;
 mod eval;
 mod export;
 mod fetch;
+pub mod gpu_check;
 mod logits;
 mod merge;
 mod plan;
@@ -47,6 +48,7 @@ pub fn execute(args: Args) -> Result<Exit> {
         Command::Convert(args) => convert::convert(&args, json),
         Command::Export(args) => export::export(args, json),
         Command::Logits(args) => logits::logits(&args, json),
+        Command::GpuCheck(args) => gpu_check::gpu_check(&args, json),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "medtune", &mut script);

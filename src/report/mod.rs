@@ -16,6 +16,7 @@ use eval::report::html::{Page, Section, evaluation_sections};
 
 pub use compare::Comparison;
 pub use folder::RunFiles;
+pub(crate) use provenance::utc;
 pub use summary::{run_json, run_markdown, run_text};
 
 /// The page of a run, in the run's folder. It lies beside the stages and is none of their outputs: it holds what was

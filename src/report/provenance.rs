@@ -99,7 +99,7 @@ fn hashes(files: &[FileHash]) -> String {
 }
 
 /// `2026-11-23 06:08 UTC`
-fn utc(unix_secs: u64) -> String {
+pub(crate) fn utc(unix_secs: u64) -> String {
     let (days, secs) = (unix_secs / 86_400, unix_secs % 86_400);
     // Days to a date of the Gregorian calendar (Howard Hinnant, civil_from_days), for days after 1970.
     let z = days.saturating_add(719_468);

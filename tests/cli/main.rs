@@ -9,6 +9,8 @@ mod endpoint;
 mod errors;
 mod export;
 mod fetch;
+#[cfg(unix)]
+mod gpu_check;
 mod hub;
 #[cfg(unix)]
 mod judge;

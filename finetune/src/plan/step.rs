@@ -109,7 +109,7 @@ impl StepShape<'_> {
         for (i, layer) in self.layers.iter().enumerate() {
             let rows = if i == last { rows } else { t };
             let (y, saved) = self.forward(&mut walk, layer, rows);
-            if self.from_inputs() {
+            if self.keeps_inputs_alone() {
                 walk.give(saved.total());
                 kept.push(Kept {
                     input: x,
@@ -143,7 +143,7 @@ impl StepShape<'_> {
                 walk.take(kept[i - 1].total());
             }
             let mut kept = kept[i];
-            if self.from_inputs() {
+            if self.keeps_inputs_alone() {
                 let (y, again) = self.forward(&mut walk, layer, rows);
                 // The layer's output is made again too, and not read.
                 walk.give(y);
@@ -166,7 +166,7 @@ impl StepShape<'_> {
     }
 
     /// Whether the backward pass starts a layer from its input.
-    fn from_inputs(&self) -> bool {
+    fn keeps_inputs_alone(&self) -> bool {
         matches!(self.recompute, Recompute::Full | Recompute::Offload)
     }
 

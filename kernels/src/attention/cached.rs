@@ -192,7 +192,7 @@ pub fn attention_cached(
         );
     }
     with_stored!(OP, first, S => {
-        let [wide_q, wide_k, wide_v] = [q, k, v].map(|t| dense_as::<<S as Stored>::Acc>(t));
+        let [wide_q, wide_k, wide_v] = [q, k, v].map(dense_as::<<S as Stored>::Acc>);
         let (wide_q, wide_k, wide_v) = (wide_q?, wide_k?, wide_v?);
         append::<S>(&read(OP, &wide_k)?, &read(OP, &wide_v)?, caches, lens)?;
         let out = attend::<S>(&read(OP, &wide_q)?, caches, lens, shape)?;

@@ -2,6 +2,7 @@
 // input. One request: buffers and launches; the answer: the buffers. See tests/cuda_kernels.rs for the form.
 #include "emulator.h"
 
+#include <algorithm>
 #include <csetjmp>
 #include <csignal>
 #include <cstdarg>
@@ -199,12 +200,19 @@ void run_block(const std::vector<unsigned>& order) {
     for (;;) {
         bool progress = false;
         unsigned done = 0;
-        for (unsigned i : order) {
-            if (threads[i].state == State::Ready) {
-                resume(threads[i]);
-                progress = true;
+        // A warp goes on as far as it can before the next one does: what runs ahead of the others shows where a barrier is
+        // missing.
+        for (unsigned begin = 0, end; begin < count; begin = end) {
+            for (end = begin; end < count && order[end] / 32 == order[begin] / 32;) end++;
+            for (bool runs = true; runs;) {
+                runs = false;
+                for (unsigned i = begin; i < end; i++) {
+                    if (threads[order[i]].state != State::Ready) continue;
+                    resume(threads[order[i]]);
+                    runs = progress = true;
+                }
             }
-            done += threads[i].state == State::Done;
+            for (unsigned i = begin; i < end; i++) done += threads[order[i]].state == State::Done;
         }
         if (done == count) return;
         if (!progress && !pass_barrier()) {
@@ -233,7 +241,11 @@ void run(const Entry& entry, const Value* args, Index3 grid, Index3 block, std::
     if (orders.shuffled) shuffle_list(blocks);
     for (unsigned b : blocks) {
         blockIdx = {b % grid.x, b / grid.x % grid.y, b / (grid.x * grid.y)};
-        if (orders.shuffled) shuffle_list(order);
+        if (orders.shuffled) {
+            shuffle_list(order);
+            // The last warp first, so that each two have met either way round after two rounds.
+            std::stable_sort(order.begin(), order.end(), [](unsigned a, unsigned b) { return a / 32 > b / 32; });
+        }
         run_block(order);
     }
     dynamic.release();

@@ -12,6 +12,15 @@ KERNEL(fault_no_barrier, 64, (const float* x, float* y, u32 n)) {
     list[threadIdx.x] = x[threadIdx.x];
     y[threadIdx.x] = list[n - 1 - threadIdx.x];
 }
+KERNEL(fault_no_second_barrier, 64, (const float* x, float* y, u32 n)) {
+    SHARED_ARRAY(float, list, 64);
+    list[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    const float a = list[n - 1 - threadIdx.x];
+    for (int i = 0; i < 8; i++) __syncwarp();
+    list[threadIdx.x] = a + 1.0f;
+    y[threadIdx.x] = a;
+}
 KERNEL(fault_reads_beyond, 64, (const float* x, float* y, u32 n)) { y[threadIdx.x] = x[threadIdx.x + (threadIdx.x == n - 1)]; }
 KERNEL(fault_reads_before, 64, (const float* x, float* y, u32 n)) {
     y[threadIdx.x] = threadIdx.x < n ? x[int(threadIdx.x) - 32] : 0.0f;

@@ -30,6 +30,10 @@ fn a_right_kernel_passes() {
 fn each_fault_is_found() {
     for (name, finding) in [
         ("no_barrier", "buffer 1 depends on the order of threads"),
+        (
+            "no_second_barrier",
+            "buffer 1 depends on the order of threads",
+        ),
         ("reads_beyond", "outside its buffers"),
         ("reads_before", "outside its buffers"),
         ("writes_beyond", "outside its buffers"),

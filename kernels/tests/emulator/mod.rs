@@ -361,11 +361,12 @@ pub(crate) fn list(t: &Tensor) -> Vec<f64> {
         .unwrap()
 }
 
-/// Largest share of a number that rounding to a type takes or adds.
+/// Largest share of a number that rounding to a type takes or adds: half a step of the last of its 24 or 8 significant
+/// bits, at the lower end of a power of two, where the step is 2^-23 or 2^-7 of the number.
 pub(crate) fn unit(float: Float) -> f64 {
     match float {
         Float::F32 => 2f64.powi(-24),
-        Float::Bf16 => 2f64.powi(-9),
+        Float::Bf16 => 2f64.powi(-8),
     }
 }
 

@@ -17,6 +17,8 @@ const TILE_THREADS: u32 = 128;
 const MOST_PLAIN_HEAD: usize = 256;
 /// No window.
 const ENDLESS: u32 = u32::MAX;
+/// A longer window than this is none: no pack has as many rows, and kernels count distances in 31 bits.
+const MOST_WINDOW: usize = 1 << 30;
 
 /// What the kernels read about a pack: made and uploaded once a batch, for all layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,7 +142,8 @@ fn shape_args(shape: &AttentionShape, strides: &[usize]) -> Vec<Arg> {
     args.push(Arg::U32(narrow(shape.head_dim)));
     args.extend(strides.iter().map(|s| Arg::U32(narrow(*s))));
     args.push(Arg::F32(shape.scale as f32));
-    args.push(Arg::U32(shape.window.map_or(ENDLESS, narrow)));
+    let window = shape.window.filter(|window| *window <= MOST_WINDOW);
+    args.push(Arg::U32(window.map_or(ENDLESS, narrow)));
     args
 }
 

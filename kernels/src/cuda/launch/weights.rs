@@ -9,6 +9,8 @@ use crate::{GgmlType, Uniform};
 /// Buffers: 0 codes (all of the weight's bytes), 1 absmax (all, f32), 2 out. With `nested`: 1 the absmax's codes, 2 out,
 /// 3 the map (256) f32, 4 nested absmax f32; `nested` is the offset.
 pub fn nf4_dequantize(out: Float, start: usize, n: usize, nested: Option<f32>) -> Launch {
+    /// Packs that a thread unpacks one after another, its block having written down the code's values once.
+    const SOME: usize = 4;
     let kind = if nested.is_some() { "nested" } else { "plain" };
     let mut args = vec![Arg::Read(0), Arg::Read(1)];
     if let Some(offset) = nested {
@@ -18,7 +20,7 @@ pub fn nf4_dequantize(out: Float, start: usize, n: usize, nested: Option<f32>) -
     Launch::new(
         "nf4",
         format!("nf4_{kind}_{}", out.name()),
-        [blocks(n, THREADS as usize * PACK), 1, 1],
+        [blocks(n, THREADS as usize * PACK * SOME), 1, 1],
         [THREADS, 1, 1],
         args,
     )

@@ -3,7 +3,7 @@
 use crate::cuda::launch;
 use crate::cuda::tensors::{dense_as, float, gemm, run, uninit};
 use crate::nf4::Absmax;
-use crate::{GgmlType, Nf4, Op, Result, access};
+use crate::{Error, GgmlType, Nf4, Op, Result, Uniform, access};
 use candle_core::{DType, Device, Tensor};
 
 /// A weight (N, K) in a device's memory.
@@ -175,4 +175,15 @@ pub(crate) fn linear_dx(dy: &Tensor, w: &DeviceMatrix, dtype: DType) -> Result<T
     let mut dx = uninit(OP, (dy.dim(0)?, w.dim(1)?), DType::F32, &dy)?;
     gemm(&mut dx, 0.0, 1.0, &dy, Op::Plain, &w, Op::Plain)?;
     Ok(dx)
+}
+
+/// Random numbers in place of what a dense tensor holds.
+pub(crate) fn fill_uniform(out: &Tensor, uniform: Uniform) -> Result<()> {
+    const OP: &str = "fill_uniform";
+    if !out.is_contiguous() {
+        let what = "out";
+        return Err(Error::Strided { op: OP, what });
+    }
+    let launch = launch::random_uniform(float(OP, out)?, out.elem_count(), uniform);
+    run(OP, launch, &[out])
 }
