@@ -1,5 +1,6 @@
 //! The `[eval]` section of a recipe.
 
+use datasets::recipe::TemplateKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,10 @@ pub struct EvalSection {
     pub baseline: bool,
     /// Whether perplexity is measured on the data's held-out split.
     pub perplexity: bool,
+    /// How questions are written for the models that are asked: `chat`, each model's own template, or
+    /// `me-llama`, for a base without one; as [data] says if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateKind>,
     /// How many items are given to the model at a time.
     pub batch_items: usize,
     /// How many bootstrap resamples the confidence intervals rest on.
@@ -57,6 +62,7 @@ impl Default for EvalSection {
             shots: None,
             baseline: true,
             perplexity: true,
+            template: None,
             batch_items: 32,
             resamples: 1000,
             seed: 0,

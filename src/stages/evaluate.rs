@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::eval_input::access_of_model;
 use super::room::Room;
 use super::stop::{Stop, command_line};
-use super::{Tuned, Work, done, given_adapter, load, template_of, tokens, tuned};
+use super::{Tuned, Work, asked_by, done, given_adapter, load_as, template_of, tokens, tuned};
 use crate::credentials;
 use crate::plan::Plan;
 use crate::run::Clock;
@@ -234,7 +234,8 @@ impl Work<'_> {
     ) -> Result<()> {
         let identity = self.identity(model)?;
         let chat = asked.iter().any(|asked| asked.task.chat_template);
-        let mut model = load(self.plan, model, label, chat)?;
+        let template = asked_by(self.plan.recipe());
+        let mut model = load_as(self.plan, model, label, template, chat)?;
         let section = self.plan.recipe().eval.clone().unwrap_or_default();
         let held_out = match section.perplexity {
             true => self.held_out(&model)?,
