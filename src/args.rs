@@ -72,6 +72,7 @@ Examples:
 Examples:
   medtune merge recipes/quickstart.toml
   medtune merge --base models/SmolLM2-135M-Instruct --adapter runs/x/adapter --into merged
+  medtune merge --base MODEL --adapter DIR --into merged --validate pubmedqa:50 --data-root /data
   medtune merge --base merged --adapter runs/x/adapter --subtract --into back")]
     Merge(MergeArgs),
     /// Proves that a merged model is its base plus its adapter, tensor by tensor
@@ -169,7 +170,7 @@ pub struct RecipeFlags {
     /// Where the paths of data sources start [default: the recipe's folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub data_root: Option<PathBuf>,
-    /// What computes
+    /// What computes: cpu, or, with a build for NVIDIA GPUs, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
 }
@@ -351,6 +352,9 @@ pub struct MergeArgs {
     /// The folder to write
     #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
     pub into: Option<PathBuf>,
+    /// Asks base and result a few items of this task afterwards, such as pubmedqa:50; can be given several times
+    #[arg(long, value_name = "TASK")]
+    pub validate: Vec<String>,
     #[command(flatten)]
     pub how: MergeFlags,
 }

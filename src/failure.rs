@@ -177,13 +177,15 @@ fn is_adapter_defect(error: &adapters::Error) -> bool {
     }
 }
 
-/// Files decide which token ids, bytes and probabilities come to a kernel; all else is up to us.
+/// Files decide which token ids, bytes and probabilities come to a kernel, and the user which device; all else is up to
+/// us or to the machine.
 fn is_kernel_defect(error: &kernels::Error) -> bool {
-    use kernels::Error::{Bytes, GgmlId, Probability, TokenId};
-    !matches!(
-        error,
-        TokenId { .. } | Bytes { .. } | GgmlId { .. } | Probability { .. }
-    )
+    use kernels::Error::{Bytes, Cuda, GgmlId, Probability, TokenId};
+    match error {
+        TokenId { .. } | Bytes { .. } | GgmlId { .. } | Probability { .. } => false,
+        Cuda(error) => !error.is_users(),
+        _ => true,
+    }
 }
 
 fn exit_of_io(kind: ErrorKind) -> Exit {
@@ -203,6 +205,7 @@ fn exit_of_io(kind: ErrorKind) -> Exit {
 
 fn is_library_error(error: &(dyn StdError + 'static)) -> bool {
     error.is::<finetune::Error>()
+        || error.is::<kernels::Error>()
         || error.is::<adapters::Error>()
         || error.is::<eval::Error>()
         || error.is::<datasets::Error>()

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use adapters::recipe::{ComputeDtype, MergeSection, Onto, Verify};
 use adapters::{
-    ExportOptions, MergeOptions, MergeReport, Method, PeftAdapter, QuantizationDifference,
+    BaseIdentity, ExportOptions, MergeOptions, MergeReport, Method, PeftAdapter,
+    QuantizationDifference,
 };
 use anyhow::Result;
 use finetune::{Base, Checkpoint, LogitProof, Probed, compare_logits};
@@ -32,6 +33,8 @@ pub struct Merging<'a> {
 
 /// What was merged into a folder.
 pub struct Merged {
+    /// The adapter as it was loaded.
+    pub adapter: PeftAdapter,
     pub report: MergeReport,
     pub logits: Option<LogitProof>,
     /// Of a quantized base, where the adapter went onto the stored one.
@@ -55,16 +58,19 @@ impl Merging<'_> {
     /// Writes the model's files into `dir`, which the caller has made and will answer for.
     pub fn write(&self, dir: &Path) -> Result<Merged> {
         let trained = Checkpoint::open(self.base)?;
-        let mut adapter = PeftAdapter::load(self.adapter)?;
-        for remark in remarks(&adapter, &trained)? {
+        let loaded = PeftAdapter::load(self.adapter)?;
+        let identity = trained.identity();
+        for remark in remarks(&loaded, &trained, &identity)? {
             note(&format!("merge  note: {remark}"));
         }
-        let belonging = adapter.belonging.clone();
-        if self.force {
-            adapter = adapter.without_belonging();
+        // Once its base is known to be the right one, or was forced, nothing more is to be compared.
+        let unchecked = loaded.clone().without_belonging();
+        let adapter = if self.force {
+            &unchecked
         } else {
-            adapter.check_base(&trained.identity())?;
-        }
+            loaded.check_base(&identity)?;
+            &loaded
+        };
         let onto_stored = self.section.onto == Onto::Stored && self.base.stored() != self.base;
         let stored = onto_stored
             .then(|| Checkpoint::open(self.base.stored()))
@@ -84,16 +90,16 @@ impl Merging<'_> {
                 bar.set_position(done / MB);
             }),
         };
-        let report = adapters::merge_into(&base.weights, &adapter, dir, &options);
+        let report = adapters::merge_into(&base.weights, adapter, dir, &options);
         bar.finish_and_clear();
         let report = report?;
-        let forced = match belonging.filter(|_| self.force && !self.subtract) {
-            Some(belonging) => {
-                let mut found = belonging.check(&trained.identity());
+        let forced = match &loaded.belonging {
+            Some(belonging) if self.force && !self.subtract => {
+                let mut found = belonging.check(&identity);
                 found.extend(belonging.check_weights(&report.fingerprint));
                 found.iter().map(ToString::to_string).collect()
             }
-            None => Vec::new(),
+            _ => Vec::new(),
         };
         if report.dequantized {
             note(
@@ -106,11 +112,11 @@ impl Merging<'_> {
         let started = Instant::now();
         let logits = match (self.section.verify, self.subtract) {
             (Verify::None | Verify::Tensors, _) => None,
-            (_, false) => Some(prove(base, &adapter, dir)?),
+            (_, false) => Some(prove(base, &unchecked, dir)?),
             // What is left, with the adapter on it again, is what it was taken out of.
             (_, true) => {
                 let left = Checkpoint::open(&Base::Path(dir.to_owned()))?;
-                Some(compare(&left, &adapter, base)?)
+                Some(compare(&left, &unchecked, base)?)
             }
         };
         if let Some(problem) = logits.as_ref().and_then(LogitProof::problem) {
@@ -122,13 +128,14 @@ impl Merging<'_> {
                 weights: adapters::quantization_difference(
                     &stored.weights,
                     &trained.weights,
-                    &adapter,
+                    &unchecked,
                 )?,
-                logits: prove(&trained, &adapter, dir)?,
+                logits: prove(&trained, &unchecked, dir)?,
             }),
             None => None,
         };
         Ok(Merged {
+            adapter: loaded,
             report,
             logits,
             onto_stored,
@@ -190,11 +197,15 @@ impl Merged {
 }
 
 /// What is worth a line before an adapter goes onto a base.
-fn remarks(adapter: &PeftAdapter, base: &Checkpoint) -> Result<Vec<String>> {
+fn remarks(
+    adapter: &PeftAdapter,
+    base: &Checkpoint,
+    identity: &BaseIdentity,
+) -> Result<Vec<String>> {
     let Some(belonging) = &adapter.belonging else {
         return Ok(adapter.unchecked_base().into_iter().collect());
     };
-    Ok(belonging.notes(&base.identity(), Some(&base.tokenizer.fingerprint()?)))
+    Ok(belonging.notes(identity, Some(&base.tokenizer.fingerprint()?)))
 }
 
 /// Asks base + adapter and the merged model in `merged` the same probes.

@@ -12,9 +12,11 @@ use finetune::Base;
 use ledger::recipe::{Document, nearest};
 
 use crate::args::{DataFlags, RecipeFlags, StageArgs};
+use crate::device;
 use crate::failure::Failure;
 use crate::recipe::{Recipe, problem};
 use crate::stages::{endpoints, judging, known_metrics};
+use crate::validation::{check_best_metric, watching};
 
 /// A step of a run, in the order of running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +56,10 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// The tasks of `[eval]`.
     pub tasks: Vec<PlannedTask>,
+    /// The tasks of `train.eval_tasks`.
+    pub train_tasks: Vec<PlannedTask>,
+    /// The tasks of `merge.validate`.
+    pub merge_tasks: Vec<PlannedTask>,
     /// The tasks whose items must not be trained on.
     pub decontaminate: Vec<PlannedTask>,
     /// How the data is built.
@@ -84,7 +90,7 @@ impl From<&DataFlags> for BuildFlags {
 }
 
 /// An entry of `eval.tasks`, found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PlannedTask {
     /// The task's file.
     pub file: PathBuf,
@@ -97,7 +103,12 @@ pub struct PlannedTask {
 impl Plan {
     /// Reads a recipe and resolves it. Opens no model and no data.
     pub fn new(recipe: &Path, flags: &RecipeFlags) -> Result<Self> {
-        check_device(&flags.device)?;
+        device::must_compute(&flags.device)?;
+        Self::resolve(recipe, flags)
+    }
+
+    /// As [`Plan::new`], for any device: for a command that only looks.
+    pub fn resolve(recipe: &Path, flags: &RecipeFlags) -> Result<Self> {
         let document = Recipe::read(recipe, &flags.sets)?;
         let recipe = &document.value;
         let folder = document
@@ -129,7 +140,21 @@ impl Plan {
         let key = "data.clean.decontaminate";
         let entries = entries.unwrap_or_default();
         let decontaminate = self::tasks(&document, folder, key, entries, Some(0))?;
-        check_expectations(&document, &tasks)?;
+        let train = recipe.train.as_ref();
+        let train_tasks = watching(
+            &document,
+            folder,
+            "train.eval_tasks",
+            train.map_or(&[], |train| &train.eval_tasks),
+        )?;
+        let merge_tasks = watching(
+            &document,
+            folder,
+            "merge.validate",
+            recipe.merge.as_ref().map_or(&[], |merge| &merge.validate),
+        )?;
+        check_best_metric(&document, &train_tasks)?;
+        check_expectations(&document, &tasks, &train_tasks)?;
         endpoints::check(&document, &tasks, folder)?;
         judging::check(&document, &tasks)?;
         Ok(Self {
@@ -138,6 +163,8 @@ impl Plan {
             base: base(&document),
             stages,
             tasks,
+            train_tasks,
+            merge_tasks,
             decontaminate,
             build: BuildFlags::default(),
             reveal: false,
@@ -147,7 +174,13 @@ impl Plan {
 
     /// As [`Plan::new`], of a command's arguments.
     pub fn of(args: &StageArgs) -> Result<Self> {
-        let mut plan = Self::new(&args.recipe, &args.flags)?;
+        device::must_compute(&args.flags.device)?;
+        Self::to_look_at(args)
+    }
+
+    /// As [`Plan::resolve`], of a command's arguments.
+    pub fn to_look_at(args: &StageArgs) -> Result<Self> {
+        let mut plan = Self::resolve(&args.recipe, &args.flags)?;
         plan.build = BuildFlags::from(&args.data);
         Ok(plan)
     }
@@ -235,28 +268,44 @@ fn tasks(
 ) -> Result<Vec<PlannedTask>> {
     let base = document.folder_of(key);
     let folders = task_folders(folder);
-    let mut planned: Vec<PlannedTask> = Vec::new();
+    let mut planned = Vec::new();
     for entry in entries {
-        for found in eval::load_tasks(entry, shots, &base, &folders)? {
-            let mut known = planned.iter().flat_map(|planned| &planned.tasks);
-            let twice = known.find(|known| found.tasks.iter().any(|task| task.name == known.name));
-            if let Some(twice) = twice {
-                let task = twice.name.clone();
-                return Err(eval::Error::TaskTwice { task }.into());
-            }
-            planned.push(PlannedTask {
-                file: found.file,
-                limit: found.limit,
-                tasks: found.tasks,
-            });
-        }
+        add_tasks(&mut planned, entry, shots, &base, &folders)?;
     }
     Ok(planned)
 }
 
+/// Adds what one entry of a list of tasks names.
+pub fn add_tasks(
+    planned: &mut Vec<PlannedTask>,
+    entry: &str,
+    shots: Option<usize>,
+    base: &Path,
+    folders: &[PathBuf],
+) -> eval::Result<()> {
+    for found in eval::load_tasks(entry, shots, base, folders)? {
+        let mut known = planned.iter().flat_map(|planned| &planned.tasks);
+        let twice = known.find(|known| found.tasks.iter().any(|task| task.name == known.name));
+        if let Some(twice) = twice {
+            let task = twice.name.clone();
+            return Err(eval::Error::TaskTwice { task });
+        }
+        planned.push(PlannedTask {
+            file: found.file,
+            limit: found.limit,
+            tasks: found.tasks,
+        });
+    }
+    Ok(())
+}
+
 /// Finds a misspelt metric now and not after hours of training.
-fn check_expectations(document: &Document<Recipe>, tasks: &[PlannedTask]) -> Result<()> {
-    let known = known_metrics(&document.value, tasks);
+fn check_expectations(
+    document: &Document<Recipe>,
+    tasks: &[PlannedTask],
+    train_tasks: &[PlannedTask],
+) -> Result<()> {
+    let known = known_metrics(&document.value, tasks, train_tasks);
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let mut problems = Vec::new();
     for (i, expect) in document.value.expect.iter().enumerate() {
@@ -269,7 +318,10 @@ fn check_expectations(document: &Document<Recipe>, tasks: &[PlannedTask]) -> Res
             let Some(metric) = metric.filter(|metric| !known.contains(&metric.as_str())) else {
                 continue;
             };
+            let encoder = document.value.eval.as_ref().map(|eval| &eval.bert_score);
+            let embedded = metric.contains(".bert_score") && encoder == Some(&None);
             let hint = match nearest(metric, &known) {
+                _ if embedded => "name an encoder's folder as `model` in [eval.bert_score]".into(),
                 Some(near) => format!("did you mean `{near}`?"),
                 None if known.is_empty() => "only [train] and [eval] measure anything".into(),
                 None => {
@@ -292,22 +344,4 @@ fn check_expectations(document: &Document<Recipe>, tasks: &[PlannedTask]) -> Res
     } else {
         Err(ledger::Error::Recipe(problems).into())
     }
-}
-
-/// Only the CPU computes in this build.
-pub fn check_device(device: &str) -> Result<()> {
-    if device == "cpu" {
-        return Ok(());
-    }
-    if device == "cuda" || device.starts_with("cuda:") {
-        let failure = Failure::user(format!(
-            "this build of medtune cannot compute on `{device}`"
-        ));
-        return Err(failure
-            .hint("leave --device out: every recipe runs on the CPU")
-            .into());
-    }
-    Err(Failure::user(format!("there is no device `{device}`"))
-        .hint("devices are: cpu")
-        .into())
 }

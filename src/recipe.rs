@@ -53,7 +53,7 @@ pub struct Recipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// What was measured: `tuned.TASK.METRIC`, `base.TASK.METRIC`, `tuned.perplexity`, `train.eval_loss`
+    /// What was measured: `tuned.TASK.METRIC`, `base.TASK.METRIC`, `tuned.validation.perplexity`, `train.eval_loss`
     pub metric: String,
     /// It must be this much or more
     #[serde(default)]

@@ -167,6 +167,7 @@ impl Clock {
                 "arch": std::env::consts::ARCH,
                 "cpu": cpu_name(),
                 "threads": std::thread::available_parallelism().map_or(1, usize::from),
+                "gpus": gpus(),
             },
             "facts": facts,
         });
@@ -191,6 +192,26 @@ pub fn cpu_level() -> &'static str {
         }
     }
     std::env::consts::ARCH
+}
+
+/// The GPUs that were computed on.
+fn gpus() -> Vec<Value> {
+    let gpus = kernels::cuda::opened();
+    gpus.iter().map(gpu).collect()
+}
+
+/// A GPU, for those who compare runs.
+pub fn gpu(facts: &kernels::cuda::GpuFacts) -> Value {
+    let (major, minor) = facts.compute_capability;
+    json!({
+        "ordinal": facts.ordinal,
+        "name": facts.name,
+        "compute_capability": format!("{major}.{minor}"),
+        "driver_cuda": facts.driver_cuda,
+        "built_with_cuda": facts.built_with_cuda,
+        "memory_bytes": facts.memory_bytes,
+        "multiprocessors": facts.multiprocessors,
+    })
 }
 
 fn cpu_name() -> Option<String> {

@@ -21,6 +21,7 @@ pub(crate) const COMPANIONS: &[&str] = &[
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",

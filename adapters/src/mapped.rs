@@ -12,6 +12,25 @@ use std::sync::Arc;
 pub(crate) struct MappedFile {
     data: Arc<Mapping>,
     path: Arc<Path>,
+    identity: Identity,
+}
+
+/// The smallest page there is. Where they are larger, mincore refuses most addresses, and nothing counts as cached.
+#[cfg(target_os = "linux")]
+const PAGE: usize = 4096;
+
+/// Device, number and length of a file, as far as the system tells.
+type Identity = (u64, u64, u64);
+
+#[cfg(unix)]
+fn identity(metadata: &std::fs::Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino(), metadata.len())
+}
+
+#[cfg(not(unix))]
+fn identity(metadata: &std::fs::Metadata) -> Identity {
+    (0, 0, metadata.len())
 }
 
 /// An empty file cannot be mapped, and is a perfectly good thing to report about.
@@ -38,8 +57,8 @@ impl MappedFile {
                 source: e,
             },
         })?;
-        let length = file.metadata().map_err(Error::io(path))?.len();
-        let data = if length == 0 {
+        let metadata = file.metadata().map_err(Error::io(path))?;
+        let data = if metadata.len() == 0 {
             Mapping::Empty
         } else {
             // SAFETY: the mapping is read-only and private to this process's view; as every program that maps
@@ -49,6 +68,7 @@ impl MappedFile {
         Ok(Self {
             data: Arc::new(data),
             path: path.into(),
+            identity: identity(&metadata),
         })
     }
 
@@ -65,6 +85,34 @@ impl MappedFile {
 
     pub(crate) fn as_slice(&self) -> &[u8] {
         (*self.data).as_ref()
+    }
+
+    /// Whether this is the file that is mapped, and not another that has taken its name since.
+    pub(crate) fn is_of(&self, file: &File) -> bool {
+        file.metadata()
+            .is_ok_and(|metadata| identity(&metadata) == self.identity)
+    }
+
+    /// Whether all of `bytes` of this file are in the page cache, as far as the system says.
+    pub(crate) fn is_cached(&self, bytes: &[u8]) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Mapping::File(map) = &*self.data {
+            let Some(start) = self.offset_of(bytes) else {
+                return false;
+            };
+            let first = start - start % PAGE;
+            let length = start + bytes.len() - first;
+            let mut pages = vec![0u8; length.div_ceil(PAGE)];
+            // SAFETY: the pages from `first` on are mapped as long as `map` lives, and `pages` has a byte for each,
+            // also where a page is larger than we take it for. On failure it says that none is there.
+            unsafe {
+                let address = map.as_ptr().add(first).cast_mut().cast();
+                libc::mincore(address, length, pages.as_mut_ptr().cast());
+            }
+            return pages.iter().all(|page| page & 1 == 1);
+        }
+        let _ = bytes;
+        false
     }
 
     /// Lets go of the memory that reading `bytes` of this file has filled: it is read again if it is asked for again.

@@ -10,6 +10,7 @@ use crate::recipe::Verify;
 use crate::stream::{Progress, Watch};
 use crate::{
     Error, Fingerprint, FingerprintBuilder, PeftAdapter, Result, TensorProof, WeightView, Weights,
+    direct,
 };
 use candle_core::{DType, Tensor};
 use ledger::FileHash;
@@ -81,6 +82,8 @@ pub fn merge_into(
         prove: options.verify != Verify::None,
         hash_base: true,
         progress: options.progress,
+        // Where the model is not read again for its proof, the page cache is of no use to us.
+        direct: matches!(options.verify, Verify::None | Verify::Tensors).then_some(direct::open),
     };
     let change = |view: &WeightView| updates.change(view);
     let (written, items) = write_model(base, dir, &options.export, watch, change)?;

@@ -1,10 +1,10 @@
 //! Proves that merged weights are base + adapter: each targeted tensor is computed again, another way, and compared;
 //! every other tensor must be the base's, byte for byte.
 
-use crate::change::{Change, Changed, panels};
+use crate::change::{Change, Changed, Tile, panels};
 use crate::encode::encode;
 use crate::merge::Updates;
-use crate::stream::{Buffers, deviation_of};
+use crate::rounded::{Buffers, deviation_of};
 use crate::{Result, WeightView, Weights};
 use candle_core::DType;
 use kernels::Deviation;
@@ -165,7 +165,9 @@ fn targeted(
         .map_init(Buffers::default, |buffers, panel| {
             changed.read_base(panel.clone(), &mut buffers.base)?;
             stored.read_base(panel.clone(), &mut buffers.found)?;
-            deviation_of(&changed, panel, dtype, buffers)
+            let columns = 0..changed.columns;
+            let rows = panel;
+            deviation_of(&changed, &Tile { rows, columns }, dtype, buffers)
         })
         .collect::<Result<_>>()?;
     // Added in order: the same sum for any number of threads.

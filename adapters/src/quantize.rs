@@ -68,7 +68,7 @@ pub fn quantization_difference(
                 let (mut w, mut q, mut e) = (Vec::new(), Vec::new(), Vec::new());
                 changed.read_base(rows.clone(), &mut w)?;
                 quantized.read_base(rows.clone(), &mut q)?;
-                changed.read(rows, &w, Way::Gemm, &mut e)?;
+                changed.read(rows, &w, Way::Tiled, &mut e)?;
                 let squares = |a: &[f32]| -> f64 {
                     let off = |(a, w): (&f32, &f32)| (f64::from(*a) - f64::from(*w)).powi(2);
                     a.iter().zip(&w).map(off).sum()

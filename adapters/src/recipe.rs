@@ -135,6 +135,9 @@ pub struct MergeSection {
     /// Most bytes of tensors in one file; more become shards with an index
     #[schemars(range(min = 1))]
     pub max_shard_bytes: u64,
+    /// Tasks that base and merged model are asked after the merge, as `eval.tasks` has them: `["pubmedqa:50"]`; perplexity on held-out data and two sample answers come with them
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub validate: Vec<String>,
 }
 
 /// Most bytes of tensors in one file where nothing is said: 5 GB, as `save_pretrained` long had it.
@@ -173,6 +176,7 @@ impl Default for MergeSection {
             verify: Verify::default(),
             onto: Onto::default(),
             max_shard_bytes: MAX_SHARD_BYTES,
+            validate: Vec::new(),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Where a tensor's bytes lie, and which of them are in memory.
 
+use crate::mapped::MappedFile;
 use crate::weights::Source;
 use crate::{Result, WeightView, Weights};
 use candle_core::DType;
 use kernels::Bytes;
 use safetensors::tensor::Dtype;
-use std::ops::Range;
 use std::path::Path;
 
 impl Weights {
@@ -37,6 +37,15 @@ impl WeightView {
         match &self.source {
             Source::Plain { bytes, .. } | Source::Ggml { bytes, .. } => Some(bytes),
             Source::ToNf4(view) => view.mapped(),
+            Source::Random { .. } | Source::Nf4 { .. } => None,
+        }
+    }
+
+    /// The file of [`Self::mapped`].
+    pub(crate) fn file(&self) -> Option<&MappedFile> {
+        match &self.source {
+            Source::Plain { file, .. } | Source::Ggml { file, .. } => Some(file),
+            Source::ToNf4(view) => view.file(),
             Source::Random { .. } | Source::Nf4 { .. } => None,
         }
     }
@@ -97,15 +106,5 @@ impl WeightView {
             Source::ToNf4(view) => view.release_bytes(bytes),
             Source::Random { .. } | Source::Nf4 { .. } => {}
         }
-    }
-
-    /// As [`Self::release`], of some of its rows, where they lie together.
-    pub(crate) fn release_rows(&self, rows: Range<usize>) {
-        let Some(bytes) = self.mapped().filter(|_| self.in_order()) else {
-            return;
-        };
-        let (all, _) = self.rows_and_columns();
-        let row = bytes.len() / all.max(1);
-        self.release_bytes(bytes.part(rows.start * row..rows.end * row).as_slice());
     }
 }

@@ -1,35 +1,32 @@
 //! Tensors from where they lie to the files of a new model: read in the order of the base's files, changed by panels of
 //! rows on all threads, and written in order, with their proof made on the bytes on their way to the file.
 //!
-//! Four things go on at once: one thread hashes the base (and so fetches it ahead of its use), all threads compute, one
-//! writes and hashes what it writes, and the system brings written pages to the disk. Each is a bounded distance ahead
-//! of the next, so what is in memory are some panels, whatever the size of the model.
+//! Five things go on at once: one thread fetches the base, one hashes it, all threads compute, one hashes what they have
+//! made and lays it out, one writes. Each is a bounded distance ahead of the next, so what is in memory are some units,
+//! whatever the size of the model.
 
-use crate::change::{Change, Changed, Way, panels};
-use crate::encode;
+use crate::change::{Change, Changed, panels};
+use crate::direct::{ALIGNMENT, Open, Pool};
+use crate::fetch::{Fetched, fetch, hash};
+use crate::output::{self, Message};
+use crate::rounded::{Scratch, done};
 use crate::safetensors_file::{Entry, byte_size, header};
 use crate::shards::Shard;
 use crate::{Error, Result, WeightView};
 use candle_core::DType;
-use kernels::{Bytes, Deviation};
+use kernels::Deviation;
 use ledger::FileHash;
-use ledger::hash::Sha256;
 use rayon::prelude::*;
-use std::fs::File;
-use std::io::Write;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
 
-/// Elements of a unit of work, which one thread does.
-const UNIT: usize = 1 << 19;
-/// Elements that a thread works on at a time: its four buffers of them fit the second-level cache.
-const PANEL: usize = 1 << 16;
-/// Bytes that are copied, hashed or written at a time.
-const CHUNK: usize = 1 << 22;
-/// Chunks that the hash of the base may be ahead, and units that may wait for being written.
-const AHEAD: usize = 16;
+/// Bytes of a unit of work, which one thread does, as they are read or as they are written: with what has to be read
+/// before and after them they fit a block.
+const UNIT: usize = Pool::BYTES - 2 * ALIGNMENT;
+/// Units that a thread may be ahead of the next.
+const AHEAD: usize = 4;
 
 /// One tensor to be written.
 pub(crate) struct Item<'a> {
@@ -50,6 +47,8 @@ pub(crate) struct Watch<'a> {
     /// Hash the base's tensors.
     pub hash_base: bool,
     pub progress: Option<Progress<'a>>,
+    /// Read and write past the page cache, opening files so, as far as the file systems let us.
+    pub direct: Option<Open>,
 }
 
 /// What was written, and found out on the way.
@@ -69,13 +68,23 @@ pub(crate) fn write_files(
     shards: &[Shard],
     watch: Watch,
 ) -> Result<Written> {
+    let units = units(items);
+    let pool = Arc::new(Pool::default());
+    let (units, pool) = (&units[..], &pool);
     std::thread::scope(|scope| {
         let (to_writer, messages) = sync_channel(AHEAD);
-        let writer = scope.spawn(move || write_messages(dir, &messages));
-        let (progress, hashed) = sync_channel(AHEAD);
-        let hasher = (watch.hash_base).then(|| scope.spawn(move || hash_base(items, &progress)));
-        let hashed = hasher.is_some().then_some(hashed);
-        let sent = send_all(dir, items, entries, shards, watch, &to_writer, hashed);
+        let writer = scope.spawn(move || output::write(dir, &messages, watch.direct, pool));
+        let (sender, mut fetched) = sync_channel(AHEAD);
+        scope.spawn(move || fetch(items, units, watch.direct, pool, &sender));
+        let hasher = watch.hash_base.then(|| {
+            let (sender, hashed) = sync_channel(AHEAD);
+            let from = std::mem::replace(&mut fetched, hashed);
+            scope.spawn(move || hash(items, units, &from, &sender))
+        });
+        let scratch = Scratch::new(pool);
+        let sent = send_all(
+            dir, items, units, entries, shards, watch, fetched, &to_writer, &scratch,
+        );
         drop(to_writer);
         let files = writer
             .join()
@@ -97,17 +106,19 @@ pub(crate) fn write_files(
 
 /// A part of an item.
 #[derive(Clone, Debug)]
-struct Unit {
-    item: usize,
-    part: Part,
-    /// Bytes of the base, from the first item's on, that must have been read before this is begun.
-    needs: u64,
+pub(crate) struct Unit {
+    pub item: usize,
+    pub part: Part,
+    /// Its bytes among those of the base's tensor, where that lies in a file and no others are needed.
+    pub range: Option<Range<usize>>,
+    /// Bytes of the base that are done with, from the first item's on, when this is.
+    done: u64,
 }
 
 #[derive(Clone, Debug)]
-enum Part {
-    /// These bytes of the base's file.
-    Stored(Bytes),
+pub(crate) enum Part {
+    /// These bytes of the base's file, as they are.
+    Stored,
     /// All bytes, made at once.
     Whole,
     /// Rows that are read and rounded.
@@ -119,36 +130,37 @@ fn units(items: &[Item]) -> Vec<Unit> {
     let mut before = 0;
     for (item, of) in items.iter().enumerate() {
         let size = of.view.stored_bytes();
-        let mut add = |part, end: u64| {
-            let needs = before + end.min(size);
-            units.push(Unit { item, part, needs });
+        let mut add = |part, range: Option<Range<usize>>| {
+            let done = before + range.as_ref().map_or(size, |range| range.end as u64);
+            units.push(Unit {
+                item,
+                part,
+                range,
+                done,
+            });
         };
         match (&of.change, of.dtype) {
             // An f64 tensor would lose digits on the way through f32.
             (Change::Replace(tensor), Some(DType::F64)) if tensor.dtype() == DType::F64 => {
-                add(Part::Whole, size);
+                add(Part::Whole, None);
             }
             (Change::Keep, dtype) if dtype.is_none_or(|dtype| of.view.bytes_are(dtype)) => {
                 match of.view.mapped() {
-                    Some(bytes) => {
-                        for first in (0..bytes.len()).step_by(CHUNK) {
-                            let part = first..(first + CHUNK).min(bytes.len());
-                            let end = part.end as u64;
-                            add(Part::Stored(bytes.part(part)), end);
-                        }
-                    }
-                    None => add(Part::Whole, size),
+                    Some(bytes) => panels(0..bytes.len(), 1, UNIT)
+                        .into_iter()
+                        .for_each(|part| add(Part::Stored, Some(part))),
+                    None => add(Part::Whole, None),
                 }
             }
-            _ => {
+            (_, dtype) => {
                 let (rows, columns) = of.view.rows_and_columns();
-                for part in panels(0..rows, columns, UNIT) {
-                    // llama.cpp's row order is not the file's: all of the tensor then.
-                    let end = (size as usize).div_ceil(rows.max(1)) * part.end;
-                    add(
-                        Part::Rows(part),
-                        if of.view.in_order() { end as u64 } else { size },
-                    );
+                let stored = size as usize / rows.max(1);
+                let made = columns * dtype.unwrap_or(DType::F32).size_in_bytes();
+                // llama.cpp's row order is not the file's: all of the tensor then.
+                let apart = of.view.mapped().is_some() && of.view.in_order();
+                for part in panels(0..rows, stored.max(made), UNIT) {
+                    let range = apart.then(|| part.start * stored..part.end * stored);
+                    add(Part::Rows(part), range);
                 }
             }
         }
@@ -161,13 +173,14 @@ fn units(items: &[Item]) -> Vec<Unit> {
 fn send_all(
     dir: &Path,
     items: &[Item],
+    units: &[Unit],
     entries: &[Entry],
     shards: &[Shard],
     watch: Watch,
+    fetched: Receiver<Fetched>,
     to_writer: &SyncSender<Message>,
-    hashed: Option<Receiver<u64>>,
+    scratch: &Scratch,
 ) -> Result<Vec<Deviation>> {
-    let units = units(items);
     let mut deviations = vec![Deviation::default(); items.len()];
     let mut sizes = vec![0; items.len()];
     let mut next_shards = shards.iter();
@@ -187,17 +200,9 @@ fn send_all(
         true
     };
     let mut open: Option<(usize, Arc<Changed>)> = None;
-    let scratch = Scratch::default();
     let total = items.iter().map(|item| item.view.stored_bytes()).sum();
-    let mut seen = 0;
-    for group in units.chunks(4 * rayon::current_num_threads()) {
-        let needs = group.iter().map(|unit| unit.needs).max().unwrap_or(0);
-        while seen < needs
-            && let Some(Ok(bytes)) = hashed.as_ref().map(Receiver::recv)
-        {
-            seen = bytes;
-        }
-        let mut opened = Vec::with_capacity(group.len());
+    for group in units.chunks(2 * rayon::current_num_threads()) {
+        let mut ready = Vec::with_capacity(group.len());
         for unit in group {
             let is_open = |open: &&(usize, Arc<Changed>)| open.0 == unit.item;
             let changed = match (&unit.part, open.as_ref().filter(is_open)) {
@@ -211,13 +216,20 @@ fn send_all(
                 }
                 _ => None,
             };
-            opened.push(changed);
+            let Ok(fetched) = fetched.recv() else {
+                // Who fetches or hashes has stopped, and has said why or panicked.
+                return Ok(deviations);
+            };
+            ready.push((changed, fetched?));
         }
-        let done: Vec<_> = (group.par_iter().zip(opened))
-            .map(|(unit, changed)| done(&items[unit.item], unit, changed, watch.prove, &scratch))
+        let done: Vec<_> = (group.par_iter().zip(ready))
+            .map(|(unit, (changed, fetched))| {
+                let item = &items[unit.item];
+                done(item, unit, changed, fetched, watch.prove, scratch)
+            })
             .collect::<Result<_>>()?;
-        if let Some(progress) = watch.progress {
-            progress(needs, total);
+        if let (Some(progress), Some(last)) = (watch.progress, group.last()) {
+            progress(last.done, total);
         }
         for (unit, (data, deviation)) in group.iter().zip(done) {
             sizes[unit.item] += data.bytes().len();
@@ -246,267 +258,149 @@ fn send_all(
     Ok(deviations)
 }
 
-/// Bytes on their way to the file.
-enum Data {
-    Made(Vec<u8>),
-    Stored(Bytes),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::LowRank;
+    use crate::export::{ExportOptions, write_model};
+    use crate::{Init, TensorSpec, WeightView, Weights, direct};
+    use candle_core::{Device, Tensor};
+    use serde_json::json;
+    use std::fs::{File, OpenOptions};
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-impl Data {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Data::Made(bytes) => bytes,
-            Data::Stored(bytes) => bytes.as_slice(),
+    static OPENED: AtomicUsize = AtomicUsize::new(0);
+
+    fn counted(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+        let file = direct::open(options, path);
+        if file.is_ok() {
+            OPENED.fetch_add(1, Ordering::SeqCst);
         }
+        file
     }
-}
 
-/// Buffers of threads, kept for their next unit.
-#[derive(Default)]
-struct Scratch(Mutex<Vec<Buffers>>);
+    fn refused(_: &mut OpenOptions, _: &Path) -> io::Result<File> {
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    }
 
-#[derive(Default)]
-pub(crate) struct Buffers {
-    pub base: Vec<f32>,
-    pub wanted: Vec<f32>,
-    pub plain: Vec<f32>,
-    pub found: Vec<f32>,
-    pub rounded: Vec<f32>,
-    pub bytes: Vec<u8>,
-}
+    /// Opens without the flag, so that what is written in whole blocks has to be cut all the same.
+    fn unflagged(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+        options.open(path)
+    }
 
-impl Scratch {
-    fn with<R>(&self, work: impl FnOnce(&mut Buffers) -> R) -> R {
-        let lock = || {
-            self.0
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn numbers(count: usize, seed: f32) -> Vec<f32> {
+        let number = |i| ((i as f32 + seed) * 0.731).sin() * 0.1;
+        (0..count).map(number).collect()
+    }
+
+    /// Tensors of a few bytes and of several units, none of which begins or ends where a block does, in a file that the
+    /// page cache does not have, if that can be.
+    fn model(dir: &Path) -> Weights {
+        let spec = |(name, shape): (&str, &[usize])| TensorSpec {
+            name: name.into(),
+            shape: shape.to_vec(),
+            init: Init::Normal { std: 0.7 },
         };
-        let mut buffers = lock().pop().unwrap_or_default();
-        let result = work(&mut buffers);
-        lock().push(buffers);
-        result
-    }
-}
-
-fn done(
-    item: &Item,
-    unit: &Unit,
-    changed: Option<Arc<Changed>>,
-    prove: bool,
-    scratch: &Scratch,
-) -> Result<(Data, Deviation)> {
-    let none = Deviation::default();
-    match (&unit.part, changed) {
-        (Part::Stored(bytes), _) => Ok((Data::Stored(bytes.clone()), none)),
-        (Part::Rows(rows), Some(changed)) => scratch.with(|buffers| {
-            let dtype = item.dtype.unwrap_or(DType::F32);
-            let made = rounded_rows(&changed, rows.clone(), dtype, prove, buffers)?;
-            item.view.release_rows(rows.clone());
-            Ok((Data::Made(made.0), made.1))
-        }),
-        _ => match &item.change {
-            Change::Replace(tensor) => Ok((Data::Made(encode::tensor_bytes(tensor)?), none)),
-            _ => Ok((Data::Made(item.view.with_bytes(<[u8]>::to_vec)?), none)),
-        },
-    }
-}
-
-/// The rows' bytes, and how far they are from what they should be.
-fn rounded_rows(
-    changed: &Changed,
-    rows: Range<usize>,
-    dtype: DType,
-    prove: bool,
-    buffers: &mut Buffers,
-) -> Result<(Vec<u8>, Deviation)> {
-    let mut bytes = vec![0u8; rows.len() * changed.columns * dtype.size_in_bytes()];
-    let mut rest = &mut bytes[..];
-    let mut deviation = Deviation::default();
-    for panel in panels(rows, changed.columns, PANEL) {
-        let Buffers { base, wanted, .. } = buffers;
-        changed.read_base(panel.clone(), base)?;
-        changed.read(panel.clone(), base, Way::Gemm, wanted)?;
-        let (out, after) = rest.split_at_mut(wanted.len() * dtype.size_in_bytes());
-        encode::encode(&changed.view.name, wanted, dtype, out)?;
-        rest = after;
-        if prove {
-            buffers.found.resize(buffers.base.len(), 0.0);
-            kernels::widen_bytes(out, dtype, &mut buffers.found);
-            deviation = deviation.with(deviation_of(changed, panel, dtype, buffers)?);
-        }
-    }
-    Ok((bytes, deviation))
-}
-
-/// How far `found` is from the rows of `changed`, whose base is in the buffers too.
-pub(crate) fn deviation_of(
-    changed: &Changed,
-    rows: Range<usize>,
-    dtype: DType,
-    buffers: &mut Buffers,
-) -> Result<Deviation> {
-    let Buffers {
-        base,
-        plain,
-        found,
-        rounded,
-        bytes,
-        ..
-    } = buffers;
-    let rounded: &[f32] = if changed.view.float_dtype() == Some(dtype) {
-        base
-    } else {
-        bytes.resize(base.len() * dtype.size_in_bytes(), 0);
-        rounded.resize(base.len(), f32::NAN);
-        if kernels::round_to_bytes(base, dtype, bytes) {
-            kernels::widen_bytes(bytes, dtype, rounded);
-        }
-        rounded
-    };
-    let factors = changed.read(rows.clone(), base, Way::Plain, plain)?;
-    let mut deviation = Deviation::default();
-    for (i, row) in rows.enumerate() {
-        let at = i * changed.columns..(i + 1) * changed.columns;
-        let (base, rounded) = (&base[at.clone()], &rounded[at.clone()]);
-        let (plain, found) = (&plain[at.clone()], &found[at]);
-        let tolerance = changed.tolerance(row, factors.get(i).copied().unwrap_or(1.0));
-        let of_row = Deviation::of(base, rounded, plain, found, dtype, tolerance);
-        deviation = deviation.with(of_row);
-    }
-    Ok(deviation)
-}
-
-/// BLAKE3 of each item's tensor as the base has it. Says how many bytes it has read, so that others follow.
-fn hash_base(items: &[Item], progress: &SyncSender<u64>) -> Result<Vec<[u8; 32]>> {
-    let mut read = 0;
-    let mut hashes = Vec::with_capacity(items.len());
-    for item in items {
-        let mut hash = blake3::Hasher::new();
-        match item.view.mapped() {
-            Some(bytes) => {
-                for chunk in bytes.as_slice().chunks(CHUNK) {
-                    hash.update(chunk);
-                    read += chunk.len() as u64;
-                    // Nobody waits any more where the work has failed.
-                    if progress.send(read).is_err() {
-                        return Ok(hashes);
-                    }
-                }
-            }
-            None => {
-                item.view.with_bytes(|bytes| _ = hash.update(bytes))?;
-                read += item.view.stored_bytes();
-                if progress.send(read).is_err() {
-                    return Ok(hashes);
-                }
-            }
-        }
-        hashes.push(hash.finalize().into());
-    }
-    Ok(hashes)
-}
-
-/// What the writer is told.
-enum Message {
-    /// A new file, and its header.
-    Begin(String, Vec<u8>),
-    /// Bytes, and the tensor whose memory they may fill.
-    Data(Data, WeightView),
-}
-
-/// Writes what it is told, and hashes it.
-fn write_messages(dir: &Path, messages: &Receiver<Message>) -> Result<Vec<FileHash>> {
-    let mut files = Vec::new();
-    let mut current: Option<Output> = None;
-    for message in messages {
-        match message {
-            Message::Begin(name, header) => {
-                files.extend(current.take().map(Output::end).transpose()?);
-                let mut output = Output::begin(dir, name)?;
-                output.write(&(header.len() as u64).to_le_bytes())?;
-                output.write(&header)?;
-                current = Some(output);
-            }
-            Message::Data(data, view) => {
-                let Some(output) = &mut current else {
-                    continue;
-                };
-                for chunk in data.bytes().chunks(CHUNK) {
-                    output.write(chunk)?;
-                }
-                if let Data::Stored(bytes) = &data {
-                    view.release_bytes(bytes.as_slice());
-                }
-            }
-        }
-    }
-    files.extend(current.map(Output::end).transpose()?);
-    Ok(files)
-}
-
-/// A file being written.
-struct Output {
-    path: PathBuf,
-    name: String,
-    file: File,
-    hash: Sha256,
-    written: u64,
-    /// Bytes that the system has been asked to bring to the disk.
-    started: u64,
-}
-
-impl Output {
-    fn begin(dir: &Path, name: String) -> Result<Self> {
-        let path = dir.join(&name);
-        let file = File::create(&path).map_err(Error::io(&path))?;
-        Ok(Self {
-            path,
-            name,
-            file,
-            hash: Sha256::new(),
-            written: 0,
-            started: 0,
-        })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(Error::io(&self.path))?;
-        self.hash.update(bytes);
-        self.written += bytes.len() as u64;
-        // Begun early, so that the disk works while we compute and the final sync has little to wait for.
-        if self.written - self.started >= 16 * CHUNK as u64 {
-            start_writeback(&self.file, self.started, self.written - self.started);
-            self.started = self.written;
-        }
-        Ok(())
-    }
-
-    fn end(self) -> Result<FileHash> {
-        start_writeback(&self.file, self.started, self.written - self.started);
-        Ok(FileHash {
-            path: self.name,
-            sha256: ledger::hash::hex(&self.hash.finalize()),
-            bytes: self.written,
-        })
-    }
-}
-
-/// Asks the system to bring these bytes of a file to the disk, without waiting for it.
-fn start_writeback(file: &File, offset: u64, bytes: u64) {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::fd::AsRawFd;
-        // SAFETY: the descriptor is open; the call touches no memory. It is a hint: the final sync is what counts.
-        let _ = unsafe {
-            libc::sync_file_range(
-                file.as_raw_fd(),
-                offset as libc::off64_t,
-                bytes as libc::off64_t,
-                libc::SYNC_FILE_RANGE_WRITE,
-            )
+        let specs = [
+            ("a.weight", &[5, 123][..]),
+            ("b.weight", &[7]),
+            ("c.weight", &[2203, 1100]),
+            ("d.weight", &[2311, 1301]),
+            ("e.weight", &[1031, 1100]),
+            ("f.weight", &[1, 3]),
+        ];
+        let config = json!({"dtype": "bfloat16"});
+        let weights = Weights::random(config, specs.into_iter().map(spec).collect(), 5);
+        std::fs::create_dir_all(dir).unwrap();
+        let watch = Watch {
+            direct: Some(direct::open),
+            ..Default::default()
         };
+        let keep = |_: &WeightView| Change::Keep;
+        write_model(&weights, dir, &ExportOptions::default(), watch, keep).unwrap();
+        Weights::open(dir).unwrap()
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (file, offset, bytes);
+
+    #[test]
+    fn past_the_cache_or_through_it_the_bytes_and_the_findings_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = model(&dir.path().join("base"));
+        let (rank, b) = (7, numbers(2311 * 7, 1.9));
+        let a = numbers(7 * 1301, 0.3);
+        let replaced = Tensor::from_vec(numbers(7, 4.0), 7, &Device::Cpu).unwrap();
+        let magnitude = vec![3.5; 1031];
+        let change = |view: &WeightView| {
+            let (rows, columns) = view.rows_and_columns();
+            let magnitude = (view.name == "e.weight").then_some(&magnitude[..]);
+            match view.name.as_str() {
+                "b.weight" => Change::Replace(&replaced),
+                "a.weight" | "d.weight" | "e.weight" => Change::Add(LowRank {
+                    module: "module",
+                    a: &a[..rank * columns],
+                    b: &b[..rank * rows],
+                    rank,
+                    scaling: 1.7,
+                    magnitude,
+                }),
+                _ => Change::Keep,
+            }
+        };
+        let mut all = Vec::new();
+        let ways: [Option<Open>; 4] = [Some(counted), None, Some(refused), Some(unflagged)];
+        for (way, direct) in ways.into_iter().enumerate() {
+            let out = dir.path().join(way.to_string());
+            std::fs::create_dir(&out).unwrap();
+            let watch = Watch {
+                prove: true,
+                hash_base: true,
+                progress: None,
+                direct,
+            };
+            let options = ExportOptions::default();
+            let (written, items) = write_model(&base, &out, &options, watch, change).unwrap();
+            for (item, hash) in items.iter().zip(&written.base_hashes) {
+                let of_bytes = item.view.with_bytes(blake3::hash).unwrap();
+                assert_eq!(of_bytes.as_bytes(), hash, "{} {way}", item.view.name);
+            }
+            let bytes = std::fs::read(out.join("model.safetensors")).unwrap();
+            let sha256 = ledger::hash::sha256_bytes(&bytes);
+            assert_eq!(written.files[0].sha256, sha256);
+            assert_eq!(written.files[0].bytes, bytes.len() as u64);
+            assert_ne!(bytes.len() % direct::ALIGNMENT, 0);
+            base.views().for_each(WeightView::release);
+            all.push((bytes, written.deviations));
+        }
+        // The first run found the file outside the cache, and left it there.
+        let path = dir.path().join("base/model.safetensors");
+        if direct::open(OpenOptions::new().read(true), &path).is_ok() {
+            assert_eq!(
+                OPENED.load(Ordering::SeqCst),
+                2,
+                "one file read, one written"
+            );
+        }
+        let (bytes, deviations) = &all[0];
+        for (way, (others, found)) in all.iter().enumerate() {
+            assert!(others == bytes, "{way}");
+            assert_eq!(found, deviations, "{way}");
+        }
+        for (deviation, changed) in deviations
+            .iter()
+            .zip([true, true, false, true, true, false])
+        {
+            assert_eq!(deviation.changed > 0, changed);
+            assert!(deviation.max_steps <= 0.5);
+        }
+        // What is kept is the base's, and what is changed is not.
+        let merged = Weights::open(&dir.path().join("1")).unwrap();
+        for view in base.views() {
+            let other = merged.view(&view.name).unwrap();
+            let same = view
+                .with_bytes(|a| other.with_bytes(|b| a == b).unwrap())
+                .unwrap();
+            let kept = matches!(view.name.as_str(), "c.weight" | "f.weight");
+            assert_eq!(same, kept, "{}", view.name);
+        }
+    }
 }

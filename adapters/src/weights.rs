@@ -345,18 +345,9 @@ impl WeightView {
     /// The tensor as `rows` × `columns`, its innermost dimension within a row.
     pub(crate) fn matrix_of(&self, rows: usize, columns: usize) -> Result<Matrix> {
         Ok(match &self.source {
-            Source::Plain { bytes, .. } => match self.float_dtype() {
-                Some(dtype) => Matrix::mapped(bytes.clone(), dtype, rows, columns)?,
-                None => {
-                    return Err(Error::UnsupportedDtype {
-                        name: self.name.clone(),
-                        dtype: self.dtype_name(),
-                    });
-                }
-            },
-            Source::Ggml {
-                bytes, kind, heads, ..
-            } => Matrix::ggml(bytes.clone(), *kind, rows, columns, *heads)?,
+            Source::Plain { bytes, .. } | Source::Ggml { bytes, .. } => {
+                self.matrix_in(bytes, rows, columns)?
+            }
             Source::Random { init, seed, dtype } => Matrix::mapped(
                 Bytes::from_vec(self.generate(*init, *seed, *dtype)?),
                 *dtype,
@@ -365,6 +356,24 @@ impl WeightView {
             )?,
             Source::Nf4 { nf4, .. } => Matrix::nf4(nf4.clone(), rows, columns)?,
             Source::ToNf4(view) => view.to_nf4(rows, columns)?,
+        })
+    }
+
+    /// A matrix of these bytes, which are stored as the tensor is: all of it, or some of its rows where they lie
+    /// [in order](Self::in_order).
+    pub(crate) fn matrix_in(&self, bytes: &Bytes, rows: usize, columns: usize) -> Result<Matrix> {
+        let bytes = bytes.clone();
+        Ok(match (&self.source, self.float_dtype()) {
+            (Source::Ggml { kind, heads, .. }, _) => {
+                Matrix::ggml(bytes, *kind, rows, columns, *heads)?
+            }
+            (Source::Plain { .. }, Some(dtype)) => Matrix::mapped(bytes, dtype, rows, columns)?,
+            _ => {
+                return Err(Error::UnsupportedDtype {
+                    name: self.name.clone(),
+                    dtype: self.dtype_name(),
+                });
+            }
         })
     }
 

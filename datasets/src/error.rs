@@ -378,6 +378,12 @@ pub enum Error {
         /// The value.
         fraction: f64,
     },
+    /// A share of the set that is none of it, or more than all.
+    #[error("sample = {share} is not above 0 and up to 1")]
+    SampleShare {
+        /// The value.
+        share: f64,
+    },
     /// A template does not compile or does not render.
     #[error("template {name}{}: {message}", match line { Some(line) => format!(", line {line}"), None => String::new() })]
     Template {
@@ -672,6 +678,7 @@ impl Error {
             Error::MixedSamples { .. } => "tune on conversations and pre-train on documents in separate stages".into(),
             Error::TwoValidations { .. } => "keep one of them".into(),
             Error::Fraction { .. } => "0.05 holds out one sample in twenty".into(),
+            Error::SampleShare { .. } => "0.02 builds 2 % of each quota, 1 the whole set".into(),
             Error::Template { available, .. } => match available.len() {
                 0 => return None,
                 _ => format!("the record's fields are {}", available.join(", ")),

@@ -26,6 +26,11 @@ pub struct DataSection {
     pub validation_fraction: f64,
     /// Puts several samples in one row of tokens, each seeing only itself.
     pub packing: bool,
+    /// The share of the set to build (above 0, up to 1): of every quota and token
+    /// budget, and of what cleaning leaves of a source without one. 0.02 makes a
+    /// trial of 2 %. `[[data.validation]]` stays whole.
+    #[serde(skip_serializing_if = "is_whole")]
+    pub sample: f64,
     /// How the records are cleaned.
     #[serde(skip_serializing_if = "is_default")]
     pub clean: CleanSection,
@@ -48,6 +53,23 @@ impl DataSection {
     pub fn sources(&self) -> impl Iterator<Item = &SourceSection> {
         self.source.iter().chain(self.validation.iter().flatten())
     }
+
+    /// The quota that a build gives a source: its `sample`, but of one that is
+    /// only measured on all of it.
+    pub(crate) fn quota_of(&self, source: &SourceSection) -> Option<usize> {
+        let mut measured_on = self.validation.iter().flatten();
+        let whole = measured_on.any(|other| other.name == source.name);
+        let quota = source.quota?;
+        Some(if whole { quota } else { self.sampled(quota) })
+    }
+
+    /// `sample` of a number of samples: rounded, and one at least of any.
+    pub fn sampled(&self, samples: usize) -> usize {
+        if self.sample == 1.0 {
+            return samples;
+        }
+        ((samples as f64 * self.sample).round() as usize).clamp(1.min(samples), samples)
+    }
 }
 
 impl Default for DataSection {
@@ -58,6 +80,7 @@ impl Default for DataSection {
             on_too_long: OnTooLong::default(),
             validation_fraction: 0.0,
             packing: true,
+            sample: 1.0,
             clean: CleanSection::default(),
             group: Vec::new(),
             token_budget: None,
@@ -279,6 +302,10 @@ pub enum OnBadRecord {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn is_whole(share: &f64) -> bool {
+    *share == 1.0
 }
 
 fn unstated() -> String {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::endpoint::EndpointError;
 use crate::judge::judged_metrics;
+use crate::metrics::bert_score::BaselineProblem;
 use crate::model::ModelError;
 
 /// This crate's result.
@@ -138,13 +139,22 @@ pub enum Error {
         /// Its reason.
         source: ModelError,
     },
-    /// A metric that compares embeddings was asked for, and nothing to make them with was given.
-    #[error("task `{task}`: the metric `{metric}` needs an encoder, and none is given")]
+    /// Whether an item is right is said by a metric that compares embeddings, and nothing to make them
+    /// with was given.
+    #[error("task `{task}`: its first metric `{metric}` needs an encoder, and none is given")]
     NoEmbedder {
         /// The task.
         task: String,
         /// The metric.
         metric: &'static str,
+    },
+    /// A file cannot be what BERTScore is rescaled by.
+    #[error("`{}` is no baseline for BERTScore: {problem}", path.display())]
+    Baseline {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: BaselineProblem,
     },
     /// The encoder failed.
     #[error("task `{task}`: `{embedder}` embedded no texts")]
@@ -294,6 +304,12 @@ pub enum TaskProblem {
     NoNewTokens {
         /// The table that says so.
         key: &'static str,
+    },
+    /// A split is asked of a task whose source has none by name.
+    #[error("`[{split}]` is asked for, and its [source] names no `split`")]
+    NoSplits {
+        /// The split.
+        split: String,
     },
     /// Shots are asked of a task that has no source for them.
     #[error("{shots} shots are asked for, and it has no [few_shot]")]
@@ -449,9 +465,18 @@ impl Error {
             Error::NotANumber { .. } => Some(
                 "the weights hold values that are not numbers; check how the model was made".into(),
             ),
-            Error::NoEmbedder { metric, .. } => {
-                Some(format!("name an encoder's folder, or leave `{metric}` out"))
-            }
+            Error::NoEmbedder { metric, .. } => Some(format!(
+                "name its folder in [eval.bert_score], as in `model = \"models/roberta-large\"`, or put another metric before `{metric}`"
+            )),
+            Error::Baseline {
+                problem: BaselineProblem::NoLayer { .. },
+                ..
+            } => Some(
+                "take the file of this encoder, or a layer that the file has with `layer`".into(),
+            ),
+            Error::Baseline { .. } => Some(
+                "the files are in `rescale_baseline` of the bert_score package; they begin with `LAYER,P,R,F`".into(),
+            ),
             Error::Dropped { .. } => {
                 Some("it is the `dropped.jsonl` of a run's `data/`; build the data again".into())
             }
@@ -496,12 +521,18 @@ impl TaskProblem {
                 "write it in single quotes, as in `pattern = 'answer: (\\w+)'`; look-around and back-references are not known".into()
             }
             TaskProblem::NeedsGeneration { .. } => "write `answering = [\"generate\"]`".into(),
+            TaskProblem::OneOrSeveral { one, several: "mc2" } => {
+                format!("write two task files: `{one}` doesn't know of several right options")
+            }
             TaskProblem::OneOrSeveral { several, .. } => {
                 format!(
                     "`accuracy` goes with `{several}`: it counts lists that are right as a whole"
                 )
             }
             TaskProblem::Options(_) => return None,
+            TaskProblem::NoSplits { .. } => {
+                "only formats with official splits (pubmedqa) have them by name; name a task file whose [source] reads the other split's items, as `medqa-dev` does".into()
+            }
             TaskProblem::NoFewShot { .. } => {
                 "name a training split in a [few_shot.source], or ask this task with `NAME@0`"
                     .into()

@@ -34,7 +34,10 @@ pub use error::{Error, ItemProblem, OptionsProblem, Result, TaskProblem};
 pub use filters::Pattern;
 pub use journal::Journals;
 pub use judge::{Judge, JudgeChoice, JudgeSection, Judged, JudgedBy, Judgement, Verdict};
-pub use metrics::bert_score::{Baseline, BertScore, BertScorer, Embedder, TokenEmbeddings};
+pub use metrics::bert_score::{
+    Baseline, BaselineProblem, BertScore, BertScoreNote, BertScorer, BertScores, Embedder,
+    TokenEmbeddings,
+};
 pub use model::{
     GenerateRequest, LanguageModel, ModelError, OptionScore, Perplexity, Prompt, Reply,
     ScoreRequest, Unanswered,
@@ -50,5 +53,6 @@ pub use shots::{Asked, FewShot, Layout, Selection, ShotReport};
 pub use statistics::{Bootstrap, CONFIDENCE, EXACT_BELOW, Interval, McNemar, PairedChange, holm};
 pub use task::{
     Answering, AnsweringName, ChosenTask, FoundTasks, Generate, Item, LogLikelihood, Normalisation,
-    Options, Task, TaskChoice, TaskFile, choose_tasks, find_task, load_tasks, suite_files,
+    Options, Task, TaskChoice, TaskFile, asked_items, choose_tasks, find_task, load_tasks,
+    suite_files,
 };

@@ -10,13 +10,18 @@ use crate::{Bootstrap, EndpointSection, JudgeChoice};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalSection {
-    /// Tasks by name or by the path of their file, or a suite such as `mibe`; `@N` asks with N
-    /// solved examples, `:N` asks N items only, as in `pubmedqa@3:100`.
+    /// Tasks by name or by the path of their file, or a suite such as `mibe`; `[dev]` asks another
+    /// official split, `@N` asks with N solved examples, `:N` asks N items only, as in
+    /// `pubmedqa[dev]@3:100`.
     pub tasks: Vec<String>,
     /// How many solved examples (shots) stand before each question where `tasks` doesn't say; as
     /// each task's file says if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shots: Option<usize>,
+    /// Whether the tuned model is shown shots too; `false` asks it tasks without shots only, as in
+    /// Me-LLaMA's supervised setting.
+    #[serde(skip_serializing_if = "is_true")]
+    pub tuned_shots: bool,
     /// Whether the base model is marked too, so that the change can be shown.
     pub baseline: bool,
     /// Whether perplexity is measured on the data's held-out split.
@@ -31,15 +36,38 @@ pub struct EvalSection {
     pub resamples: usize,
     /// Chooses the items of a limited task, the shots, and the bootstrap's draws.
     pub seed: u64,
+    /// What the metrics `bert_score`, `bert_score_precision` and `bert_score_recall` are computed by;
+    /// without it tasks are marked by their other metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bert_score: Option<BertScoreSection>,
     /// Further models on this machine, shown beside the recipe's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<OtherModel>,
     /// Models behind HTTP APIs, shown beside the recipe's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoint: Vec<EndpointSection>,
-    /// Which of them judges free-text answers, for tasks that have a [judge].
+    /// Which of them judges free-text answers, for tasks that have a `[judge]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeChoice>,
+}
+
+/// How BERTScore is computed, for all tasks that name it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BertScoreSection {
+    /// The encoder: a Hugging Face folder of a BERT or RoBERTa, or a hub's name of one in the cache.
+    pub model: String,
+    /// The layer whose vectors are compared, 0 being the embeddings: if not given, the one that the
+    /// bert_score package has for a model of this name, else the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    /// Whether tokens weigh by how few of a task's gold texts have them.
+    #[serde(default)]
+    pub idf: bool,
+    /// A file of the bert_score package's `rescale_baseline`, by which values are rescaled so that
+    /// unrelated texts score about 0; as they are if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
 }
 
 /// A model that is asked what the recipe's own is asked.
@@ -60,17 +88,23 @@ impl Default for EvalSection {
         EvalSection {
             tasks: Vec::new(),
             shots: None,
+            tuned_shots: true,
             baseline: true,
             perplexity: true,
             template: None,
             batch_items: 32,
             resamples: 1000,
             seed: 0,
+            bert_score: None,
             model: Vec::new(),
             endpoint: Vec::new(),
             judge: None,
         }
     }
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// The report's names for what it has without being told, and for the difference between two.
@@ -82,6 +116,11 @@ impl EvalSection {
         let mut problems = Vec::new();
         let models: Vec<&str> = self.model.iter().map(|m| m.name.as_str()).collect();
         let endpoints: Vec<&str> = self.endpoint.iter().map(|e| e.name.as_str()).collect();
+        let named = self.bert_score.as_ref().map(|section| section.model.trim());
+        if named == Some("") {
+            let message = "is empty: name the folder of a BERT or RoBERTa".to_owned();
+            problems.push(("bert_score.model".to_owned(), message));
+        }
         let mut seen: Vec<&str> = TAKEN.to_vec();
         for (list, names) in [("model", models), ("endpoint", endpoints)] {
             for (i, name) in names.into_iter().enumerate() {
@@ -101,6 +140,11 @@ impl EvalSection {
             problems.extend(own.map(|(key, wrong)| (format!("endpoint[{i}].{key}"), wrong)));
         }
         problems
+    }
+
+    /// Whether the tuned model is asked a task with this many shots.
+    pub fn asks_tuned(&self, shots: usize) -> bool {
+        shots == 0 || self.tuned_shots
     }
 
     /// The endpoint that judges.

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::ask::{Answer, Session, ask};
 use crate::journal::{Exact, Header, Losses};
 use crate::judge::{Judged, Judgement};
-use crate::metrics::bert_score::BertScorer;
+use crate::metrics::bert_score::{BertScoreNote, BertScorer, BertScores};
 use crate::metrics::{Answered, Marks, MetricName, Needs};
 use crate::statistics::{self, Bootstrap, Interval};
 use crate::task::{Answering, Item, Task};
@@ -51,11 +51,15 @@ pub struct TaskResult {
     pub access: AccessClass,
     /// One score a metric, in the task's order; those of judged metrics once they are judged.
     pub scores: Vec<Score>,
+    /// The task's metrics that were not computed, for want of an encoder.
+    pub not_computed: Vec<MetricName>,
+    /// How BERTScore was computed, where it was.
+    pub bert_score: Option<BertScoreNote>,
     /// Answers that the filter could not extract; `None` where options were scored.
     pub unextracted: Option<usize>,
     /// Items that the model or its server would not answer; they count as not right.
     pub unanswered: usize,
-    /// How it was judged, for tasks with a [judge]; see [`Report::judge`](crate::Report::judge).
+    /// How it was judged, for tasks with a `[judge]`; see [`Report::judge`](crate::Report::judge).
     pub judgement: Option<Judgement>,
     /// The published set that the task asks; see [`PublishedSet::scores`](crate::PublishedSet::scores).
     pub published: Option<crate::PublishedSet>,
@@ -132,10 +136,11 @@ pub fn run_task(
     resume_task_with(task, items, model, None, settings, session, progress)
 }
 
-/// As [`run_task`], with what `bert_score` is computed by.
+/// As [`run_task`], with what `bert_score` is computed by. Without it the metrics that need it are
+/// left out, and the result says which.
 ///
 /// # Errors
-/// Before anything is asked, where a metric needs the encoder and there is none.
+/// Before anything is asked, where there is none and the first metric needs it.
 pub fn run_task_with(
     task: &Task,
     items: &[Item],
@@ -176,8 +181,9 @@ pub fn resume_task_with(
     session: &mut Session<'_>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<TaskResult> {
-    let embedded = task.metrics.iter().find(|m| m.needs == Needs::Embeddings);
-    if let (Some(metric), None) = (embedded, &bert) {
+    let needs = |metric: &&MetricName| metric.needs == Needs::Embeddings;
+    let embedded: Vec<MetricName> = task.metrics.iter().filter(needs).copied().collect();
+    if let (None, Some(metric)) = (&bert, task.metrics.first().filter(needs)) {
         return Err(Error::NoEmbedder {
             task: task.name.clone(),
             metric: metric.name,
@@ -191,18 +197,27 @@ pub fn resume_task_with(
     }
     let batch_items = settings.batch_items.max(1);
     let answers = ask(task, &asked, model, batch_items, session, progress)?;
-    let bert_scores = match (embedded, bert) {
-        (Some(_), Some(bert)) => bert_scores(task, &asked, &answers, bert)?,
-        _ => vec![None; asked.len()],
+    let (not_computed, bert) = match bert {
+        Some(bert) if !embedded.is_empty() => {
+            let scores = bert_scores(task, &asked, &answers, bert)?;
+            (Vec::new(), Some((bert.note(&scores), scores)))
+        }
+        Some(_) => (Vec::new(), None),
+        None => (embedded, None),
     };
-    Ok(mark(
-        task,
-        &asked,
-        answers,
-        &bert_scores,
-        model.name(),
-        &settings.bootstrap,
-    ))
+    let by = MarkedBy {
+        not_computed,
+        bert,
+        bootstrap: &settings.bootstrap,
+    };
+    Ok(mark(task, &asked, answers, by, model.name()))
+}
+
+/// What answers are marked by, beside the task's metrics.
+struct MarkedBy<'a> {
+    not_computed: Vec<MetricName>,
+    bert: Option<(BertScoreNote, BertScores)>,
+    bootstrap: &'a Bootstrap,
 }
 
 fn choose<'i>(items: &'i [Item], settings: &Settings) -> Vec<&'i Item> {
@@ -214,54 +229,50 @@ fn choose<'i>(items: &'i [Item], settings: &Settings) -> Vec<&'i Item> {
     chosen.into_iter().map(|index| &items[index]).collect()
 }
 
-/// Each item's BERTScore F1.
+/// Each item's BERTScore.
 fn bert_scores(
     task: &Task,
     items: &[&Item],
     answers: &[Answer],
     bert: &mut BertScorer<'_>,
-) -> Result<Vec<Option<f64>>> {
+) -> Result<BertScores> {
     let pairs: Vec<(&str, Option<&str>)> = items
         .iter()
         .zip(answers)
         .map(|(item, answer)| (item.gold.as_str(), answer.extracted.as_deref()))
         .collect();
-    let scores = bert.score(&pairs).map_err(|source| Error::Embedder {
+    bert.score(&pairs).map_err(|source| Error::Embedder {
         task: task.name.clone(),
         embedder: bert.embedder.name().to_owned(),
         source,
-    })?;
-    Ok(scores.into_iter().map(|score| Some(score.f1)).collect())
+    })
 }
 
 fn mark(
     task: &Task,
     items: &[&Item],
     answers: Vec<Answer>,
-    bert_scores: &[Option<f64>],
+    by: MarkedBy<'_>,
     model: &str,
-    bootstrap: &Bootstrap,
 ) -> TaskResult {
+    let bert_score = |index: usize| by.bert.as_ref().map(|(_, all)| all.scores[index]);
     let answered = || {
-        let answers = answers.iter().zip(bert_scores);
-        items
-            .iter()
-            .zip(answers)
-            .map(|(item, (answer, bert_score))| Answered {
-                options: &item.options,
-                gold: &item.gold,
-                answer: answer.extracted.as_deref(),
-                written: &answer.text,
-                option_scores: &answer.option_scores,
-                bert_score: *bert_score,
-                judged: &[],
-            })
+        let answers = items.iter().zip(&answers).enumerate();
+        answers.map(|(index, (item, answer))| Answered {
+            options: &item.options,
+            gold: &item.gold,
+            answer: answer.extracted.as_deref(),
+            written: &answer.text,
+            option_scores: &answer.option_scores,
+            bert_score: bert_score(index),
+            judged: &[],
+        })
     };
     let scores: Vec<Score> = task
         .metrics
         .iter()
-        .filter(|metric| !metric.is_judged())
-        .map(|metric| Score::new(*metric, Marks::new(metric, answered()), bootstrap))
+        .filter(|metric| !metric.is_judged() && !by.not_computed.contains(metric))
+        .map(|metric| Score::new(*metric, Marks::new(metric, answered()), by.bootstrap))
         .collect();
     let unextracted = match task.answering {
         Answering::LogLikelihood { .. } => None,
@@ -301,6 +312,8 @@ fn mark(
         answering: task.answering.name(),
         model: model.to_owned(),
         access: AccessClass::strictest(items.iter().map(|item| item.access)),
+        not_computed: by.not_computed,
+        bert_score: by.bert.map(|(note, _)| note),
         unextracted,
         unanswered,
         judgement: task.judge.as_ref().map(|section| Judgement {

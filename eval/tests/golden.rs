@@ -1,5 +1,5 @@
 //! Every metric against the package that the field computes it with, on made-up and awkward
-//! answers. `scripts/golden/metrics.py` and `ranked.py` write the expected scores.
+//! answers. `scripts/golden/metrics.py`, `ranked.py` and `mc2.py` write the expected scores.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,7 +71,9 @@ impl Case {
 #[test]
 fn scores_are_those_of_the_reference_packages() {
     let mut cases: Vec<Case> = json("metrics.json");
-    cases.extend(json::<Vec<Case>>("ranked.json"));
+    for file in ["ranked.json", "mc2.json"] {
+        cases.extend(json::<Vec<Case>>(file));
+    }
     let mut compared = BTreeSet::new();
     let mut wrong = Vec::new();
     for case in &cases {
@@ -90,7 +92,7 @@ fn scores_are_those_of_the_reference_packages() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // BERTScore needs an embedder and has its own file.
-    compared.insert("bert_score");
+    compared.extend(["bert_score", "bert_score_precision", "bert_score_recall"]);
     // No package has a judge's verdicts.
     compared.extend(["judged_top_1", "judged_top_3", "judged_top_5"]);
     let all: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
@@ -122,6 +124,14 @@ impl Embedder for Recorded {
         "recorded"
     }
 
+    fn sha256(&self) -> &str {
+        ""
+    }
+
+    fn max_tokens(&self) -> usize {
+        usize::MAX
+    }
+
     fn embed(&mut self, texts: &[&str]) -> Result<Vec<TokenEmbeddings>, ModelError> {
         let embed = |text: &&str| {
             let BertText { ids, vectors } = &self.0[*text];
@@ -129,6 +139,7 @@ impl Embedder for Recorded {
                 ids: ids.clone(),
                 special: ids.iter().map(|id| *id > 100).collect(),
                 vectors: vectors.clone(),
+                cut_tokens: 0,
             }
         };
         Ok(texts.iter().map(embed).collect())
@@ -160,7 +171,7 @@ fn bert_score_is_the_packages() {
             idf,
             baseline,
         };
-        let scores = scorer.score(&pairs).unwrap();
+        let scores = scorer.score(&pairs).unwrap().scores;
         assert_eq!(scores.len(), expected.len());
         for (index, (score, expected)) in scores.iter().zip(expected).enumerate() {
             let BertScore {

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint_folder::{CheckpointFolder, OPTIMIZER, PARAMETERS, Snapshot, State};
 use crate::optimizer::Optimizer;
+use crate::step_log::StepReport;
+use crate::task_scores::{BestBy, Scores, scores_or_null};
 use crate::{Error, Result};
 
 /// A state up to this size is copied and written while training goes on. A larger one, of full fine-tuning, is
@@ -34,30 +36,48 @@ pub(crate) struct Position {
     pub skipped_steps: u64,
     /// How many of them were the last ones.
     pub skipped_in_a_row: u64,
-    /// The checkpoint with the lowest held-out loss, which is this one or an older one.
+    /// The best checkpoint, which is this one or an older one.
     pub best: Option<Best>,
+    /// What the last step did, where the evaluation after it was stopped: whoever goes on evaluates first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unevaluated: Option<Box<StepReport>>,
 }
 
 impl Position {
-    /// This place as the new best, where its held-out loss is lower than that of every checkpoint so far. NaN never is.
-    pub fn better(&self, eval_loss: Option<f64>) -> Option<Best> {
-        let eval_loss = eval_loss?;
-        let lowest = self.best.map_or(f64::INFINITY, |best| best.eval_loss);
-        (eval_loss < lowest).then_some(Best {
+    /// The last step whose line is to stay in the log: that of a step that is evaluated again comes again.
+    pub fn logged(&self) -> u64 {
+        self.step - u64::from(self.unevaluated.is_some())
+    }
+
+    /// This place as the new best, where what was measured after its step is better than at every checkpoint so far. NaN
+    /// never is.
+    pub fn better(&self, by: &BestBy, report: &StepReport) -> Option<Best> {
+        let value = by.value(report.eval_loss, &report.scores)?;
+        let best = self.best.as_ref();
+        let best = best.and_then(|best| by.value(best.eval_loss, &best.scores));
+        by.is_better(value, best).then(|| Best {
             step: self.step,
-            eval_loss,
+            eval_loss: report.eval_loss,
+            scores: report.scores.clone(),
         })
     }
 }
 
-/// The best checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// The best checkpoint, with what was measured after its step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Best {
     /// Its step.
     pub step: u64,
     /// Its held-out loss, in nats a target token.
-    pub eval_loss: f64,
+    pub eval_loss: Option<f64>,
+    /// Its scores, by `TASK.METRIC`.
+    #[serde(
+        default,
+        deserialize_with = "scores_or_null",
+        skip_serializing_if = "Scores::is_empty"
+    )]
+    pub scores: Scores,
 }
 
 /// Memory that a checkpoint takes while it is written in the background, for a state (trained parameters and what the

@@ -209,15 +209,26 @@ impl Decoder {
     /// The targets' log-likelihoods, in the order of [`Batch::rows_with_targets`].
     pub fn token_scores(&self, batch: &Batch) -> Result<Vec<TokenScore>> {
         let (rows, targets) = batch.rows_with_targets();
+        self.scores_after(batch, &rows, &targets)
+    }
+
+    /// The log-likelihood of each of `targets` as the token after the row of the batch that `rows` has in its place. A row may
+    /// have several targets.
+    pub fn scores_after(
+        &self,
+        batch: &Batch,
+        rows: &[usize],
+        targets: &[u32],
+    ) -> Result<Vec<TokenScore>> {
         if targets.is_empty() {
             return Err(Error::NoTargets);
         }
         let run = Forward::prepare(self, batch)?;
-        let (needed, rows) = NeededRows::of(&rows, &run.row_ids);
+        let (needed, rows) = NeededRows::of(rows, &run.row_ids);
         let rows_needed = needed.as_ref().map(NeededRows::rows);
         let x = self.hidden(batch, &run, rows_needed, &mut |_| {})?;
         let (h, _) = self.normed_rows(&x, &rows)?;
-        Ok(kernels::linear_token_scores(&h, &self.head, &targets)?)
+        Ok(kernels::linear_token_scores(&h, &self.head, targets)?)
     }
 
     /// Logits (T, V) of every position of a batch, in the accumulate dtype. For tests and small inputs.

@@ -219,6 +219,9 @@ pub enum Error {
         /// Length of a pack.
         max_seq_len: usize,
     },
+    /// From an encoder's folder.
+    #[error(transparent)]
+    Encoder(#[from] crate::bert::EncoderError),
     /// From the numeric layer.
     #[error(transparent)]
     Kernels(#[from] kernels::Error),
@@ -228,6 +231,9 @@ pub enum Error {
     /// From tokenizing and packing.
     #[error(transparent)]
     Datasets(#[from] datasets::Error),
+    /// From tasks that a model in training was asked.
+    #[error(transparent)]
+    Tasks(Box<eval::Error>),
     /// From manifests and files.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
@@ -260,7 +266,7 @@ impl Error {
             Self::NotFiniteInPass { .. } => {
                 "run the command again: it goes on from the last checkpoint, which is intact; train.gradients = \"accumulate\" (or train.clipping = \"global\") finds this before any weight has changed, and a lower train.learning_rate or f32 compute usually avoids it".into()
             }
-            Self::NothingHeldOut => "set data.validation_fraction, or leave train.load_best_model_at_end out".into(),
+            Self::NothingHeldOut => "set data.validation_fraction, choose by a task with train.eval_tasks and train.metric_for_best_model, or leave train.load_best_model_at_end out".into(),
             Self::DiskSpace { .. } => {
                 "free some space on the disk, choose another folder with --out, or lower train.save_total_limit".into()
             }
@@ -284,9 +290,11 @@ impl Error {
             Self::SampleTooLong { .. } => {
                 "raise data.max_seq_len, or let data.on_too_long drop or cut such samples".into()
             }
+            Self::Encoder(e) => e.hint(),
             Self::Kernels(e) => return e.hint(),
             Self::Adapters(e) => return e.hint(),
             Self::Datasets(e) => return e.hint(),
+            Self::Tasks(e) => return e.hint(),
             Self::Ledger(e) => return e.hint(),
         })
     }

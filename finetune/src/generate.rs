@@ -7,7 +7,7 @@ use crate::load::Model;
 use crate::{Error, Result};
 
 /// Sequences decoded side by side: each step reads every weight once for all of them.
-const SEQUENCES_AT_ONCE: usize = 16;
+pub(crate) const SEQUENCES_AT_ONCE: usize = 16;
 
 /// One sequence being continued.
 struct Sequence {

@@ -8,8 +8,10 @@
 //! - [`models`]: an architecture a file, `config.json` to [`DecoderConfig`];
 //! - [`Decoder`]: embedding, layers, head, forward and backward;
 //! - [`train`]: the loop, with [`recipe`] as its settings, checkpoints and logs;
-//! - [`Model`]: implements [`eval::LanguageModel`].
+//! - [`Model`]: implements [`eval::LanguageModel`];
+//! - [`bert`]: an encoder, forward only: implements [`eval::Embedder`].
 
+pub mod bert;
 mod checkpoint;
 mod checkpoint_folder;
 mod config;
@@ -25,12 +27,14 @@ mod load;
 mod memory;
 pub mod models;
 mod optimizer;
+mod optimizer_step;
 mod plan;
 mod proof;
 pub mod recipe;
 mod schedule;
 mod step_log;
 mod steps;
+mod task_scores;
 mod tensorboard;
 mod train;
 
@@ -45,11 +49,12 @@ pub use load::{Base, Checkpoint, Model, read_config, tensor_specs};
 pub use memory::{MemoryUse, ResidentMemory, keep_freed_memory, peak_memory_bytes};
 pub use optimizer::{Gradients, MIN_8BIT_SIZE, Optimizer, TrainedBytes, trained_bytes};
 pub use plan::{
-    BatchShape, DeviceKind, DeviceSpec, MemoryPart, PlanInput, StoredWeights, TrainPlan,
-    available_bytes, flops_per_token, measured_gflops, plan, weight_bytes,
+    AnsweringShape, BatchShape, DeviceKind, DeviceSpec, MemoryPart, PlanInput, StoredWeights,
+    TrainPlan, available_bytes, flops_per_token, measured_gflops, plan, weight_bytes,
 };
 pub use proof::{LogitProof, Probed, compare_logits};
 pub use schedule::{learning_rate, warmup_steps};
 pub use step_log::StepReport;
 pub use steps::{Step, Steps};
+pub use task_scores::{Scores, TaskScorer, ValidationTask, answering_shape, score_names};
 pub use train::{TrainJob, TrainOutcome, evaluate, train};

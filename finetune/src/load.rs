@@ -1,6 +1,7 @@
 //! From a path to a model: weights, configuration, tokenizer and template, checked against one another.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use adapters::hub::HubName;
 use adapters::peft::PeftAdapter;
@@ -220,7 +221,7 @@ impl Checkpoint {
     ) -> Result<Model> {
         let (decoder, _) = self.decoder(compute, Method::Frozen, adapter, 0)?;
         Ok(Model {
-            decoder,
+            decoder: Arc::new(decoder),
             tokenizer: self.tokenizer,
             template,
             name,
@@ -253,8 +254,8 @@ pub fn read_config(path: &Path) -> Result<(DecoderConfig, DType)> {
 
 /// A model that scores and generates; see [`eval::LanguageModel`].
 pub struct Model {
-    /// The decoder.
-    pub decoder: Decoder,
+    /// The decoder, which a training may share.
+    pub decoder: Arc<Decoder>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// What is put around a conversation.

@@ -63,6 +63,8 @@ impl ResidentMemory {
 pub struct MemoryUse {
     /// What a step takes and the optimizer keeps, as planned.
     pub planned: u64,
+    /// Keys and values of answers that are written between steps, as planned: lists that grow, outside the arena.
+    pub answers: u64,
     /// The most of it that was in use at once; `None` without an arena.
     pub in_use: Option<u64>,
     /// From the arena's start to the highest address that was used.

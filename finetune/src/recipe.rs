@@ -7,6 +7,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+mod problems;
+
+/// What [`TrainSection::metric_for_best_model`] calls the held-out loss.
+pub const EVAL_LOSS: &str = "eval_loss";
+
 /// How the model is trained. Every key has the name and meaning it has in transformers and PEFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -55,14 +60,19 @@ pub struct TrainSection {
     pub clipping: Clipping,
     /// What the backward pass computes again: `"none"`, `"selective"` (norms and MLP products), `"full"` (all but each layer's input), `"auto"` (the first that fits).
     pub recompute: Recompute,
-    /// Steps between evaluations of the held-out loss; 0 evaluates at the end only.
+    /// Steps between evaluations: of the held-out loss, and of `eval_tasks`; 0 evaluates at the end only.
     pub eval_steps: u64,
+    /// Tasks asked at every evaluation, of the weights as they are then, as `eval.tasks` has them and asked as `medtune eval` asks: `["pubmedqa[dev]:50"]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub eval_tasks: Vec<String>,
     /// Steps between checkpoints; 0 writes none before the end.
     pub save_steps: u64,
-    /// Checkpoints kept; older ones are removed, but not the best by held-out loss.
+    /// Checkpoints kept; older ones are removed, but not the best.
     pub save_total_limit: usize,
-    /// Ends with the weights of the lowest held-out loss rather than the last; every evaluation that lowers it writes a checkpoint.
+    /// Ends with the best weights by `metric_for_best_model` rather than the last; every evaluation that is better than all before writes a checkpoint.
     pub load_best_model_at_end: bool,
+    /// What the best checkpoint is chosen by: `"eval_loss"`, the held-out loss, or a score of `eval_tasks` such as `"pubmedqa[dev].accuracy"`; of equals the earlier.
+    pub metric_for_best_model: String,
     /// What a NaN or infinite loss or gradient does: `"stop"` ends with the samples named, `"skip"` leaves the step out and counts it.
     pub on_nonfinite: OnNonfinite,
 }
@@ -93,9 +103,11 @@ impl Default for TrainSection {
             clipping: Clipping::Global,
             recompute: Recompute::None,
             eval_steps: 0,
+            eval_tasks: Vec::new(),
             save_steps: 0,
             save_total_limit: 2,
             load_best_model_at_end: false,
+            metric_for_best_model: EVAL_LOSS.to_owned(),
             on_nonfinite: OnNonfinite::Stop,
         }
     }
@@ -257,114 +269,5 @@ impl TrainSection {
             GradientMode::PerLayer if norm_first => 2,
             _ => 1,
         }
-    }
-
-    /// Problems that types cannot rule out, as `(key, what is wrong)`.
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
-        let mut hold = |ok: bool, key, wrong: String| {
-            if !ok {
-                problems.push((key, wrong));
-            }
-        };
-        let at_least_one = "must be at least 1".to_owned();
-        hold(
-            self.micro_batch_size != MicroBatchSize::Packs(0),
-            "micro_batch_size",
-            at_least_one.clone(),
-        );
-        hold(
-            self.gradient_accumulation_steps > 0,
-            "gradient_accumulation_steps",
-            at_least_one.clone(),
-        );
-        hold(self.max_steps != Some(0), "max_steps", at_least_one.clone());
-        hold(self.save_total_limit > 0, "save_total_limit", at_least_one);
-        hold(
-            !self.load_best_model_at_end || self.eval_steps > 0,
-            "load_best_model_at_end",
-            "needs eval_steps above 0: it chooses among the steps that are evaluated".to_owned(),
-        );
-        let positive = |x: f64| x > 0.0 && x.is_finite();
-        let share = |x: f64| (0.0..=1.0).contains(&x);
-        hold(
-            positive(self.epochs),
-            "epochs",
-            format!("is {}, not a number above 0", self.epochs),
-        );
-        hold(
-            positive(self.learning_rate),
-            "learning_rate",
-            format!("is {}, not a number above 0", self.learning_rate),
-        );
-        hold(
-            positive(self.loraplus_lr_ratio),
-            "loraplus_lr_ratio",
-            format!("is {}, not a number above 0", self.loraplus_lr_ratio),
-        );
-        hold(
-            self.loraplus_lr_ratio == 1.0 || self.method == TrainMethod::Adapter,
-            "loraplus_lr_ratio",
-            "is for adapters, and `method` is \"full\"".into(),
-        );
-        hold(
-            share(self.warmup_ratio),
-            "warmup_ratio",
-            format!("is {}, not within 0 to 1", self.warmup_ratio),
-        );
-        hold(
-            share(self.min_lr_ratio),
-            "min_lr_ratio",
-            format!("is {}, not within 0 to 1", self.min_lr_ratio),
-        );
-        for (key, beta) in [
-            ("adam_beta1", self.adam_beta1),
-            ("adam_beta2", self.adam_beta2),
-        ] {
-            hold(
-                (0.0..1.0).contains(&beta),
-                key,
-                format!("is {beta}, not within 0 to 1 (1 excluded)"),
-            );
-        }
-        hold(
-            positive(self.adam_epsilon),
-            "adam_epsilon",
-            format!("is {}, not above 0", self.adam_epsilon),
-        );
-        hold(
-            self.weight_decay >= 0.0 && self.weight_decay.is_finite(),
-            "weight_decay",
-            format!("is {}, below 0", self.weight_decay),
-        );
-        hold(
-            self.max_grad_norm >= 0.0 && self.max_grad_norm.is_finite(),
-            "max_grad_norm",
-            format!("is {}, below 0", self.max_grad_norm),
-        );
-        let full = self.method == TrainMethod::Full;
-        let adapter =
-            "is not \"f32\", which needs method = \"full\": an adapter's own weights are few";
-        hold(
-            full || self.weights == TrainedWeights::F32,
-            "weights",
-            adapter.to_owned(),
-        );
-        let per_layer = self.gradients == GradientMode::PerLayer;
-        hold(
-            full || !per_layer,
-            "gradients",
-            "is \"per-layer\", which needs method = \"full\": an adapter's gradients are few"
-                .into(),
-        );
-        hold(
-            !per_layer || self.gradient_accumulation_steps <= 1,
-            "gradients",
-            format!(
-                "is \"per-layer\", which applies gradients at once, but gradient_accumulation_steps = {} adds them up first; raise micro_batch_size instead",
-                self.gradient_accumulation_steps
-            ),
-        );
-        problems
     }
 }

@@ -8,11 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ledger::files::write_atomic;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::task_scores::{Scores, scores_or_null};
 use crate::tensorboard::EventWriter;
 use crate::{Error, Result};
 
 /// What one optimizer step did.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// Optimizer step, from 1.
     pub step: u64,
@@ -36,6 +37,13 @@ pub struct StepReport {
     /// Held-out loss a target token after this step, where it was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub eval_loss: Option<f64>,
+    /// Scores of the tasks that were asked after this step, by `TASK.METRIC`.
+    #[serde(
+        default,
+        deserialize_with = "scores_or_null",
+        skip_serializing_if = "Scores::is_empty"
+    )]
+    pub scores: Scores,
     /// The samples of a step that was left out because its loss or gradient was not finite.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub skipped_samples: Vec<String>,
@@ -90,6 +98,13 @@ impl StepLog {
             ("train/tokens_per_sec", report.tokens_per_sec),
         ];
         scalars.extend(report.eval_loss.map(|loss| ("eval/loss", loss)));
+        let tag = |name: &String| match name.rsplit_once('.') {
+            Some((task, metric)) => format!("eval/{task}/{metric}"),
+            None => format!("eval/{name}"),
+        };
+        let tags: Vec<String> = report.scores.keys().map(tag).collect();
+        let values = report.scores.values().copied();
+        scalars.extend(tags.iter().map(String::as_str).zip(values));
         self.events.scalars(report.step, now_secs(), &scalars)
     }
 

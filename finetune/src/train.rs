@@ -1,9 +1,8 @@
 //! The training loop.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use adapters::{GradSink, ParamId, Parameters};
 use candle_core::Tensor;
@@ -11,15 +10,15 @@ use datasets::{Batch, Pack, Tokenized};
 use kernels::Arena;
 
 use crate::checkpoint::{Best, Checkpoints, Position, parameter_bytes, state_bytes};
-use crate::decoder::{BatchLoss, Decoder, DropoutState};
+use crate::decoder::{Decoder, DropoutState};
 use crate::disk::{DiskInput, disk_need_bytes, free_disk_bytes};
 use crate::memory::{MemoryUse, ResidentMemory};
 use crate::optimizer::{Gradients, Optimizer};
 use crate::plan::TrainPlan;
-use crate::recipe::{GradientMode, OnNonfinite, TrainSection};
-use crate::schedule::learning_rate;
+use crate::recipe::{GradientMode, TrainSection};
 use crate::step_log::{StepLog, StepReport};
-use crate::steps::{Step, Steps};
+use crate::steps::Steps;
+use crate::task_scores::{BestBy, Scores, TaskScorer};
 use crate::{Error, Result};
 
 /// What to train, on what, and where to put the state.
@@ -49,6 +48,8 @@ pub struct TrainJob<'a> {
     /// What the training needs. With it, memory is reserved, the largest micro-batch is tried before the first step, and
     /// what was taken is measured.
     pub plan: Option<&'a TrainPlan>,
+    /// What is asked beside the held-out loss; its model is [`TrainJob::decoder`].
+    pub tasks: Option<TaskScorer<'a>>,
 }
 
 /// How a training ended.
@@ -69,6 +70,8 @@ pub struct TrainOutcome {
     pub eval_loss_before: Option<f64>,
     /// Held-out loss of [`TrainOutcome::parameters`].
     pub eval_loss: Option<f64>,
+    /// Scores of [`TrainOutcome::parameters`], by `TASK.METRIC`.
+    pub scores: Scores,
     /// The step whose parameters these are, where the best and not the last were asked for.
     pub best: Option<Best>,
     /// Steps left out because their loss or gradient was not finite, in all processes.
@@ -82,9 +85,6 @@ pub struct TrainOutcome {
     /// What the training took, where it had a plan.
     pub memory: Option<MemoryUse>,
 }
-
-/// Steps in a row that `on_nonfinite = "skip"` leaves out before it ends the training: more is not a bad sample.
-const MAX_SKIPPED_IN_A_ROW: u64 = 10;
 
 /// Trains, resuming from the newest checkpoint of the same run. `progress` sees each step's report and the total.
 pub fn train(
@@ -109,29 +109,47 @@ pub fn train(
     );
     let mut position = checkpoints.restore(&mut job.parameters, &mut optimizer)?;
     job.check_disk(&checkpoints, &optimizer, total_steps)?;
-    let mut log = StepLog::open(job.folder, position.step)?;
+    let mut log = StepLog::open(job.folder, position.logged())?;
     if job.plan.is_some() {
         job.rehearse(&steps)?;
     }
     let held_out = datasets::pack(job.validation, job.max_seq_len);
+    let best_by = BestBy::of(settings);
     let mut outcome = TrainOutcome::new(&position, total_steps);
     outcome.eval_loss_before = evaluate(job.decoder, &held_out)?;
 
-    for step in steps.after(position.step) {
-        let mut report = job.step(&step, &mut position, &mut optimizer, total_steps)?;
+    let mut rest = steps.after(position.step);
+    loop {
+        let mut report = match position.unevaluated.take() {
+            Some(report) => *report,
+            None => {
+                let Some(step) = rest.next() else { break };
+                let report = job.step(&step, &mut position, &mut optimizer, total_steps)?;
+                outcome.add(&report);
+                report
+            }
+        };
         let last = position.step == total_steps;
         let due = |every: u64| every > 0 && position.step.is_multiple_of(every);
-        if last || due(settings.eval_steps) {
-            report.eval_loss = evaluate(job.decoder, &held_out)?;
+        let measured = match last || due(settings.eval_steps) {
+            true => job.evaluate(&held_out)?,
+            false => Some(Measured::default()),
+        };
+        let mut better = None;
+        if let Some(measured) = measured {
+            (report.eval_loss, report.scores) = (measured.eval_loss, measured.scores);
+            outcome.evaluated(&report);
+            log.write(&report)?;
+            progress(&report, total_steps);
+            better = position.better(&best_by, &report);
+            outcome.stopped = !last && job.stop.load(Ordering::Relaxed);
+        } else {
+            position.unevaluated = Some(Box::new(report));
+            outcome.stopped = true;
         }
-        outcome.add(&report);
-        log.write(&report)?;
-        progress(&report, total_steps);
         checkpoints.surface()?;
 
-        outcome.stopped = !last && job.stop.load(Ordering::Relaxed);
         let ends = last || outcome.stopped;
-        let better = position.better(report.eval_loss);
         if ends || due(settings.save_steps) || (settings.load_best_model_at_end && better.is_some())
         {
             position.best = better.or(position.best);
@@ -145,6 +163,7 @@ pub fn train(
     checkpoints.finish()?;
     outcome.memory = job.plan.map(|plan| MemoryUse {
         planned: plan.arena_bytes,
+        answers: plan.answers_cache_bytes,
         in_use: arena.is_some().then(|| Arena::used().peak as u64),
         touched: arena.is_some().then(|| Arena::used().touched as u64),
         resident_growth: resident.largest_growth(),
@@ -159,7 +178,8 @@ fn check(job: &TrainJob) -> Result<()> {
     if job.parameters.0.is_empty() {
         return Err(Error::NothingTrained);
     }
-    if job.settings.load_best_model_at_end && job.validation.is_empty() {
+    let by_loss = BestBy::of(job.settings).is_loss();
+    if job.settings.load_best_model_at_end && by_loss && job.validation.is_empty() {
         return Err(Error::NothingHeldOut);
     }
     Ok(())
@@ -176,6 +196,7 @@ impl TrainOutcome {
             final_loss: None,
             eval_loss_before: None,
             eval_loss: None,
+            scores: Scores::new(),
             best: None,
             skipped_steps: 0,
             tokens: 0,
@@ -187,10 +208,16 @@ impl TrainOutcome {
 
     fn add(&mut self, report: &StepReport) {
         self.steps = report.step;
-        self.eval_loss = report.eval_loss.or(self.eval_loss);
         self.tokens += report.tokens as u64;
         self.target_tokens += report.target_tokens as u64;
         self.step_secs += report.tokens as f64 / report.tokens_per_sec;
+    }
+
+    fn evaluated(&mut self, report: &StepReport) {
+        self.eval_loss = report.eval_loss.or(self.eval_loss);
+        if !report.scores.is_empty() {
+            self.scores = report.scores.clone();
+        }
     }
 
     /// What the training ends with: the same whether it was one process or many.
@@ -203,26 +230,51 @@ impl TrainOutcome {
     ) -> Result<Self> {
         self.final_loss = position.loss;
         self.skipped_steps = position.skipped_steps;
-        if !self.stopped {
-            if self.eval_loss.is_none() {
-                // Resumed at the very end: the loss is asked for again rather than left out.
-                self.eval_loss = evaluate(job.decoder, held_out)?;
-            }
-            if let Some(best) = position
-                .best
-                .filter(|_| job.settings.load_best_model_at_end)
-            {
+        let chosen = position
+            .best
+            .filter(|_| job.settings.load_best_model_at_end);
+        match chosen {
+            _ if self.stopped => {}
+            Some(best) => {
                 checkpoints.load_parameters(best.step, &mut job.parameters)?;
-                self.eval_loss = Some(best.eval_loss);
+                self.eval_loss = best.eval_loss;
+                self.scores = best.scores.clone();
                 self.best = Some(best);
             }
+            None if self.eval_loss.is_none() && self.scores.is_empty() => {
+                // Resumed at the very end: what was measured is asked for again rather than left out.
+                match job.evaluate(held_out)? {
+                    Some(measured) => {
+                        (self.eval_loss, self.scores) = (measured.eval_loss, measured.scores)
+                    }
+                    None => self.stopped = true,
+                }
+            }
+            None => {}
         }
         self.parameters = job.parameters;
         Ok(self)
     }
 }
 
+/// What an evaluation measured.
+#[derive(Default)]
+struct Measured {
+    eval_loss: Option<f64>,
+    scores: Scores,
+}
+
 impl TrainJob<'_> {
+    /// Measures the held-out loss, and asks the tasks; `None` where it was stopped meanwhile.
+    fn evaluate(&mut self, held_out: &[Pack]) -> Result<Option<Measured>> {
+        let eval_loss = evaluate(self.decoder, held_out)?;
+        let scores = match &mut self.tasks {
+            Some(tasks) => tasks.scores(self.stop)?,
+            None => Some(Scores::new()),
+        };
+        Ok(scores.map(|scores| Measured { eval_loss, scores }))
+    }
+
     /// Runs the largest micro-batch and throws its gradients away, so that a lack of memory shows now and not hours
     /// later. Nothing is drawn, no parameter changes and the order of the data stays.
     fn rehearse(&self, steps: &Steps) -> Result<()> {
@@ -267,111 +319,6 @@ impl TrainJob<'_> {
             _ => Ok(()),
         }
     }
-
-    /// Does one optimizer step, or leaves it out where its loss or gradient is not finite and the settings say so.
-    fn step(
-        &mut self,
-        step: &Step,
-        position: &mut Position,
-        optimizer: &mut Optimizer,
-        total_steps: u64,
-    ) -> Result<StepReport> {
-        let started = Instant::now();
-        let learning_rate = learning_rate(self.settings, position.step, total_steps);
-        let dropout = DropoutState {
-            seed: self.seed,
-            step: position.step,
-        };
-        position.step += 1;
-        // AdamW's bias correction counts the updates, not the steps.
-        let update = position.step - position.skipped_steps;
-        let (decoder, number) = (self.decoder, position.step);
-        let (mut loss, mut tokens) = (BatchLoss::default(), 0);
-        let backward = |sink: &mut dyn GradSink| {
-            (loss, tokens) = gradients(decoder, &step.micro_batches, dropout, sink)?;
-            let mean = loss.mean();
-            if !mean.is_finite() {
-                return Err(Error::NotFinite {
-                    what: "loss",
-                    step: number,
-                    value: mean,
-                });
-            }
-            Ok(())
-        };
-        let tied = decoder.tied_parameter();
-        let done = optimizer.take_step(&mut self.parameters, tied, learning_rate, update, backward);
-        let mean = loss.mean();
-        let (grad_norm, skipped_samples) = match done {
-            Ok(((), norm)) => {
-                position.loss = Some(mean);
-                position.skipped_in_a_row = 0;
-                (norm, Vec::new())
-            }
-            Err(Error::NotFinite { what, value, .. }) => {
-                let samples = self.sample_ids(&step.micro_batches);
-                (f64::NAN, self.skip(position, what, value, samples)?)
-            }
-            Err(error) => return Err(error),
-        };
-        Ok(StepReport {
-            step: position.step,
-            epoch: step.epoch,
-            loss: mean,
-            learning_rate,
-            grad_norm,
-            tokens,
-            target_tokens: loss.target_tokens,
-            tokens_per_sec: tokens as f64 / started.elapsed().as_secs_f64(),
-            eval_loss: None,
-            skipped_samples,
-        })
-    }
-
-    /// Counts a step that is left out, or refuses to.
-    fn skip(
-        &self,
-        position: &mut Position,
-        what: &'static str,
-        value: f64,
-        samples: Vec<String>,
-    ) -> Result<Vec<String>> {
-        let step = position.step;
-        if self.settings.on_nonfinite == OnNonfinite::Stop {
-            return Err(Error::StepNotFinite {
-                what,
-                step,
-                value,
-                samples,
-            });
-        }
-        position.skipped_steps += 1;
-        position.skipped_in_a_row += 1;
-        if position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW {
-            return Err(Error::TooManySkipped {
-                in_a_row: position.skipped_in_a_row,
-                what,
-                step,
-                value,
-                samples,
-            });
-        }
-        Ok(samples)
-    }
-
-    /// Ids of the samples of a step.
-    fn sample_ids(&self, micro_batches: &[Vec<Pack>]) -> Vec<String> {
-        let in_step: BTreeSet<u64> = micro_batches
-            .iter()
-            .flatten()
-            .flat_map(|pack| pack.segments.iter().map(|segment| segment.sample))
-            .collect();
-        let samples = self.train.iter();
-        samples
-            .filter(|sample| in_step.contains(&sample.sample))
-            .map(|sample| sample.id.clone())
-            .collect()
-    }
 }
 
 /// Takes gradients and lets go of them.
@@ -381,26 +328,6 @@ impl GradSink for Discard {
     fn add(&mut self, _: ParamId, _: Tensor) -> adapters::Result<()> {
         Ok(())
     }
-}
-
-/// Hands the gradients of one step's mean loss a target token to `sink`, over all its micro-batches. Answers the loss
-/// and the tokens read.
-fn gradients(
-    decoder: &Decoder,
-    micro_batches: &[Vec<Pack>],
-    dropout: DropoutState,
-    sink: &mut dyn GradSink,
-) -> Result<(BatchLoss, usize)> {
-    let batches: Vec<Batch> = micro_batches.iter().map(Batch::from_packs).collect();
-    let targets: usize = batches.iter().map(Batch::target_tokens).sum();
-    let (mut loss, mut tokens) = (BatchLoss::default(), 0);
-    for batch in &batches {
-        let part = decoder.loss_and_gradients(batch, dropout, 1.0 / targets as f64, sink)?;
-        loss.loss_sum += part.loss_sum;
-        loss.target_tokens += part.target_tokens;
-        tokens += batch.input_ids.len();
-    }
-    Ok((loss, tokens))
 }
 
 /// Mean negative log-likelihood a target token, in nats; `None` without samples.

@@ -63,6 +63,7 @@ fn fitted(settings: &TrainSection, usable_bytes: u64, file: &Path) -> finetune::
             computed_in_place: true,
         },
         batch: BatchShape::default(),
+        answering: Default::default(),
     };
     let data = FitSamples {
         samples: &samples,

@@ -1,5 +1,9 @@
 //! The memory that a step really takes is what its plan says, within 5 %.
 
+use std::alloc::{GlobalAlloc, Layout};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use adapters::{Builder, LoraConfig, Method, TargetModules, Weights};
 use candle_core::DType;
 use datasets::{Batch, Pack, Tokenized};
@@ -8,13 +12,53 @@ use finetune::recipe::{
     Clipping, GradientMode, OptimizerKind, Recompute, TrainSection, TrainedWeights,
 };
 use finetune::{
-    BatchShape, Decoder, DropoutState, Optimizer, PlanInput, StoredWeights, plan, tensor_specs,
+    AnsweringShape, BatchShape, Decoder, DecoderConfig, DropoutState, Optimizer, PlanInput,
+    StoredWeights, plan, tensor_specs,
 };
 use kernels::Arena;
 use serde_json::{Value, json};
 
 #[global_allocator]
-static ALLOCATOR: Arena = Arena;
+static ALLOCATOR: Counted = Counted(Arena);
+
+/// Counts the blocks that an arena would hold, wherever they are.
+struct Counted(Arena);
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn large(size: usize) -> usize {
+    if size < 16 << 10 { 0 } else { size }
+}
+
+fn counted(size: usize) {
+    let live = LIVE.fetch_add(large(size), Ordering::SeqCst) + large(size);
+    PEAK.fetch_max(live, Ordering::SeqCst);
+}
+
+// SAFETY: every call is handed on as it is.
+unsafe impl GlobalAlloc for Counted {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        counted(layout.size());
+        unsafe { self.0.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        counted(layout.size());
+        unsafe { self.0.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(large(layout.size()), Ordering::SeqCst);
+        unsafe { self.0.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        counted(new_size);
+        LIVE.fetch_sub(large(layout.size()), Ordering::SeqCst);
+        unsafe { self.0.realloc(block, layout, new_size) }
+    }
+}
 
 struct Case {
     name: &'static str,
@@ -216,8 +260,8 @@ fn batch((tokens, samples, prompt): (usize, usize, usize)) -> Batch {
     Batch::from_packs(&packs)
 }
 
-/// Planned and actual peak of one step's backward pass with its gradients.
-fn measure(case: &Case) -> (u64, u64) {
+/// The model of a case and its adapter.
+fn shape_of(case: &Case) -> (Value, DecoderConfig, Option<LoraConfig>) {
     let mut json = (case.config)();
     json["dtype"] = case.stored.into();
     let config = decoder_config(&json).unwrap();
@@ -234,6 +278,12 @@ fn measure(case: &Case) -> (u64, u64) {
             .map(|m| (*m).to_owned())
             .collect(),
     });
+    (json, config, lora)
+}
+
+/// Planned and actual peak of one step's backward pass with its gradients.
+fn measure(case: &Case) -> (u64, u64) {
+    let (json, config, lora) = shape_of(case);
     let weights = Weights::random(json, tensor_specs(&config, 0.05), 5);
     let method = lora.clone().map_or(case.weights.method(), Method::Lora);
     let mut builder = Builder::new(&weights, case.compute, method, 9);
@@ -263,6 +313,7 @@ fn measure(case: &Case) -> (u64, u64) {
             targets: batch.target_tokens(),
             longest: case.samples.0,
         },
+        answering: Default::default(),
     });
     let dropout = DropoutState { seed: 1, step: 0 };
     let tied = decoder.tied_parameter();
@@ -292,8 +343,123 @@ fn measure(case: &Case) -> (u64, u64) {
     (plan.arena_bytes, used.peak as u64)
 }
 
+/// Planned and actual peak of scoring options, and of continuing prompts, between steps.
+fn measure_answering(case: &Case) -> [(u64, u64); 2] {
+    let (json, config, lora) = shape_of(case);
+    let weights = Weights::random(json, tensor_specs(&config, 0.05), 5);
+    let method = lora.clone().map_or(case.weights.method(), Method::Lora);
+    let mut builder = Builder::new(&weights, case.compute, method, 9);
+    let decoder = Decoder::build(&mut builder, config.clone(), case.compute).unwrap();
+    let _parameters = builder.finish().unwrap();
+    let settings = TrainSection {
+        weights: case.weights,
+        ..Default::default()
+    };
+    let planned = |answering| {
+        plan(&PlanInput {
+            config: &config,
+            settings: &settings,
+            adapter: lora.as_ref(),
+            compute: case.compute,
+            weights: StoredWeights {
+                bytes: 0,
+                computed_in_place: case.stored == "float32",
+            },
+            batch: BatchShape::default(),
+            answering,
+        })
+        .answering_bytes
+    };
+    let ids = |n: usize, from: usize| (0..n).map(|t| ((from + t * 7) % 1201) as u32).collect();
+    // Three questions of 257 tokens with four options of 5.
+    let mut pack = Pack::default();
+    for question in 0..3 {
+        let prompt: Vec<u32> = ids(257, question);
+        let first = pack.push_segment(&prompt, &[false; 257], question as u64, None);
+        for option in 0..4 {
+            let option: Vec<u32> = ids(5, option);
+            pack.push_segment(&option, &[true; 5], question as u64, Some(first));
+        }
+    }
+    let batch = Batch::from_packs([&pack]);
+    let scoring = peak(|| {
+        decoder.token_scores(&batch).unwrap();
+    });
+    let scored = planned(AnsweringShape {
+        scored_tokens: 3 * (257 + 4 * 5),
+        scored_targets: 3 * 4 * 5,
+        ..Default::default()
+    });
+    // Prompts whose keys and values then double once, and one whose do not.
+    let prompts: Vec<Vec<u32>> = [255, 254, 300].map(|n| ids(n, n)).to_vec();
+    let writing = peak(|| {
+        let mut caches: Vec<_> = prompts.iter().map(|_| decoder.new_cache()).collect();
+        let mut caches: Vec<_> = caches.iter_mut().collect();
+        for step in 0..7 {
+            let one = [step];
+            let tokens: Vec<&[u32]> = match step {
+                0 => prompts.iter().map(Vec::as_slice).collect(),
+                _ => prompts.iter().map(|_| &one[..]).collect(),
+            };
+            let logits = decoder.extend(&tokens, &mut caches).unwrap();
+            let logits = logits.to_dtype(DType::F32).unwrap();
+            logits.to_vec2::<f32>().unwrap();
+        }
+    });
+    let written = planned(AnsweringShape {
+        read_tokens: 255 + 254 + 300,
+        read_room_tokens: 256 + 256 + 512,
+        written_room_tokens: 3 * 512,
+        sequences: 3,
+        ..Default::default()
+    });
+    [(scored, scoring), (written, writing)]
+}
+
+/// The most that something takes at once in large blocks, the second time it is done: in the arena and outside of it.
+fn peak(mut what: impl FnMut()) -> u64 {
+    what();
+    let before = LIVE.load(Ordering::SeqCst);
+    PEAK.store(before, Ordering::SeqCst);
+    what();
+    (PEAK.load(Ordering::SeqCst) - before) as u64
+}
+
+#[test]
+fn answering_takes_what_was_planned() {
+    let _alone = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut wrong = Vec::new();
+    for case in CASES {
+        if case.compute == DType::BF16 && kernels::Bf16Dot::native().is_some() {
+            continue;
+        }
+        let found = measure_answering(case);
+        for ((planned, actual), what) in found.into_iter().zip(["scoring", "writing"]) {
+            println!(
+                "{:32} {what} planned {:7.2} MiB, took {:7.2} ({:+.1} %)",
+                case.name,
+                planned as f64 / 1048576.0,
+                actual as f64 / 1048576.0,
+                100.0 * (planned as f64 / actual as f64 - 1.0),
+            );
+            if planned.abs_diff(actual) * 20 > actual {
+                wrong.push((case.name, what));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "off by more than 5 %: {wrong:?}");
+}
+
+/// There is one arena for the program.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_step_takes_what_was_planned() {
+    let _alone = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut wrong = Vec::new();
     for case in CASES {
         if case.compute == DType::BF16 && kernels::Bf16Dot::native().is_some() {

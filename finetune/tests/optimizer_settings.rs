@@ -90,6 +90,7 @@ impl Run<'_> {
             run: BTreeMap::new(),
             stop: &stop,
             plan: None,
+            tasks: None,
         };
         train(job, &mut |report, _| {
             stop.store(report.step == self.stop_after, Ordering::Relaxed);

@@ -205,6 +205,9 @@ pub enum Error {
         /// The value.
         p: f64,
     },
+    /// A GPU cannot be used, or refused something.
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::CudaError),
     /// candle refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -228,6 +231,7 @@ impl Error {
             ),
             Self::NotFinite { .. } => Some("the run that wrote the weight diverged: use an earlier checkpoint".into()),
             Self::Strided { .. } => Some("call contiguous() on it first".into()),
+            Self::Cuda(error) => error.hint(),
             _ => None,
         }
     }

@@ -155,7 +155,7 @@ const OP: &str = "gemm";
 /// out = beta·out + alpha·op(a)·op(b), in place; with beta = 0 what `out` holds is not read.
 ///
 /// All three are f32 or all f64. `a` and `b` may be views of any strides, `out` a dense tensor or a
-/// range of columns of one.
+/// range of columns of one. On a GPU, cuBLASLt multiplies: bf16 too, see `cuda::gemm`.
 pub fn gemm(
     out: &mut Tensor,
     beta: f64,
@@ -165,6 +165,10 @@ pub fn gemm(
     b: &Tensor,
     tb: Op,
 ) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if out.device().is_cuda() {
+        return crate::cuda::gemm(out, beta, alpha, a, ta, b, tb);
+    }
     let (m, n) = access::dims2(OP, "out", out)?;
     let orient = |t: &Tensor, op: Op, what| {
         let (rows, cols) = access::dims2(OP, what, t)?;

@@ -17,6 +17,7 @@ mod attention;
 mod bytes;
 mod column_scale;
 mod cross_entropy;
+pub mod cuda;
 mod deviation;
 mod dropout;
 mod elementwise;
@@ -47,6 +48,7 @@ pub use attention::{
     attention_cached,
 };
 pub use bytes::Bytes;
+pub use candle_core::{DType, Device};
 pub use column_scale::{column_products, scale_columns};
 pub use cross_entropy::{
     HeadLoss, LOGITS_BYTES, TokenScore, linear_cross_entropy, linear_token_scores,
@@ -62,7 +64,7 @@ pub use gemm::{Op, gemm};
 pub use gemm_bf16::{Bf16Dot, linear_dx_in};
 pub use ggml::GgmlType;
 pub use linear::{linear, linear_dx};
-pub use low_rank::LowRankRows;
+pub use low_rank::{LOW_RANK_COLUMNS, LowRankRows};
 pub use matrix::Matrix;
 pub use nf4::{Absmax, NF4_CODE, Nf4, dynamic_map};
 pub use ops::{OPS, OpCase, Outcome};

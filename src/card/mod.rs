@@ -4,6 +4,7 @@
 //! The front matter is that of Hugging Face model cards, the sections follow "Model Cards for Model Reporting"
 //! (Mitchell et al. 2019), as far as a program can know them.
 
+mod metrics;
 #[cfg(test)]
 mod tests;
 mod text;

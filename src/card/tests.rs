@@ -417,3 +417,42 @@ fn names_and_recipes_cannot_break_out_of_their_place() {
     );
     assert!(!text.contains("base_model:"), "{text}");
 }
+
+#[test]
+fn what_chose_the_checkpoint_and_a_look_after_the_merge_are_said() {
+    let mut card = whole();
+    let train = card.train.as_mut().unwrap();
+    train.details["best_step"] = json!(120);
+    train.details["chosen_by"] = json!({"metric": "pubmedqa[dev].accuracy"});
+    card.eval.as_mut().unwrap().details["chose_checkpoint"] = json!(["pubmedqa[dev]"]);
+    let mut merge = proof();
+    merge["validation"] = json!({
+        "items": {"pubmedqa[dev]": 20},
+        "metrics": {
+            "base.pubmedqa[dev].accuracy": 0.35, "merged.pubmedqa[dev].accuracy": 0.55,
+            "change.pubmedqa[dev].accuracy": 0.2, "base.validation.perplexity": 30.1,
+            "merged.validation.perplexity": 2.5
+        },
+        "samples": [{"id": "q1", "base": "no text of a sample", "merged": "is on a card"}],
+        "samples_left_out": 1
+    });
+    card.merge = Some(merge);
+    let text = card.text();
+    assert!(!text.contains("no text of a sample") && !text.contains("is on a card"));
+    let part = |from: &str, to: &str| {
+        let text = &text[text.find(from).unwrap()..];
+        text[..text.find(to).unwrap()].to_owned()
+    };
+    insta::assert_snapshot!(part("| weights of step", "| trained parameters"), @r#"| weights of step | 120, the best by pubmedqa\[dev\].accuracy |"#);
+    insta::assert_snapshot!(part("The checkpoint was", "| metric |"), @r#"The checkpoint was chosen by items that pubmedqa\[dev\] asks: expect less on new ones."#);
+    insta::assert_snapshot!(part("## Quick validation", "## Provenance"), @r#"
+    ## Quick validation
+
+    A look after the merge, at 20 items of pubmedqa\[dev\]: too few to report, enough to see a model that came out wrong.
+
+    | metric | base | merged | change |
+    |---|---:|---:|---:|
+    | pubmedqa\[dev\].accuracy | 0.3500 | 0.5500 | 0.2000 |
+    | validation.perplexity | 30.1000 | 2.5000 |  |
+    "#);
+}

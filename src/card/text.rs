@@ -9,6 +9,7 @@ use ledger::{AccessClass, Manifest};
 use serde_json::Value;
 
 use super::ModelCard;
+use super::metrics::{metric_rows, metric_table};
 use crate::terminal::{bytes, count};
 
 impl ModelCard {
@@ -23,6 +24,7 @@ impl ModelCard {
         self.training_section(&mut text);
         self.evaluation_section(&mut text);
         self.proof_section(&mut text);
+        self.validation_section(&mut text);
         self.provenance_section(&mut text);
         self.recipe_section(&mut text);
         text.push_str(
@@ -263,7 +265,11 @@ impl ModelCard {
         };
         let mut rows = vec![("method", how), ("steps", known(number("steps")))];
         if let Some(step) = number("best_step") {
-            rows.push(("weights of step", step));
+            let by = train.details["chosen_by"]["metric"].as_str();
+            let by = by.map_or(String::new(), |metric| {
+                format!(", the best by {}", plain(metric))
+            });
+            rows.push(("weights of step", step + &by));
         }
         rows.extend([
             ("trained parameters", known(number("trained_parameters"))),
@@ -296,40 +302,25 @@ impl ModelCard {
             .eval
             .as_ref()
             .and_then(|eval| eval.details["metrics"].as_object());
-        let mut rows: BTreeMap<&str, BTreeMap<&str, f64>> = BTreeMap::new();
-        for (name, value) in metrics.into_iter().flatten() {
-            let Some(((label, metric), value)) = name.split_once('.').zip(value.as_f64()) else {
-                continue;
-            };
-            rows.entry(metric).or_default().insert(label, value);
-        }
+        let rows = metric_rows(metrics);
         if rows.is_empty() {
             text.push_str("Not evaluated.\n");
             return;
         }
-        let labels: BTreeSet<&str> = rows.values().flat_map(|row| row.keys().copied()).collect();
-        // The base, what was made of it, the difference.
-        let known = ["base", "tuned", "change"];
-        let ordered = known.into_iter().filter(|label| labels.contains(label));
-        let others = labels
-            .iter()
-            .copied()
-            .filter(|label| !known.contains(label));
-        let columns: Vec<&str> = ordered.chain(others).collect();
-        let _ = writeln!(text, "| metric | {} |", columns.join(" | "));
-        let _ = writeln!(text, "|---|{}", "---:|".repeat(columns.len()));
-        for (metric, row) in rows {
-            let _ = write!(text, "| {} |", plain(metric));
-            for column in &columns {
-                match row.get(column) {
-                    Some(value) => {
-                        let _ = write!(text, " {} |", score(*value));
-                    }
-                    None => text.push_str("  |"),
-                }
-            }
-            text.push('\n');
+        let chose = self
+            .eval
+            .as_ref()
+            .map(|eval| &eval.details["chose_checkpoint"]);
+        let chose = chose.and_then(Value::as_array).into_iter().flatten();
+        for task in chose.filter_map(Value::as_str) {
+            let _ = writeln!(
+                text,
+                "The checkpoint was chosen by items that {} asks: expect less on new ones.\n",
+                plain(task)
+            );
         }
+        // The base, what was made of it, the difference.
+        metric_table(text, &rows, &["base", "tuned", "change"]);
     }
 
     fn proof_section(&self, text: &mut String) {
@@ -387,6 +378,32 @@ impl ModelCard {
             false => ".\n\n",
         });
         table(text, &rows);
+    }
+
+    /// The look at a few items after the merge.
+    fn validation_section(&self, text: &mut String) {
+        let look = self.merge.as_ref().map(|merge| &merge["validation"]);
+        let Some(look) = look.filter(|look| look.is_object()) else {
+            return;
+        };
+        text.push_str("\n## Quick validation\n\n");
+        let items = look["items"].as_object().into_iter().flatten();
+        let asked: Vec<String> = items
+            .filter_map(|(task, items)| {
+                Some(format!(
+                    "{} items of {}",
+                    count(items.as_u64()?),
+                    plain(task)
+                ))
+            })
+            .collect();
+        let _ = writeln!(
+            text,
+            "A look after the merge, at {}: too few to report, enough to see a model that came out wrong.\n",
+            asked.join(", ")
+        );
+        let rows = metric_rows(look["metrics"].as_object());
+        metric_table(text, &rows, &["base", "merged", "change"]);
     }
 
     fn provenance_section(&self, text: &mut String) {
@@ -527,7 +544,7 @@ fn known(value: Option<impl ToString>) -> String {
 }
 
 /// Counts as they are, everything else with four places.
-fn score(value: f64) -> String {
+pub(super) fn score(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() >= 2.0 {
         format!("{value}")
     } else {
@@ -536,7 +553,7 @@ fn score(value: f64) -> String {
 }
 
 /// Text of a recipe or a file as a part of a line or a table's cell, in which nothing means anything.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let mut shown = String::new();
     for c in text.chars() {
         match c {

@@ -28,8 +28,12 @@ pub fn build(args: &BuildArgs, json: bool) -> Result<Exit> {
 }
 
 fn show_plan(plan: &Plan, json: bool) -> Result<Exit> {
-    let section = plan.recipe().data.clone().unwrap_or_default();
+    let mut section = plan.recipe().data.clone().unwrap_or_default();
     let sources = datasets::planned_sources(&section, &plan.data_root)?;
+    let sampled = section.clone();
+    for group in &mut section.group {
+        group.quota = group.quota.map(|quota| sampled.sampled(quota));
+    }
     let quota: usize = section
         .group
         .iter()

@@ -13,8 +13,9 @@ use eval::Prompt;
 use finetune::{Base, Checkpoint, Model, argmax};
 
 use crate::args::ChatArgs;
+use crate::device;
 use crate::failure::{Exit, Failure};
-use crate::plan::{Plan, check_device};
+use crate::plan::Plan;
 use crate::recipe::find;
 use crate::stages::{load, tuned};
 use crate::terminal::{note, print};
@@ -40,7 +41,7 @@ pub fn chat(args: &ChatArgs) -> Result<Exit> {
 
 /// The model of a recipe's run, or one that is named.
 fn model(args: &ChatArgs) -> Result<Model> {
-    check_device(&args.flags.device)?;
+    device::must_compute(&args.flags.device)?;
     if is_recipe(&args.model) {
         let plan = Plan::new(&args.model, &args.flags)?;
         let mut model = tuned(&plan)?;

@@ -2,27 +2,36 @@
 
 use std::path::Path;
 
+use adapters::Belonging;
 use adapters::hub::locate;
-use adapters::recipe::MergeSection;
-use adapters::{Belonging, PeftAdapter};
+use adapters::recipe::{ComputeDtype, MergeSection};
 use anyhow::Result;
-use finetune::Base;
+use eval::metrics::Needs;
+use eval::recipe::EvalSection;
+use finetune::{Base, ValidationTask};
 use ledger::files::StagedDir;
 use ledger::{AccessClass, FileHash};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::run::run_plan;
-use crate::args::{MergeArgs, MergeFlags};
+use crate::args::{MergeArgs, MergeFlags, RecipeFlags};
 use crate::card::{CardBase, ModelCard};
 use crate::failure::{Exit, Failure};
 use crate::merging::Merging;
-use crate::plan::{Plan, Stage};
+use crate::plan::{Plan, Stage, add_tasks, task_folders};
+use crate::quick::QuickValidation;
 use crate::run::{Clock, StageInput, access_of};
+use crate::stages::Tuned;
 use crate::terminal::{note, print_json};
 
 pub fn merge(args: MergeArgs, json: bool) -> Result<Exit> {
     if let Some(recipe) = &args.recipe {
-        let plan = Plan::new(recipe, &args.flags)?;
+        let mut flags = args.flags.clone();
+        if !args.validate.is_empty() {
+            let tasks = json!(args.validate);
+            flags.sets.push(format!("merge.validate={tasks}"));
+        }
+        let plan = Plan::new(recipe, &flags)?;
         plan.require(Stage::Merge)?;
         return run_plan(&plan, Some(Stage::Merge), args.fresh, json);
     }
@@ -75,14 +84,17 @@ pub fn merge(args: MergeArgs, json: bool) -> Result<Exit> {
     };
     let of_base = folder.as_deref().map_or(AccessClass::Open, access_of);
     let access = access_of(&adapter).max(of_base);
-    let details = merged.details()?;
+    let mut details = merged.details()?;
+    if let Some(validation) = look_over(&args.validate, &args.flags, &model, staged.path())? {
+        details["validation"] = validation;
+    }
     if !args.how.subtract {
         let (name, into) = given;
         let fingerprint = Some(merged.report.base_fingerprint.clone());
         let base = CardBase::of(Some(&name), folder.as_deref(), fingerprint);
         let name = into.file_name().unwrap_or_default().to_string_lossy();
-        let peft = PeftAdapter::load(&adapter)?;
-        ModelCard::of_merge(&name, base, &adapter, &peft, details.clone())?.write(staged.path())?;
+        let card = ModelCard::of_merge(&name, base, &adapter, &merged.adapter, details.clone())?;
+        card.write(staged.path())?;
     }
     let manifest = input.manifest_with(staged.path(), merged.files(), access, details.clone())?;
     manifest.write(staged.path())?;
@@ -97,12 +109,57 @@ pub fn merge(args: MergeArgs, json: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Asks the base and what was merged the tasks of `--validate`.
+fn look_over(
+    entries: &[String],
+    flags: &RecipeFlags,
+    base: &Base,
+    merged: &Path,
+) -> Result<Option<Value>> {
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let folders = task_folders(Path::new("recipes"));
+    let root = flags.data_root.clone().unwrap_or_default();
+    let settings = EvalSection::default();
+    let mut planned = Vec::new();
+    for entry in entries {
+        add_tasks(&mut planned, entry, None, Path::new(""), &folders)?;
+    }
+    let mut tasks = Vec::new();
+    for planned in planned {
+        for mut task in planned.tasks {
+            task.metrics
+                .retain(|metric| metric.needs != Needs::Embeddings);
+            let asked = task.asked(&root, settings.seed, &mut |_| true)?;
+            let items = eval::asked_items(asked.items, planned.limit, settings.seed);
+            tasks.push(ValidationTask { task, items });
+        }
+    }
+    let look = QuickValidation {
+        tasks,
+        held_out: None,
+        compute: ComputeDtype::default(),
+        template: Default::default(),
+        bootstrap: settings.bootstrap(),
+        batch_items: settings.batch_items,
+    };
+    let model = |base: Base| Tuned {
+        base,
+        adapter: None,
+    };
+    let look = look.run(&model(base.clone()), &model(Base::Path(merged.to_owned())))?;
+    look.show();
+    Ok(Some(look.details))
+}
+
 fn section(flags: &MergeFlags) -> MergeSection {
     MergeSection {
         dtype: flags.dtype.map(Into::into),
         verify: flags.verify.into(),
         onto: flags.onto.into(),
         max_shard_bytes: flags.shard_size,
+        validate: Vec::new(),
     }
 }
 

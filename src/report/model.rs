@@ -1,7 +1,10 @@
 //! What came out: is the merged model its base plus its adapter, and what did it take?
 
+use std::collections::BTreeMap;
+
 use eval::report::html::chart::bars;
-use eval::report::html::{Section, count, escape, facts};
+use eval::report::html::{Section, count, escape, facts, table};
+use serde_json::Value;
 
 use super::RunFiles;
 use crate::terminal::bytes;
@@ -68,8 +71,52 @@ pub fn merge_section(run: &RunFiles) -> Section {
     });
     number("positions compared", "/logits/positions", whole);
     body.push_str(&facts(rows));
+    body.push_str(&validation(details));
     Section { id, title, body }
 }
+
+/// The look at a few items after the merge: base against merged.
+fn validation(details: &Value) -> String {
+    let Some(look) = details.get("validation") else {
+        return String::new();
+    };
+    let metrics = look["metrics"].as_object().into_iter().flatten();
+    let mut values = BTreeMap::<&str, [Option<f64>; 2]>::new();
+    for (name, value) in metrics {
+        let Some((label, metric)) = name.split_once('.') else {
+            continue;
+        };
+        match label {
+            _ if metric.ends_with(".items") => {}
+            "base" => values.entry(metric).or_default()[0] = value.as_f64(),
+            "merged" => values.entry(metric).or_default()[1] = value.as_f64(),
+            _ => {}
+        }
+    }
+    let shown = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.4}"));
+    let rows: Vec<Vec<String>> = values
+        .iter()
+        .map(|(metric, [base, merged])| vec![escape(metric), shown(*base), shown(*merged)])
+        .collect();
+    let mut html = format!(
+        "<h3>Quick validation</h3><p class=\"note\">A look after the merge, at few items.</p>{}",
+        table(&["metric", "#base", "#merged"], &rows)
+    );
+    let samples = look["samples"].as_array().into_iter().flatten();
+    let rows: Vec<Vec<String>> = samples
+        .map(|sample| {
+            let text = |key: &str| escape(sample[key].as_str().unwrap_or_default());
+            vec![text("id"), text("base"), text("merged")]
+        })
+        .collect();
+    if !rows.is_empty() {
+        html.push_str(&table(&["sample answer", "base", "merged"], &rows));
+    }
+    html
+}
+
+/// The row of what the system gave, answers included.
+const GROWTH: &str = "growth of the process";
 
 /// What training was planned to take, and what it took.
 pub fn memory_section(run: &RunFiles) -> Section {
@@ -81,11 +128,13 @@ pub fn memory_section(run: &RunFiles) -> Section {
     let Some(planned) = measured("planned") else {
         return Section::empty(id, title, "Not run, or not measured.");
     };
+    let answers = measured("answers").filter(|bytes| *bytes > 0.0);
     let found: Vec<(&str, f64, bool)> = [
         ("predicted", Some(planned), true),
+        ("predicted for answers, beside it", answers, true),
         ("in use at once", measured("in_use"), false),
         ("touched", measured("touched"), false),
-        ("growth of the process", measured("resident_growth"), false),
+        (GROWTH, measured("resident_growth"), false),
         ("whole process, with weights and data", peak, false),
     ]
     .into_iter()
@@ -95,6 +144,11 @@ pub fn memory_section(run: &RunFiles) -> Section {
     let rows: Vec<_> = found
         .iter()
         .map(|(name, value, other)| {
+            // Answers lie outside of what the arena holds.
+            let planned = match *name == GROWTH {
+                true => planned + answers.unwrap_or(0.0),
+                false => planned,
+            };
             let ratio = match *other || planned == 0.0 || *name == found[found.len() - 1].0 {
                 true => String::new(),
                 false => format!(" ({:.0} %)", 100.0 * value / planned),

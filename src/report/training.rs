@@ -1,5 +1,7 @@
 //! How training went: curves of loss, learning rate and gradient.
 
+use std::collections::BTreeMap;
+
 use eval::report::html::chart::{LineChart, Mark, Series};
 use eval::report::html::{Section, count, escape, facts};
 use finetune::StepReport;
@@ -36,6 +38,21 @@ pub fn section(run: &RunFiles) -> Section {
         ),
     ];
     for chart in charts {
+        body.extend(chart.html());
+    }
+    for (metric, series) in task_series(&run.steps) {
+        let unit = match series.as_slice() {
+            [one] => format!("of {} during training", one.name),
+            _ => "of the tasks asked during training".to_owned(),
+        };
+        let chart = LineChart {
+            title: &metric,
+            unit: &unit,
+            x: "optimizer step",
+            series,
+            from_zero: false,
+            full: false,
+        };
         body.extend(chart.html());
     }
     body.push_str("</div>");
@@ -78,7 +95,9 @@ fn figures(run: &RunFiles) -> Vec<(&'static str, String)> {
             rows.push(("held-out loss", format!("{loss:.4}{before}")));
         }
         if let Some(step) = trained.detail_count("/best_step") {
-            rows.push(("best step, by held-out loss", count(step)));
+            let by = trained.manifest.details["chosen_by"]["metric"].as_str();
+            let by = escape(by.unwrap_or("held-out loss"));
+            rows.push(("best step", format!("{} (by {by})", count(step))));
         }
         if let Some(speed) = trained.measured("/facts/tokens_per_sec") {
             rows.push(("speed", format!("{} tokens/s", count(speed as u64))));
@@ -127,6 +146,27 @@ fn loss_chart(steps: &[StepReport]) -> LineChart<'static> {
         from_zero: false,
         full: true,
     }
+}
+
+/// The scores of tasks that were asked during training: a chart a metric, a line a task. What repeats the paper's own
+/// scorer stays in the log.
+fn task_series(steps: &[StepReport]) -> BTreeMap<String, Vec<Series>> {
+    let mut points = BTreeMap::<(&str, &str), Vec<(f64, f64)>>::new();
+    for step in steps {
+        for (name, score) in &step.scores {
+            let (task, metric) = name.rsplit_once('.').unwrap_or((name, "score"));
+            let of_task = points.entry((metric, task)).or_default();
+            of_task.push((step.step as f64, *score));
+        }
+    }
+    let mut charts = BTreeMap::<String, Vec<Series>>::new();
+    for ((metric, task), points) in points {
+        if !metric.starts_with("paper_") {
+            let series = charts.entry(metric.to_owned()).or_default();
+            series.push(line(task, thinned(&points), series.len(), Mark::Dots));
+        }
+    }
+    charts
 }
 
 /// The mean loss of a run, and its held-out loss, in one colour: to lay runs over one another.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::endpoints::what_answers;
 use super::{Tuned, Work, asked_by};
+use crate::plan::{Plan, PlannedTask};
 use crate::run::{PROGRAM_VERSION, StageInput, access_of, cpu_level};
 
 impl Work<'_> {
@@ -27,6 +28,11 @@ impl Work<'_> {
             inputs.extend(self.other_inputs(model)?);
         }
         inputs.extend(self.endpoint_inputs()?);
+        inputs.extend(
+            self.encoder
+                .iter()
+                .flat_map(|encoder| encoder.inputs.clone()),
+        );
         for (stage, manifest) in made {
             let outputs = manifest.outputs.iter();
             inputs.extend(outputs.map(|file| FileHash {
@@ -41,19 +47,8 @@ impl Work<'_> {
                 ..file
             }));
         }
-        let mut tasks = Vec::new();
-        for planned in &self.plan.tasks {
-            for source in planned.tasks[0].sources() {
-                for file in datasets::files::source_files(source, &self.plan.data_root)? {
-                    inputs.push(FileHash::of(&file.path, format!("items/{}", file.name))?);
-                }
-            }
-            let file = language::read::<eval::TaskFile>(&planned.file, &[])?;
-            // A file's ways of answering that are asked, with their shots.
-            let tasks_of_file = planned.tasks.iter();
-            let names: Vec<&str> = tasks_of_file.map(|task| task.name.as_str()).collect();
-            tasks.push(json!({"limit": planned.limit, "names": names, "task": file.value}));
-        }
+        let (items, tasks) = what_is_asked(self.plan, &self.plan.tasks)?;
+        inputs.extend(items);
         inputs.sort();
         inputs.dedup();
         let mut settings = serde_json::to_value(&section)?;
@@ -62,6 +57,11 @@ impl Work<'_> {
             settings.remove("batch_items");
             if let Some(endpoints) = settings.get_mut("endpoint") {
                 what_answers(endpoints);
+            }
+            if let Some(encoder) = &mut self.encoder {
+                // Its files are inputs by their content.
+                let signature = encoder.scorer().signature();
+                settings.insert("bert_score".into(), signature.into());
             }
             if let Some(models) = settings.get_mut("model") {
                 // Their weights are inputs by their content.
@@ -154,6 +154,27 @@ impl Work<'_> {
             "cpu_level": cpu_level(),
         }))
     }
+}
+
+/// What tasks read, by content, and what they say.
+pub(super) fn what_is_asked(
+    plan: &Plan,
+    planned: &[PlannedTask],
+) -> Result<(Vec<FileHash>, Vec<Value>)> {
+    let (mut inputs, mut tasks) = (Vec::new(), Vec::new());
+    for planned in planned {
+        for source in planned.tasks[0].sources() {
+            for file in datasets::files::source_files(source, &plan.data_root)? {
+                inputs.push(FileHash::of(&file.path, format!("items/{}", file.name))?);
+            }
+        }
+        let file = language::read::<eval::TaskFile>(&planned.file, &[])?;
+        // A file's ways of answering that are asked, with their shots.
+        let tasks_of_file = planned.tasks.iter();
+        let names: Vec<&str> = tasks_of_file.map(|task| task.name.as_str()).collect();
+        tasks.push(json!({"limit": planned.limit, "names": names, "task": file.value}));
+    }
+    Ok((inputs, tasks))
 }
 
 /// The terms that a model comes under.

@@ -10,23 +10,26 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use datasets::Tokenized;
+use eval::metrics::{MetricName, Needs};
 use eval::recipe::EvalSection;
 use eval::report::FORGETTING;
 use eval::{
-    Endpoint, EndpointSection, FlaggedItems, Item, Journals, LanguageModel, Report, Session,
-    Settings, ShotReport, Task, TaskNotes, resume_perplexity, resume_task,
+    BertScorer, Endpoint, EndpointSection, FlaggedItems, Item, Journals, LanguageModel, Report,
+    Session, Settings, ShotReport, Task, TaskNotes, resume_perplexity, resume_task_with,
 };
 use indicatif::ProgressBar;
 use ledger::files::{StagedDir, write_atomic};
 use ledger::{AccessClass, Manifest};
 use serde_json::{Value, json};
 
+use super::bert_score::Encoder;
 use super::eval_input::access_of_model;
 use super::room::Room;
 use super::stop::{Stop, command_line};
+use super::watch::{CHOSE_CHECKPOINT, chose_checkpoint};
 use super::{Tuned, Work, asked_by, done, given_adapter, load_as, template_of, tokens, tuned};
 use crate::credentials;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedTask};
 use crate::run::Clock;
 use crate::terminal::{bar, note};
 
@@ -42,7 +45,7 @@ pub(super) struct Asked<'a> {
     pub task: &'a Task,
     pub items: Vec<Item>,
     shots: Option<ShotReport>,
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 impl Asked<'_> {
@@ -92,14 +95,17 @@ impl Work<'_> {
         }
         let clock = Clock::start();
         let section = plan.recipe().eval.clone().unwrap_or_default();
-        let asked = asked(plan)?;
+        let asked = asked(plan, &plan.tasks, "eval")?;
         let mut endpoints = Vec::new();
         for endpoint in &section.endpoint {
             endpoints.push(self.terms(endpoint, &asked)?);
         }
         let judge = self.judge_terms(&section, &asked)?;
         let mut journals = Journals::new(self.run.folder(JOURNAL_FOLDER));
-        let Some(answered) = self.ask_everyone(&section, &asked, &mut journals)? else {
+        let mut encoder = self.encoder.take();
+        let mut bert = encoder.as_mut().map(Encoder::scorer);
+        let answered = self.ask_everyone(&section, &asked, bert.as_mut(), &mut journals)?;
+        let Some(answered) = answered else {
             let command = command_line();
             done(
                 "eval",
@@ -121,8 +127,20 @@ impl Work<'_> {
         if !endpoints.is_empty() {
             details["endpoints"] = endpoints.into();
         }
+        let chose = chose_checkpoint(plan);
+        if !chose.is_empty() {
+            details["chose_checkpoint"] = json!(chose);
+            let names = chose.join(", ");
+            note(&format!(
+                "eval   note: the checkpoint was chosen by items that {names} asks: expect less on new ones"
+            ));
+        }
         if let Some(judge) = judge {
             details["judge"] = judge;
+        }
+        if let Some(bert) = &bert {
+            details["bert_score"] =
+                json!({"signature": bert.signature(), "encoder_sha256": bert.embedder.sha256()});
         }
         let manifest = input.manifest(staged.path(), access, details)?;
         manifest.write(staged.path())?;
@@ -138,6 +156,7 @@ impl Work<'_> {
         &mut self,
         section: &EvalSection,
         asked: &[Asked<'_>],
+        mut bert: Option<&mut BertScorer<'_>>,
         journals: &mut Journals,
     ) -> Result<Option<Answered>> {
         let stop = Stop::listen()?;
@@ -148,9 +167,14 @@ impl Work<'_> {
         }
         let mut judge = self.judge(section, stop.flag())?;
         let mut report = Report::new(section.bootstrap());
+        let chose = chose_checkpoint(self.plan);
         for planned in &self.plan.tasks {
             for task in &planned.tasks {
-                report.describe(&task.name, notes(task, &planned.file));
+                let mut notes = notes(task, &planned.file);
+                if chose.contains(&task.name.as_str()) {
+                    notes.tags.push(CHOSE_CHECKPOINT.to_owned());
+                }
+                report.describe(&task.name, notes);
             }
         }
         let mut access = self.base_access();
@@ -160,13 +184,15 @@ impl Work<'_> {
             let answered = match &who {
                 Who::Local(model) => {
                     access = access.max(access_of_model(model));
-                    self.ask_model(&label, model, asked, &mut report, journals, &stop)
+                    let (report, bert) = (&mut report, bert.as_deref_mut());
+                    self.ask_model(&label, model, asked, bert, report, journals, &stop)
                 }
                 Who::Endpoint(i) => {
                     let (wanted, endpoint) = (&section.endpoint[*i], &mut endpoints[*i]);
                     let report = &mut report;
+                    let bert = bert.as_deref_mut();
                     let answered =
-                        self.ask_endpoint(wanted, endpoint, asked, report, journals, &stop);
+                        self.ask_endpoint(wanted, endpoint, asked, bert, report, journals, &stop);
                     usage.insert(label.clone(), usage_json(endpoint));
                     answered
                 }
@@ -228,6 +254,7 @@ impl Work<'_> {
         label: &str,
         model: &Tuned,
         asked: &[Asked<'_>],
+        bert: Option<&mut BertScorer<'_>>,
         report: &mut Report,
         journals: &mut Journals,
         stop: &Stop,
@@ -246,8 +273,9 @@ impl Work<'_> {
             identity,
             stop: stop.flag(),
         };
-        let asked: Vec<&Asked<'_>> = asked.iter().collect();
-        self.ask(label, &mut model, &held_out, &asked, report, session)
+        let wanted = |asked: &&Asked<'_>| label != "tuned" || section.asks_tuned(asked.task.shots);
+        let asked: Vec<&Asked<'_>> = asked.iter().filter(wanted).collect();
+        self.ask(label, &mut model, &held_out, &asked, bert, report, session)
     }
 
     fn ask_endpoint(
@@ -255,6 +283,7 @@ impl Work<'_> {
         section: &EndpointSection,
         endpoint: &mut Endpoint<'_>,
         asked: &[Asked<'_>],
+        bert: Option<&mut BertScorer<'_>>,
         report: &mut Report,
         journals: &mut Journals,
         stop: &Stop,
@@ -266,7 +295,7 @@ impl Work<'_> {
             identity: endpoint.identity().map_err(eval::Error::from)?,
             stop: stop.flag(),
         };
-        self.ask(&section.name, endpoint, &[], &asked, report, session)
+        self.ask(&section.name, endpoint, &[], &asked, bert, report, session)
     }
 
     fn ask(
@@ -275,6 +304,7 @@ impl Work<'_> {
         model: &mut dyn LanguageModel,
         held_out: &[Tokenized],
         asked: &[&Asked<'_>],
+        mut bert: Option<&mut BertScorer<'_>>,
         report: &mut Report,
         mut session: Session<'_>,
     ) -> Result<()> {
@@ -299,10 +329,11 @@ impl Work<'_> {
         }
         let flagged = self.flagged()?;
         for asked in asked {
-            let mut result = resume_task(
+            let mut result = resume_task_with(
                 asked.task,
                 &asked.items,
                 model,
+                bert.as_deref_mut(),
                 &settings(asked.limit),
                 &mut session,
                 &mut progress,
@@ -345,11 +376,15 @@ pub(super) fn shown_on(bar: &ProgressBar) -> impl FnMut(eval::Progress<'_>) {
     }
 }
 
-/// The names under which a report has a task's numbers, with those of a judge where one is asked.
-pub(super) fn metric_names(task: &Task, judged: bool) -> Vec<String> {
-    let own = task.metrics.iter();
-    let own = own.filter(|metric| judged || !metric.is_judged());
-    let of_judge = (judged && task.judge.is_some()).then_some("judge_failed");
+/// The names under which a report has a task's numbers: with those of a judge where one is asked, and those of embeddings
+/// where there is an encoder.
+pub(super) fn metric_names(task: &Task, section: &EvalSection) -> Vec<String> {
+    let (judge, encoder) = (section.judge.is_some(), section.bert_score.is_some());
+    let measured = |metric: &&MetricName| {
+        (judge || !metric.is_judged()) && (encoder || metric.needs != Needs::Embeddings)
+    };
+    let own = task.metrics.iter().filter(measured);
+    let of_judge = (judge && task.judge.is_some()).then_some("judge_failed");
     own.map(|metric| metric.name)
         .chain(["items", "unextracted", "unanswered"])
         .chain(of_judge)
@@ -357,18 +392,22 @@ pub(super) fn metric_names(task: &Task, judged: bool) -> Vec<String> {
         .collect()
 }
 
-/// Every task's items, with their shots.
-fn asked(plan: &Plan) -> Result<Vec<Asked<'_>>> {
+/// Every task's items, with their shots, for a stage.
+pub(super) fn asked<'p>(
+    plan: &Plan,
+    planned: &'p [PlannedTask],
+    stage: &str,
+) -> Result<Vec<Asked<'p>>> {
     let section = plan.recipe().eval.as_ref();
     let seed = section.map_or(0, |section| section.seed);
-    let mut tasks = plan.tasks.iter().flat_map(|planned| &planned.tasks);
+    let mut tasks = planned.iter().flat_map(|planned| &planned.tasks);
     // How long a prompt an endpoint takes is known to nobody here.
     let room = match plan.has_model() && tasks.any(|task| task.shots > 0) {
-        true => Some(Room::of(plan)?),
+        true => Some(Room::of(plan, planned)?),
         false => None,
     };
     let mut asked = Vec::new();
-    for planned in &plan.tasks {
+    for planned in planned {
         for task in &planned.tasks {
             let mut fits = |prompt: &eval::Prompt| {
                 let room = room.as_ref();
@@ -376,7 +415,7 @@ fn asked(plan: &Plan) -> Result<Vec<Asked<'_>>> {
             };
             let eval::Asked { items, shots } = task.asked(&plan.data_root, seed, &mut fits)?;
             if let Some(line) = shots.as_ref().and_then(ShotReport::line) {
-                note(&format!("eval   {line}"));
+                note(&format!("{stage:<6} {line}"));
             }
             asked.push(Asked {
                 task,

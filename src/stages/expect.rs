@@ -106,26 +106,35 @@ fn verdict(expect: &Expect, metrics: &BTreeMap<String, f64>) -> Verdict {
 }
 
 /// Every metric that a recipe's run will measure, so that a misspelt one is found before hours of training.
-pub fn known_metrics(recipe: &Recipe, tasks: &[PlannedTask]) -> Vec<String> {
+pub fn known_metrics(
+    recipe: &Recipe,
+    tasks: &[PlannedTask],
+    train_tasks: &[PlannedTask],
+) -> Vec<String> {
     let mut known = Vec::new();
     if recipe.train.is_some() {
         known.extend(
             ["steps", "loss", "eval_loss", "trained_parameters"]
                 .map(|name| format!("train.{name}")),
         );
+        let asked = train_tasks.iter().flat_map(|planned| &planned.tasks);
+        let names = asked.flat_map(finetune::score_names);
+        known.extend(names.map(|name| format!("train.{name}")));
     }
     let Some(section) = &recipe.eval else {
         return known;
     };
     let tunes = recipe.train.is_some() || recipe.model.adapter.is_some();
-    let mut names: Vec<String> = tasks
-        .iter()
-        .flat_map(|planned| &planned.tasks)
-        .flat_map(|task| metric_names(task, section.judge.is_some()))
-        .collect();
-    if section.perplexity && recipe.data.is_some() {
-        names.push("validation.perplexity".into());
-    }
+    let names = |label: &str| {
+        let both = ["tuned", "change"].contains(&label);
+        let asked = tasks.iter().flat_map(|planned| &planned.tasks);
+        let asked = asked.filter(|task| !both || section.asks_tuned(task.shots));
+        let mut names: Vec<String> = asked.flat_map(|task| metric_names(task, section)).collect();
+        if section.perplexity && recipe.data.is_some() {
+            names.push("validation.perplexity".into());
+        }
+        names
+    };
     let own = recipe.model.path.is_some() || recipe.model.init.is_some();
     let beside = section.model.iter().map(|model| model.name.as_str());
     let beside = beside.chain(section.endpoint.iter().map(|e| e.name.as_str()));
@@ -136,11 +145,11 @@ pub fn known_metrics(recipe: &Recipe, tasks: &[PlannedTask]) -> Vec<String> {
     if labels.len() > 1 {
         labels.push("change");
     }
-    known.extend(
-        labels
-            .iter()
-            .flat_map(|label| names.iter().map(move |name| format!("{label}.{name}"))),
-    );
+    known.extend(labels.iter().flat_map(|label| {
+        names(label)
+            .into_iter()
+            .map(move |name| format!("{label}.{name}"))
+    }));
     known
 }
 

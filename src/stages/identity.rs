@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use finetune::recipe::TrainSection;
+use finetune::recipe::{EVAL_LOSS, TrainSection};
 use serde_json::Value;
 
 use crate::run::StageInput;
@@ -17,8 +17,15 @@ pub(super) fn what_trains(section: Option<&TrainSection>) -> Result<Value> {
         for key in ["save_steps", "save_total_limit", "on_nonfinite"] {
             settings.remove(key);
         }
-        if !section.is_some_and(|section| section.load_best_model_at_end) {
+        let chooses = section.is_some_and(|section| section.load_best_model_at_end);
+        if !chooses {
             settings.remove("eval_steps");
+        }
+        // What is asked is looked at, unless it chooses.
+        let by_loss = section.is_none_or(|section| section.metric_for_best_model == EVAL_LOSS);
+        if !chooses || by_loss {
+            settings.remove("eval_tasks");
+            settings.remove("metric_for_best_model");
         }
     }
     Ok(settings)

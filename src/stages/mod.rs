@@ -1,5 +1,6 @@
 //! The stages of a run, in their order; each is kept where nothing it depends on has changed.
 
+mod bert_score;
 mod data;
 pub mod endpoints;
 mod eval_input;
@@ -12,6 +13,8 @@ mod room;
 mod samples;
 mod stop;
 mod train;
+mod trained;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -55,16 +58,25 @@ struct Work<'a> {
     stop_asked: bool,
     /// Hashes of the base, asked for once: it reads every weight.
     base: Option<Fingerprint>,
+    /// What BERTScore is computed by, where the recipe names it.
+    encoder: Option<bert_score::Encoder>,
 }
 
 /// Runs the stages that a recipe has, up to one of them.
 pub fn run(plan: &Plan, until: Option<Stage>, fresh: bool) -> Result<Outcome> {
     let run = RunFolder::open(&plan.out, fresh)?;
+    let evaluates =
+        plan.stages.contains(&Stage::Eval) && until.is_none_or(|until| until >= Stage::Eval);
     let mut work = Work {
         plan,
         run: &run,
         stop_asked: false,
         base: None,
+        // Before hours of training, which a mistake in it would make vain.
+        encoder: match evaluates {
+            true => bert_score::Encoder::open(plan)?,
+            false => None,
+        },
     };
     let mut outcome = Outcome::default();
     for stage in &plan.stages {
@@ -113,10 +125,14 @@ fn metrics_of(stage: &str, manifest: &Manifest) -> BTreeMap<String, f64> {
         let entries = value.and_then(Value::as_object).into_iter().flatten();
         let numbers =
             entries.filter_map(|(name, value)| Some((format!("{prefix}{name}"), value.as_f64()?)));
-        numbers.collect()
+        numbers.collect::<BTreeMap<String, f64>>()
     };
     match stage {
-        "train" => numbers(Some(&manifest.details), "train."),
+        "train" => {
+            let mut all = numbers(Some(&manifest.details), "train.");
+            all.extend(numbers(manifest.details.get("scores"), "train."));
+            all
+        }
         "eval" => numbers(manifest.details.get("metrics"), ""),
         _ => BTreeMap::new(),
     }

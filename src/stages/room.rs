@@ -6,7 +6,7 @@ use eval::{Answering, Prompt, Task};
 use finetune::Checkpoint;
 
 use super::samples::{asked_by, template_as};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedTask};
 
 /// Room for the longest option where options are scored.
 const OPTION_TOKENS: usize = 64;
@@ -19,12 +19,12 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Opens the base of a plan; reads no weights.
-    pub(super) fn of(plan: &Plan) -> Result<Self> {
+    /// Opens the base of a plan, for these of its tasks; reads no weights.
+    pub(super) fn of(plan: &Plan, tasks: &[PlannedTask]) -> Result<Self> {
         let Checkpoint {
             config, tokenizer, ..
         } = Checkpoint::open(&plan.base)?;
-        let mut tasks = plan.tasks.iter().flat_map(|planned| &planned.tasks);
+        let mut tasks = tasks.iter().flat_map(|planned| &planned.tasks);
         let chat = tasks.any(|task| task.chat_template);
         let template = template_as(asked_by(plan.recipe()), &tokenizer, chat)?;
         Ok(Self {

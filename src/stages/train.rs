@@ -1,8 +1,8 @@
 //! The training stage: samples and a base to an adapter, or to a whole model.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use adapters::recipe::{AdapterSection, ComputeDtype};
 use adapters::{
@@ -11,13 +11,18 @@ use adapters::{
 use anyhow::{Context, Result};
 use datasets::BuiltSamples;
 use finetune::recipe::TrainMethod;
-use finetune::{BatchShape, Checkpoint, DeviceSpec, FitSamples, PlanInput, TrainJob, TrainOutcome};
+use finetune::{
+    BatchShape, Checkpoint, DeviceSpec, FitSamples, PlanInput, TaskScorer, TrainJob, TrainOutcome,
+    ValidationTask,
+};
 use ledger::files::{StagedDir, create_dir_all, write_atomic};
 use ledger::{FileHash, Manifest};
 use serde_json::{Value, json};
 
 use super::identity::{identity, what_trains};
 use super::stop::{Stop, command_line};
+use super::trained::{counts, elements, summary, write_too_long};
+use super::watch::evaluated;
 use super::{Tokens, Work, done, template_of, tokens};
 use crate::failure::Failure;
 use crate::plan::Plan;
@@ -33,10 +38,12 @@ pub(super) fn product(plan: &Plan) -> &'static str {
 }
 
 /// What goes into a training.
-struct Prepared {
+pub(super) struct Prepared {
     checkpoint: Checkpoint,
-    train: Tokens,
-    validation: Tokens,
+    pub(super) train: Tokens,
+    pub(super) validation: Tokens,
+    /// What is asked during training.
+    watched: Vec<ValidationTask>,
 }
 
 impl Work<'_> {
@@ -76,14 +83,17 @@ impl Work<'_> {
             return Ok(None);
         }
         let access = data.access.max(self.base_access());
-        let details = json!({
+        // What chooses the weights is in them.
+        let access = access.max(self.access_of_choice());
+        let mut details = json!({
             "steps": outcome.total_steps,
             "loss": outcome.final_loss,
             "eval_loss": outcome.eval_loss,
-            "best_step": outcome.best.map(|best| best.step),
+            "best_step": outcome.best.as_ref().map(|best| best.step),
             "trained_parameters": elements(&outcome.parameters),
             "cpu_level": cpu_level(),
         });
+        self.watched_details(&outcome, &mut details);
         let finished = serde_json::to_vec(&identity(&input))?;
         let target = self.run.folder(product);
         let write = |folder: &Path| -> Result<Manifest> {
@@ -164,6 +174,8 @@ impl Work<'_> {
             sha256: tokenizer,
             bytes: 0,
         });
+        let mut train = what_trains(recipe.train.as_ref())?;
+        inputs.extend(self.what_chooses(&mut train)?);
         Ok(StageInput {
             stage: "train",
             inputs,
@@ -171,7 +183,7 @@ impl Work<'_> {
                 "seed": recipe.seed,
                 "dtype": recipe.model.dtype,
                 "adapter": recipe.adapter,
-                "train": what_trains(recipe.train.as_ref())?,
+                "train": train,
                 "data": {
                     "template": section.template,
                     "max_seq_len": section.max_seq_len,
@@ -206,6 +218,7 @@ impl Work<'_> {
             checkpoint,
             train,
             validation,
+            watched: self.watched_tasks()?,
         })
     }
 
@@ -253,6 +266,7 @@ impl Work<'_> {
             _ => None,
         };
         let compute = recipe.model.dtype.into();
+        let watch = self.watch(&prepared.watched)?;
         let fitted = finetune::fit(
             &PlanInput {
                 config: &prepared.checkpoint.config,
@@ -261,6 +275,9 @@ impl Work<'_> {
                 compute,
                 weights: prepared.checkpoint.stored_weights(compute)?,
                 batch: BatchShape::default(),
+                answering: watch
+                    .as_ref()
+                    .map_or_else(Default::default, |watch| watch.shape),
             },
             FitSamples {
                 samples: &prepared.train.samples,
@@ -290,6 +307,17 @@ impl Work<'_> {
             ),
         );
         decoder.set_recompute(settings.recompute);
+        let decoder = Arc::new(decoder);
+        let bar = bar(0, "train");
+        let mut progress = |asked: eval::Progress<'_>| {
+            bar.set_message(format!("{} {}/{}", asked.task, asked.done, asked.total));
+        };
+        let tasks = watch.map(|watch| TaskScorer {
+            model: watch.model(Arc::clone(&decoder)),
+            tasks: &prepared.watched,
+            batch_items: recipe.eval.clone().unwrap_or_default().batch_items,
+            progress: &mut progress,
+        });
         let stop = Stop::listen()?;
         let job = TrainJob {
             decoder: &decoder,
@@ -304,8 +332,8 @@ impl Work<'_> {
             run: identity(input),
             stop: stop.flag(),
             plan: Some(&fitted.plan),
+            tasks,
         };
-        let bar = bar(0, "train");
         let outcome = finetune::train(job, &mut |step, total| {
             bar.set_length(total);
             bar.set_position(step.step);
@@ -313,6 +341,9 @@ impl Work<'_> {
                 "loss {:.3}, {:.0} tokens/s",
                 step.loss, step.tokens_per_sec
             ));
+            if let Some(line) = evaluated(step) {
+                bar.suspend(|| done("train", &line));
+            }
         });
         bar.finish_and_clear();
         self.stop_asked = stop.asked();
@@ -362,69 +393,6 @@ pub fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>> {
 /// Says in `train/` that the training is finished, and which it was.
 const FINISHED_FILE: &str = "finished.json";
 /// The file of samples that were too long, in `train/`.
-const TOO_LONG_FILE: &str = "too_long.jsonl";
+pub(super) const TOO_LONG_FILE: &str = "too_long.jsonl";
 /// What was chosen for settings that say "auto", in `train/`.
 const RESOLVED_FILE: &str = "resolved.json";
-
-fn write_too_long(folder: &Path, prepared: &Prepared) -> Result<()> {
-    let all = prepared
-        .train
-        .too_long
-        .iter()
-        .chain(&prepared.validation.too_long);
-    let text: String = all.map(|sample| format!("{sample}\n")).collect();
-    Ok(write_atomic(&folder.join(TOO_LONG_FILE), text.as_bytes())?)
-}
-
-fn counts(prepared: &Prepared, outcome: &TrainOutcome) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::from([("skipped_steps".to_owned(), outcome.skipped_steps)]);
-    for (name, set) in [
-        ("train", &prepared.train),
-        ("validation", &prepared.validation),
-    ] {
-        let mut add = |what: &str, number| counts.insert(format!("{name}.{what}"), number);
-        add("samples", set.samples.len() as u64);
-        add("tokens", set.tokens());
-        add("target_tokens", set.target_tokens());
-        add("dropped_too_long", set.dropped as u64);
-        add("truncated", set.truncated as u64);
-    }
-    counts
-}
-
-fn elements(parameters: &Parameters) -> u64 {
-    parameters
-        .0
-        .iter()
-        .map(|parameter| parameter.value.elem_count() as u64)
-        .sum()
-}
-
-fn summary(outcome: &TrainOutcome, clock: &Clock) {
-    let mut what = format!("{} steps", count(outcome.total_steps));
-    if outcome.resumed_from > 0 {
-        what.push_str(&format!(" (from step {} on)", count(outcome.resumed_from)));
-    }
-    if outcome.skipped_steps > 0 {
-        let skipped = count(outcome.skipped_steps);
-        what.push_str(&format!(", {skipped} of them left out as not finite"));
-    }
-    if let Some(best) = outcome.best {
-        what.push_str(&format!(", the weights of step {}", count(best.step)));
-    }
-    if let Some(loss) = outcome.final_loss {
-        what.push_str(&format!(", loss {loss:.3}"));
-    }
-    match (outcome.eval_loss_before, outcome.eval_loss) {
-        (Some(before), Some(after)) => {
-            what.push_str(&format!(", held-out loss {before:.3} to {after:.3}"))
-        }
-        (None, Some(after)) => what.push_str(&format!(", held-out loss {after:.3}")),
-        _ => {}
-    }
-    let speed = outcome.tokens as f64 / outcome.step_secs;
-    if speed.is_finite() {
-        what.push_str(&format!(", {} tokens/s", count(speed as u64)));
-    }
-    done("train", &format!("{what}, in {}", clock.shown()));
-}

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod belonging;
+mod bert_score;
 mod data;
 #[cfg(unix)]
 mod endpoint;
@@ -26,6 +27,8 @@ mod run;
 )]
 mod server;
 mod texts;
+#[cfg(unix)]
+mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};

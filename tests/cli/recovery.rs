@@ -21,7 +21,7 @@ struct Way {
 const ADAPTER: &str = "adapter/adapter_model.safetensors";
 const MODEL: &str = "model/model.safetensors";
 
-const WAYS: [Way; 7] = [
+const WAYS: [Way; 8] = [
     Way {
         name: "lora",
         set_up: |place| {
@@ -81,6 +81,20 @@ const WAYS: [Way; 7] = [
             place.edit("recipe.toml", "[train]", best);
         },
         product: MODEL,
+    },
+    Way {
+        name: "lora, with the weights that answer best",
+        set_up: |place| {
+            place.edit("recipe.toml", "alpha = 8.0", "alpha = 8.0\ndropout = 0.1");
+            let best = "[train]\nload_best_model_at_end = true\nmetric_for_best_model = \"which.brier\"\neval_tasks = [\"tasks/which.toml:5\"]\neval_steps = 7";
+            place.edit("recipe.toml", "[train]", best);
+            place.edit(
+                "tasks/which.toml",
+                "[\"accuracy\"]",
+                "[\"accuracy\", \"brier\"]",
+            );
+        },
+        product: ADAPTER,
     },
 ];
 
@@ -277,6 +291,67 @@ fn lean_full_fine_tuning_survives_kills() {
 #[test]
 fn choosing_the_best_survives_kills() {
     survives_kills(&WAYS[6], 0xa076_1d64_78bd_642f);
+}
+
+#[test]
+fn choosing_by_a_task_survives_kills() {
+    survives_kills(&WAYS[7], 0x8cb9_2ba7_2f3d_8dd7);
+}
+
+/// A signal while a task is being asked: what the step did is kept, and whoever goes on asks first.
+#[test]
+fn a_stopped_evaluation_is_asked_again() {
+    let way = WAYS[7];
+    let place = way.place();
+    place.edit(
+        "recipe.toml",
+        &format!("max_steps = {STEPS}"),
+        "max_steps = 7",
+    );
+    place.edit("recipe.toml", "eval_steps = 7", "eval_steps = 1");
+    place.edit("recipe.toml", "which.toml:5", "which.toml");
+    // Without a best one there is no checkpoint but those of the signals.
+    let best = "load_best_model_at_end = true\nmetric_for_best_model = \"which.brier\"\n";
+    place.edit("recipe.toml", best, "");
+    place.edit("tasks/which.toml", "questions.jsonl", "many.jsonl");
+    let rows: String = (0..3000)
+        .map(|i| format!("{{\"id\": \"q{i}\", \"instruction\": \"Does number {i} help?\", \"output\": \"yes\"}}\n"))
+        .collect();
+    place.write("many.jsonl", rows.as_bytes());
+    assert!(training(&place, "whole", 2, 0).status().unwrap().success());
+    let log = place.path("stopped/train/steps.jsonl");
+    let mut unevaluated = 0;
+    for round in 0..4 {
+        let mut child = training(&place, "stopped", 2, 0).spawn().unwrap();
+        let target = steps_done(&log) + usize::from(round > 0);
+        if !wait_for(&mut child, || steps_done(&log) >= target.max(1)) {
+            break;
+        }
+        // Of a step's time nearly all is asking.
+        sleep(Duration::from_millis(30));
+        signal(&child, "INT");
+        if end_of(child).code != 4 {
+            break;
+        }
+        let newest = fs::read_dir(place.path("stopped/train/checkpoints")).unwrap();
+        let newest = newest.map(|entry| entry.unwrap().path()).max().unwrap();
+        let state = fs::read_to_string(newest.join("state.json")).unwrap();
+        unevaluated += u32::from(state.contains("\"unevaluated\""));
+    }
+    assert!(unevaluated > 0, "every signal came between two evaluations");
+    // Killed once that is done, with no checkpoint after it.
+    let mut child = training(&place, "stopped", 2, 0).spawn().unwrap();
+    let target = steps_done(&log) + 1;
+    wait_for(&mut child, || steps_done(&log) >= target);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(
+        training(&place, "stopped", 2, 0)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_same(&way, &place, "whole", "stopped");
 }
 
 fn signal(child: &Child, name: &str) {

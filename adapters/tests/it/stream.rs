@@ -174,6 +174,35 @@ fn large_tensors_are_whole_and_the_same_for_any_number_of_threads() {
 }
 
 #[test]
+fn however_it_is_proven_the_model_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, adapter) = large(&dir.path().join("base"));
+    let run = |verify: Verify, name: &str| {
+        let out = dir.path().join(name);
+        let options = MergeOptions {
+            verify,
+            ..options(u64::MAX)
+        };
+        let report = merge(&base, &adapter, &out, &options).unwrap();
+        let bytes = std::fs::read(out.join("model.safetensors")).unwrap();
+        assert_eq!(ledger::hash::sha256_bytes(&bytes), report.files[0].sha256);
+        (report, bytes)
+    };
+    // The first two go past the page cache where they can.
+    let (proven, bytes) = run(Verify::Tensors, "tensors");
+    let (unproven, same) = run(Verify::None, "none");
+    assert!(unproven.proof.is_none() && same == bytes);
+    let (again, same) = run(Verify::Standard, "standard");
+    assert!(same == bytes);
+    let json = |report: &MergeReport| serde_json::to_string(report).unwrap();
+    assert_eq!(json(&again), json(&proven));
+    let proof = proven.proof.unwrap();
+    assert!(!proof.read_back && proof.holds() && proof.targeted == 1);
+    let (full, same) = run(Verify::Full, "full");
+    assert!(same == bytes && full.proof.unwrap().read_back);
+}
+
+#[test]
 fn an_adapter_is_taken_out_again() {
     let dir = tempfile::tempdir().unwrap();
     let base = Weights::open(&golden("llama")).unwrap();

@@ -39,6 +39,9 @@ pub(super) fn card(
             .filter(|source| !source.missing)
             .count(),
     );
+    if section.sample < 1.0 {
+        let _ = writeln!(text, "A sample: {} of every quota.\n", section.sample);
+    }
     text.push_str("![Composition](composition.svg)\n\n## Composition\n\n");
     text.push_str("| source | kind | samples | share | tokens | quota | access | licence |\n");
     text.push_str("|---|---|---:|---:|---:|---:|---|---|\n");

@@ -47,7 +47,7 @@ pub(super) fn choose(
     let available: Vec<usize> = eligible.iter().map(Vec::len).collect();
     let mut chosen = Chosen {
         choices: vec![Choice::OverQuota; scan.candidates.len()],
-        quotas: sources.iter().map(|(_, source)| source.quota).collect(),
+        quotas: own_quotas(section, sources, &available),
         short_groups: Vec::new(),
     };
     let mut by_tokens = Vec::new();
@@ -57,6 +57,7 @@ pub(super) fn choose(
             .collect();
         match (group.quota, group.token_share) {
             (Some(quota), None) => {
+                let quota = section.sampled(quota);
                 let shares = share_quota(quota, &members, &chosen.quotas, &available);
                 let total: usize = shares.iter().map(|&(_, share)| share).sum();
                 if total < quota {
@@ -75,7 +76,8 @@ pub(super) fn choose(
         }
     }
     if !by_tokens.is_empty() {
-        mix_by_tokens(section.token_budget, &by_tokens, scan, &mut eligible);
+        let budget = (section.token_budget, section.sample);
+        mix_by_tokens(budget, &by_tokens, scan, &mut eligible);
     }
     for (source, candidates) in eligible.iter_mut().enumerate() {
         if let Some(quota) = chosen.quotas[source] {
@@ -104,6 +106,21 @@ pub(super) fn choose(
         });
     }
     Ok(chosen)
+}
+
+/// By source: its own quota. Without one, a source of a group takes what the group gives it, and any other everything,
+/// of which `sample` builds a share.
+fn own_quotas(
+    section: &DataSection,
+    sources: &[(Side, &SourceSection)],
+    available: &[usize],
+) -> Vec<Option<usize>> {
+    let quota = |(&(side, source), &available): (&(Side, &SourceSection), &usize)| {
+        let whole = section.sample == 1.0 || side == Side::Validation || source.group.is_some();
+        let share = (!whole).then(|| section.sampled(available));
+        section.quota_of(source).or(share)
+    };
+    sources.iter().zip(available).map(quota).collect()
 }
 
 fn keep_smallest(numbers: &mut Vec<u32>, quota: usize, candidates: &[Candidate]) {
@@ -215,10 +232,11 @@ fn share_quota(
 }
 
 /// Keeps of each group the candidates that draw the smallest numbers, until the
-/// groups' tokens are to each other as their shares: of `budget` tokens
-/// altogether, or as many as the group that runs out first allows.
+/// groups' tokens are to each other as their shares: of a budget of tokens
+/// altogether, or as many as the group that runs out first allows; and of those
+/// the share that is built.
 fn mix_by_tokens(
-    budget: Option<u64>,
+    (budget, sample): (Option<u64>, f64),
     groups: &[(f64, Vec<usize>)],
     scan: &Scan,
     eligible: &mut [Vec<u32>],
@@ -233,7 +251,7 @@ fn mix_by_tokens(
         .iter()
         .map(|(share, members)| has(members) as f64 * total_share / share)
         .fold(f64::INFINITY, f64::min);
-    let budget = budget.map_or(most, |budget| (budget as f64).min(most));
+    let budget = sample * budget.map_or(most, |budget| (budget as f64).min(most));
     for (share, members) in groups {
         let wanted = (budget * share / total_share) as u64;
         let mut pool: Vec<u32> = members.iter().flat_map(|&i| eligible[i].clone()).collect();

@@ -184,6 +184,10 @@ fn check(section: &DataSection) -> Result<()> {
     if !(0.0..1.0).contains(&fraction) {
         return Err(Error::Fraction { fraction });
     }
+    let share = section.sample;
+    if !(share > 0.0 && share <= 1.0) {
+        return Err(Error::SampleShare { share });
+    }
     if fraction > 0.0 && section.validation.is_some() {
         return Err(Error::TwoValidations { fraction });
     }

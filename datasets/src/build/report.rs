@@ -200,6 +200,7 @@ pub(super) fn report(
     for source in missing {
         let mut one = SourceReport::new(source);
         one.missing = true;
+        one.quota = section.quota_of(source).map(|quota| quota as u64);
         one.short_of = one.quota.unwrap_or(0);
         by_name.insert(&source.name, one);
     }

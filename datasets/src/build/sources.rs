@@ -107,7 +107,7 @@ pub fn planned_sources(section: &DataSection, data_root: &Path) -> Result<Vec<Pl
             name: source.name.clone(),
             kind: source.kind.clone(),
             group: source.group.clone(),
-            quota: source.quota,
+            quota: section.quota_of(source),
             access: source.access,
             licence: source.licence.clone(),
             expected_records: source.expected_records,

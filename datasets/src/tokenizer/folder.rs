@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::sentencepiece::{self, Pieces, PrefixSpace, Problem};
-use super::{SpecialTokens, Tokenizer};
+use super::{SpecialTokens, Tokenizer, word_piece};
 use crate::{Error, Result};
 
 pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
@@ -39,9 +39,7 @@ fn vocabulary(folder: &Path, config: &Map<String, Value>) -> Result<Vocabulary> 
     }
     let file = folder.join("tokenizer.model");
     let Some(bytes) = read_file(&file)? else {
-        return Err(Error::NoTokenizer {
-            folder: folder.to_path_buf(),
-        });
+        return word_pieces(folder, config);
     };
     let bad = |problem| {
         let origin = file.display().to_string();
@@ -56,6 +54,23 @@ fn vocabulary(folder: &Path, config: &Map<String, Value>) -> Result<Vocabulary> 
     let pieces = sentencepiece::read(&bytes).map_err(bad)?;
     let json = sentencepiece_json(&pieces, config);
     Ok((file, json.to_string().into_bytes(), Some(pieces)))
+}
+
+/// The vocabulary of a BERT that has no other file.
+fn word_pieces(folder: &Path, config: &Map<String, Value>) -> Result<Vocabulary> {
+    let file = folder.join("vocab.txt");
+    let Some(bytes) = read_file(&file)? else {
+        return Err(Error::NoTokenizer {
+            folder: folder.to_path_buf(),
+        });
+    };
+    let bad = |message: String| Error::Tokenizer {
+        origin: file.display().to_string(),
+        message,
+    };
+    let text = String::from_utf8(bytes).map_err(|_| bad("it is not valid UTF-8".into()))?;
+    let json = word_piece::tokenizer_json(&text, config).map_err(bad)?;
+    Ok((file, json.to_string().into_bytes(), None))
 }
 
 /// What `tokenizer_config.json` says about a SentencePiece vocabulary; without

@@ -14,6 +14,7 @@ mod gguf_out;
 mod prefix_space;
 mod sentencepiece;
 mod splitter;
+mod word_piece;
 mod words;
 
 #[cfg(test)]
@@ -61,7 +62,7 @@ pub(crate) struct SpecialTokens {
 
 impl Tokenizer {
     /// Reads a Hugging Face folder: `tokenizer.json`, or a SentencePiece
-    /// `tokenizer.model`; `tokenizer_config.json`, `special_tokens_map.json`,
+    /// `tokenizer.model`, or BERT's `vocab.txt`; `tokenizer_config.json`, `special_tokens_map.json`,
     /// `chat_template.jinja`, `generation_config.json` and `config.json` where
     /// they are.
     ///

@@ -211,6 +211,10 @@ fn a_section_that_cannot_be_built_is_named() {
     validation_fraction = 1.5 is not between 0 and 1
     hint: 0.05 holds out one sample in twenty
     ");
+    assert_snapshot!(fails(json!({"source": [alpaca], "sample": 2})), @r"
+    sample = 2 is not above 0 and up to 1
+    hint: 0.02 builds 2 % of each quota, 1 the whole set
+    ");
     assert_snapshot!(fails(json!({"source": [alpaca], "validation_fraction": 0.5, "validation": [notes]})), @r"
     validation_fraction = 0.5 and [[data.validation]] are both given
     hint: keep one of them

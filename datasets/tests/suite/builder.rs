@@ -158,6 +158,58 @@ fn quotas_come_out_whole_after_cleaning() {
 }
 
 #[test]
+fn a_sample_is_a_share_of_every_quota() {
+    let files = [
+        ("a.jsonl", rows(0, 50)),
+        ("b.jsonl", rows(100, 40)),
+        ("c.jsonl", rows(200, 20)),
+        ("d.jsonl", rows(300, 30)),
+        ("e.jsonl", rows(400, 7)),
+    ];
+    let root = folder(
+        files
+            .each_ref()
+            .map(|(name, text)| (*name, text.as_bytes())),
+    );
+    let section = |sample: f64| {
+        json!({
+            "sample": sample,
+            "group": [{"name": "chat", "quota": 45}],
+            "source": [
+                source("a", "a.jsonl", json!({"quota": 37})),
+                source("b", "b.jsonl", json!({"group": "chat"})),
+                source("c", "c.jsonl", json!({"group": "chat", "quota": 15})),
+                source("d", "d.jsonl", json!({})),
+            ],
+            "validation": [source("e", "e.jsonl", json!({"quota": 5}))],
+        })
+    };
+    let (whole, whole_out) = built(root.path(), section(1.0));
+    let counts = |counts: [(&str, usize); 5]| -> BTreeMap<String, usize> {
+        counts.map(|(name, n)| (name.to_owned(), n)).into()
+    };
+    let all = [("a", 37), ("b", 30), ("c", 15), ("d", 30), ("e", 5)];
+    assert_eq!(by_source(whole_out.path()), counts(all));
+    // A tenth: 3.7, 4.5 of which 1.5 are c's own, and 3; what is measured on stays whole.
+    let (tenth, out) = built(root.path(), section(0.1));
+    let some = [("a", 4), ("b", 3), ("c", 2), ("d", 3), ("e", 5)];
+    assert_eq!(by_source(out.path()), counts(some));
+    let a = &tenth.report.sources[0];
+    assert_eq!((a.quota, a.over_quota, a.short_of), (Some(4), 46, 0));
+    assert_eq!(whole.report.total.train, 112);
+    // The smaller set is part of the larger one.
+    let ids = |folder: &Path| -> BTreeSet<String> {
+        let rows = lines(folder, "train.jsonl");
+        rows.iter()
+            .map(|line| line["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert!(ids(out.path()).is_subset(&ids(whole_out.path())));
+    let card = std::fs::read_to_string(out.path().join("DATACARD.md")).unwrap();
+    assert!(card.contains("A sample: 0.1 of every quota."), "{card}");
+}
+
+#[test]
 fn what_a_source_is_short_of_is_said() {
     let root = folder([("a.jsonl", rows(0, 5).as_bytes())]);
     let section = json!({

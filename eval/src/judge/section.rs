@@ -100,7 +100,7 @@ pub(crate) fn judged_metrics() -> Vec<&'static str> {
     judged.map(|metric| metric.name).collect()
 }
 
-/// Who judges the answers to tasks that have a [judge].
+/// Who judges the answers to tasks that have a `[judge]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JudgeChoice {

@@ -14,10 +14,16 @@
 //! The frequencies need all gold texts, and embeddings another model, so [`BertScorer::score`] runs
 //! over all items first and the metric marks its values; resamples keep the frequencies.
 
+mod baseline;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Answered, Family, Metric, Needs, Tally, mean, one_value};
+use serde::{Deserialize, Serialize};
+
+use super::{Answered, Family, Metric, Needs, mean, one_value};
 use crate::ModelError;
+
+pub use baseline::{Baseline, BaselineProblem};
 
 pub(super) const BERT_SCORE: Metric = Metric {
     name: "bert_score",
@@ -25,12 +31,26 @@ pub(super) const BERT_SCORE: Metric = Metric {
     needs: Needs::Embeddings,
     family: Family::Corrected,
     higher_is_better: true,
-    mark,
+    mark: |item| one_value(of(item).f1),
     score: mean,
 };
 
-fn mark(item: &Answered<'_>) -> Vec<(String, Tally)> {
-    one_value(item.bert_score.unwrap_or(0.0))
+pub(super) const BERT_SCORE_PRECISION: Metric = Metric {
+    name: "bert_score_precision",
+    about: "mean BERTScore precision: how well the answer's tokens are matched",
+    mark: |item| one_value(of(item).precision),
+    ..BERT_SCORE
+};
+
+pub(super) const BERT_SCORE_RECALL: Metric = Metric {
+    name: "bert_score_recall",
+    about: "mean BERTScore recall: how well the gold text's tokens are matched",
+    mark: |item| one_value(of(item).recall),
+    ..BERT_SCORE
+};
+
+fn of(item: &Answered<'_>) -> BertScore {
+    item.bert_score.unwrap_or_default()
 }
 
 /// A text's tokens as an encoder sees them, at one of its layers.
@@ -42,12 +62,20 @@ pub struct TokenEmbeddings {
     pub special: Vec<bool>,
     /// Their vectors, row by row; any length but zero. (T, D)
     pub vectors: Vec<f32>,
+    /// How many more tokens the text has, which did not fit.
+    pub cut_tokens: usize,
 }
 
 /// An encoder for BERTScore.
 pub trait Embedder {
-    /// What to call it in reports: the model and the layer.
+    /// What to call it in reports: the model and the layer, as in `roberta-large_L17`.
     fn name(&self) -> &str;
+
+    /// SHA-256 of what its vectors depend on.
+    fn sha256(&self) -> &str;
+
+    /// Most tokens of a text, special ones included.
+    fn max_tokens(&self) -> usize;
 
     /// Embeds every text, in the order given. What doesn't fit the encoder is cut at its end, as
     /// the `bert_score` package does.
@@ -61,18 +89,6 @@ pub trait Embedder {
     }
 }
 
-/// What unrelated texts score, by which values are rescaled: a line of the `bert_score` package's
-/// `rescale_baseline` files.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Baseline {
-    /// Precision of unrelated texts, below 1.
-    pub precision: f64,
-    /// Recall of unrelated texts, below 1.
-    pub recall: f64,
-    /// F1 of unrelated texts, below 1.
-    pub f1: f64,
-}
-
 /// The three values of a pair of texts.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct BertScore {
@@ -82,6 +98,32 @@ pub struct BertScore {
     pub recall: f64,
     /// Their harmonic mean.
     pub f1: f64,
+}
+
+/// The values of many pairs of texts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BertScores {
+    /// Those of each pair.
+    pub scores: Vec<BertScore>,
+    /// How many gold texts were longer than the encoder reads, and were cut at their end.
+    pub cut_gold: usize,
+    /// How many answers were.
+    pub cut_answers: usize,
+}
+
+/// How a task's BERTScore was computed: values of different signatures don't compare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BertScoreNote {
+    /// See [`BertScorer::signature`].
+    pub signature: String,
+    /// SHA-256 of the encoder.
+    pub encoder_sha256: String,
+    /// Most tokens of a text that the encoder reads.
+    pub max_tokens: usize,
+    /// How many gold texts are longer, and were cut at their end.
+    pub cut_gold: usize,
+    /// How many answers are.
+    pub cut_answers: usize,
 }
 
 /// An encoder with the options of BERTScore.
@@ -98,30 +140,52 @@ pub struct BertScorer<'e> {
 const BATCH: usize = 32;
 
 impl BertScorer<'_> {
+    /// Encoder, layer and options, as the package's hash has them: `roberta-large_L17_no-idf`,
+    /// `roberta-large_L17_idf_rescaled`.
+    pub fn signature(&self) -> String {
+        let idf = if self.idf { "idf" } else { "no-idf" };
+        let rescaled = self.baseline.map_or("", |_| "_rescaled");
+        format!("{}_{idf}{rescaled}", self.embedder.name())
+    }
+
+    /// What a report says of the scores.
+    pub fn note(&self, scores: &BertScores) -> BertScoreNote {
+        BertScoreNote {
+            signature: self.signature(),
+            encoder_sha256: self.embedder.sha256().to_owned(),
+            max_tokens: self.embedder.max_tokens(),
+            cut_gold: scores.cut_gold,
+            cut_answers: scores.cut_answers,
+        }
+    }
+
     /// Scores each (gold, answer). An answer of `None` counts as an empty text.
     ///
     /// # Errors
     /// The embedder's, and its output where ids, flags and vectors don't go together.
-    pub fn score(&mut self, pairs: &[(&str, Option<&str>)]) -> Result<Vec<BertScore>, ModelError> {
+    pub fn score(&mut self, pairs: &[(&str, Option<&str>)]) -> Result<BertScores, ModelError> {
         let weights = match self.idf {
             true => Some(self.frequencies(pairs)?),
             false => None,
         };
-        let mut scores = Vec::with_capacity(pairs.len());
+        let mut all = BertScores::default();
         for batch in pairs.chunks(BATCH) {
             let gold: Vec<&str> = batch.iter().map(|(gold, _)| *gold).collect();
             let answers: Vec<&str> = batch.iter().filter_map(|(_, answer)| *answer).collect();
             let gold = self.embedded(&gold)?;
-            let mut answers = self.embedded(&answers)?.into_iter();
+            let answers = self.embedded(&answers)?;
+            all.cut_gold += gold.iter().filter(|text| text.cut).count();
+            all.cut_answers += answers.iter().filter(|text| text.cut).count();
+            let mut answers = answers.into_iter();
             for ((_, answer), gold) in batch.iter().zip(gold) {
                 let answer = answer.and_then(|_| answers.next());
                 let score = answer.map_or(BertScore::default(), |answer| {
                     matched(&gold, &answer, weights.as_ref())
                 });
-                scores.push(self.rescaled(score));
+                all.scores.push(self.rescaled(score));
             }
         }
-        Ok(scores)
+        Ok(all)
     }
 
     fn frequencies(&mut self, pairs: &[(&str, Option<&str>)]) -> Result<Weights, ModelError> {
@@ -194,6 +258,7 @@ struct Embedded {
     special: Vec<bool>,
     vectors: Vec<f32>,
     width: usize,
+    cut: bool,
 }
 
 impl Embedded {
@@ -202,6 +267,7 @@ impl Embedded {
             ids,
             special,
             mut vectors,
+            cut_tokens,
         } = text;
         check(ids.len(), special.len(), "special-token flags")?;
         let width = vectors.len().checked_div(ids.len()).unwrap_or(0);
@@ -226,6 +292,7 @@ impl Embedded {
             special,
             vectors,
             width,
+            cut: cut_tokens > 0,
         })
     }
 
@@ -314,9 +381,18 @@ mod tests {
             "letters"
         }
 
+        fn sha256(&self) -> &str {
+            "1e77e6"
+        }
+
+        fn max_tokens(&self) -> usize {
+            8
+        }
+
         fn embed(&mut self, texts: &[&str]) -> Result<Vec<TokenEmbeddings>, ModelError> {
             let embed = |text: &&str| {
-                let ids: Vec<u32> = format!("^{text}$").chars().map(u32::from).collect();
+                let read: String = text.chars().take(6).collect();
+                let ids: Vec<u32> = format!("^{read}$").chars().map(u32::from).collect();
                 let special = ids.iter().map(|id| [94, 36].contains(id)).collect();
                 let axis = |id: &u32| {
                     let id = *id;
@@ -327,6 +403,7 @@ mod tests {
                     ids,
                     special,
                     vectors,
+                    cut_tokens: text.chars().count().saturating_sub(6),
                 }
             };
             Ok(texts.iter().map(embed).collect())
@@ -339,8 +416,30 @@ mod tests {
             idf,
             baseline,
         };
-        let scores = scorer.score(pairs).unwrap();
+        let scores = scorer.score(pairs).unwrap().scores;
         scores.into_iter().map(|score| score.f1).collect()
+    }
+
+    #[test]
+    fn what_is_cut_is_counted_by_side() {
+        let mut scorer = BertScorer {
+            embedder: &mut Letters,
+            idf: true,
+            baseline: None,
+        };
+        let pairs = [
+            ("abcdefg", Some("abcdef")),
+            ("abcdefgh", Some("abcdefg")),
+            ("abcdefgh", None),
+        ];
+        let scores = scorer.score(&pairs).unwrap();
+        let note = scorer.note(&scores);
+        assert_eq!((note.cut_gold, note.cut_answers), (3, 1));
+        assert_eq!(
+            (note.max_tokens, note.encoder_sha256.as_str()),
+            (8, "1e77e6")
+        );
+        assert_eq!(note.signature, "letters_idf");
     }
 
     #[test]
@@ -389,11 +488,18 @@ mod tests {
             fn name(&self) -> &str {
                 "broken"
             }
+            fn sha256(&self) -> &str {
+                ""
+            }
+            fn max_tokens(&self) -> usize {
+                2
+            }
             fn embed(&mut self, texts: &[&str]) -> Result<Vec<TokenEmbeddings>, ModelError> {
                 let text = TokenEmbeddings {
                     ids: vec![1, 2],
                     special: vec![true, false],
                     vectors: vec![f32::NAN; 5],
+                    cut_tokens: 0,
                 };
                 Ok(vec![text; texts.len()])
             }

@@ -74,7 +74,7 @@ fn brier(item: &Answered<'_>) -> Vec<(String, Tally)> {
 }
 
 /// Softmax of the options' log-probabilities; even where the model finds none of them possible.
-fn probabilities(item: &Answered<'_>) -> Vec<f64> {
+pub(super) fn probabilities(item: &Answered<'_>) -> Vec<f64> {
     let log_probs = item.option_scores.iter().map(|score| score.log_prob);
     let highest = log_probs.clone().fold(f64::NEG_INFINITY, f64::max);
     if highest == f64::NEG_INFINITY {

@@ -21,6 +21,7 @@ mod entity_partial_f1;
 mod exact_match;
 mod f1;
 mod markup;
+mod mc2;
 mod multi_label_f1;
 mod number_match;
 mod paper;
@@ -38,6 +39,7 @@ pub(crate) use ranked::candidates;
 
 use crate::model::OptionScore;
 use crate::registry::{self, Named};
+use bert_score::BertScore;
 use serde::{Deserialize, Serialize};
 
 /// Three sums for one class: for F1 metrics true positives, false positives and false negatives;
@@ -58,8 +60,8 @@ pub struct Answered<'a> {
     pub written: &'a str,
     /// How likely each option was, in the options' order; empty where text was generated.
     pub option_scores: &'a [OptionScore],
-    /// The answer's BERTScore; `None` where no embedder was given, or nothing could be extracted.
-    pub bert_score: Option<f64>,
+    /// The answer's BERTScore; `None` where it was not computed.
+    pub bert_score: Option<BertScore>,
     /// What a judge said of each candidate of a ranked answer, best first, as far as it was asked;
     /// `None` where it gave no verdict.
     pub judged: &'a [Option<bool>],
@@ -84,6 +86,8 @@ pub enum Needs {
     Spans,
     /// How likely each option was.
     OptionScores,
+    /// How likely each option was, any number of which is right: gold lists them between `;`.
+    TrueOptions,
     /// How likely the gold answer was, whether or not it is one of several options.
     GoldScore,
     /// A generated answer, and embeddings of its tokens and the gold text's.
@@ -143,7 +147,10 @@ impl Metric {
 
     /// Whether it can mark only a choice by log-likelihood.
     pub fn needs_option_scores(&self) -> bool {
-        matches!(self.needs, Needs::OptionScores | Needs::GoldScore)
+        matches!(
+            self.needs,
+            Needs::OptionScores | Needs::TrueOptions | Needs::GoldScore
+        )
     }
 
     /// Whether it reads a judge's verdicts.
@@ -186,12 +193,15 @@ pub const METRICS: &[Metric] = &[
     rouge_l::ROUGE_L_STEMMED,
     rouge_lsum::ROUGE_LSUM_STEMMED,
     bert_score::BERT_SCORE,
+    bert_score::BERT_SCORE_PRECISION,
+    bert_score::BERT_SCORE_RECALL,
     perplexity::TOKEN_PERPLEXITY,
     perplexity::WORD_PERPLEXITY,
     perplexity::BYTE_PERPLEXITY,
     calibration::ECE_10,
     calibration::ECE_15,
     calibration::BRIER,
+    mc2::MC2,
     paper::label::ACCURACY,
     paper::label::MACRO_F1,
     paper::label::WEIGHTED_F1,

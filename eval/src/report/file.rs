@@ -11,7 +11,8 @@ use super::judged::JudgeReport;
 use super::notes::{FORGETTING, Published, TaskNotes};
 use super::{ModelResults, Report};
 use crate::judge::Judged;
-use crate::metrics::{Family, Marks, MetricName, Tally};
+use crate::metrics::bert_score::BertScoreNote;
+use crate::metrics::{Family, Marks, MetricName, Tally, labels_of};
 use crate::run::{ItemResult, PerplexityResult, Score, TaskResult};
 use crate::statistics::{Bootstrap, CONFIDENCE, Interval};
 use crate::{Error, Result, Unanswered};
@@ -85,6 +86,12 @@ pub struct TaskReport {
     pub published: Vec<Published>,
     /// One score a metric, in the task's order.
     pub scores: Vec<ScoreReport>,
+    /// The task's metrics that were not computed, for want of an encoder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_computed: Vec<String>,
+    /// How BERTScore was computed, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bert_score: Option<BertScoreNote>,
     /// How it differs from the first model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<TaskChange>,
@@ -606,6 +613,12 @@ fn task_report(
         judge: JudgeReport::of(task),
         published,
         scores: scores.collect(),
+        not_computed: task
+            .not_computed
+            .iter()
+            .map(|metric| metric.name.to_owned())
+            .collect(),
+        bert_score: task.bert_score.clone(),
         change: None,
         items: items
             .map(|(item, flagged)| item_report(item, *flagged, reveal))
@@ -634,11 +647,17 @@ fn item_report(item: &ItemResult, flagged: bool, reveal: bool) -> ItemReport {
     let number = |text: &str| item.options.iter().position(|option| option == text);
     let picked = item.extracted.as_deref().and_then(number);
     let readable = reveal || item.access == AccessClass::Open;
-    let correct = item.extracted.as_deref() == Some(item.gold.as_str());
     let generated = item.option_scores.is_empty();
     let judged = |judged: &Judged| Judged {
         said: judged.said.clone().filter(|_| readable),
         ..judged.clone()
+    };
+    let correct = match item.extracted.as_deref() {
+        // Several options may be right, one of which was picked.
+        Some(picked) if !generated && number(&item.gold).is_none() => {
+            labels_of(&item.gold).any(|gold| gold == picked)
+        }
+        picked => picked == Some(item.gold.as_str()),
     };
     ItemReport {
         id: item.id.clone(),

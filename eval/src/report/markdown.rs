@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::bert_score;
 use super::file::{ReportFile, Row, TaskReport};
 use super::notes::FORGETTING;
 use super::table::{percent, signed, value};
@@ -20,6 +21,7 @@ impl ReportFile {
                 self.add_section(title, &rows, &mut text);
             }
         }
+        self.add_settings(&mut text);
         self.add_perplexity_table(&mut text);
         add_published(&self.rows(), &mut text);
         // Writing to a String cannot fail.
@@ -55,6 +57,12 @@ impl ReportFile {
             if let Some(judging) = row.judging() {
                 let (task, judging) = (markdown_text(&row.task.task), markdown_text(&judging));
                 let _ = writeln!(text, "{task}: {judging}\n");
+            }
+            let lines = bert_score::lines(*row);
+            if !lines.is_empty() {
+                let task = markdown_text(&row.task.task);
+                let lines = markdown_text(&lines.join(" ")).replace("  ", " ");
+                let _ = writeln!(text, "{task}: {lines}\n");
             }
         }
     }
@@ -170,7 +178,7 @@ fn add_published(rows: &[Row<'_>], text: &mut String) {
 }
 
 /// `0.003 *`, the star where it is below 5 %.
-fn p_value(task: &TaskReport) -> Option<String> {
+pub(super) fn p_value(task: &TaskReport) -> Option<String> {
     let change = task.change.as_ref()?;
     let star = if change.is_significant() { " *" } else { "" };
     Some(format!("{}{star}", small(change.p_holm?)))

@@ -5,6 +5,7 @@
 //! schema of `report.json`; every rendering is made from that, so that a report read back from disk,
 //! or put together from several runs, shows exactly what the first one did.
 
+mod bert_score;
 mod change;
 mod file;
 pub mod html;
@@ -13,6 +14,7 @@ mod judged;
 mod markdown;
 mod notes;
 mod runs;
+mod settings;
 mod table;
 
 use std::collections::BTreeMap;

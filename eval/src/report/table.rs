@@ -1,5 +1,6 @@
 //! The table for a terminal: plain text, aligned, readable without colour at 80 columns.
 
+use super::bert_score;
 use super::file::{PerplexityReport, ReportFile, Row, ScoreReport, TaskReport};
 use super::notes::FORGETTING;
 use crate::statistics::Interval;
@@ -11,7 +12,7 @@ const GAP: usize = 2;
 const MOST_PUBLISHED: usize = 3;
 
 /// A line of the table.
-enum Line {
+pub(super) enum Line {
     /// Words across all columns.
     Words(String),
     /// A name and its cells.
@@ -37,8 +38,14 @@ impl ReportFile {
             self.add_perplexity(name, &mut lines);
         }
         let mut text = aligned(&lines);
-        let changes = self.models.iter().skip(1).flat_map(|model| &model.tasks);
-        if changes
+        let settings = self.settings();
+        if let Some(settings) = &settings {
+            text.push_str(&format!("\n{}", settings.settings_table()));
+        }
+        let reports = [Some(self), settings.as_ref()].into_iter().flatten();
+        let later = reports.flat_map(|report| report.models.iter().skip(1));
+        if later
+            .flat_map(|model| &model.tasks)
             .filter_map(|task| task.change.as_ref())
             .any(|change| change.is_significant())
         {
@@ -75,6 +82,9 @@ impl ReportFile {
             {
                 lines.push(Line::Cells(self.unflagged_cells(row, score)));
             }
+        }
+        for line in bert_score::lines(row) {
+            lines.push(Line::Words(format!("  {line}")));
         }
         if row.generated() {
             let share = |task: &TaskReport| task.unextracted_share().map(percent);
@@ -215,7 +225,7 @@ pub(super) fn signed(value: f64, interval: Option<Interval>) -> String {
 }
 
 /// Names to the left; numbers under one another, since every number of a column starts alike.
-fn aligned(lines: &[Line]) -> String {
+pub(super) fn aligned(lines: &[Line]) -> String {
     let rows: Vec<&Vec<String>> = lines
         .iter()
         .filter_map(|line| match line {

@@ -1,7 +1,8 @@
 //! From a recipe's list of tasks to their files.
 //!
 //! An entry names a task by its name, a suite (a folder of task files) or a file by its path:
-//! `hoc`, `mibe`, `tasks/mine.toml`. `@3` behind it asks with three shots, `:100` a hundred items.
+//! `hoc`, `mibe`, `tasks/mine.toml`. `[dev]` behind it asks another official split of its source, `@3` with three shots,
+//! `:100` a hundred items: `pubmedqa[dev]@3:100`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,8 @@ use crate::{Error, Result};
 pub struct TaskChoice {
     /// A name, a suite's name, or a path that ends in `.toml`.
     pub task: String,
+    /// Which official split of its source is asked; the one that its file names where not given.
+    pub split: Option<String>,
     /// How many solved examples stand before each question; as the recipe or the task says where
     /// not given.
     pub shots: Option<usize>,
@@ -48,8 +51,13 @@ impl TaskChoice {
                 }
             },
         };
+        let (task, split) = match task.strip_suffix(']').and_then(|t| t.rsplit_once('[')) {
+            Some((task, split)) if !task.is_empty() && !split.is_empty() => (task, Some(split)),
+            _ => (task, None),
+        };
         Ok(TaskChoice {
             task: task.to_owned(),
+            split: split.map(str::to_owned),
             shots,
             limit,
         })
@@ -103,7 +111,11 @@ pub fn load_tasks(
         }
         let tasks = tasks
             .into_iter()
-            .map(|task| task.with_shots(choice.shots.or(shots)))
+            .map(|task| match &choice.split {
+                Some(split) => task.of_split(split),
+                None => Ok(task),
+            })
+            .map(|task| task?.with_shots(choice.shots.or(shots)))
             .collect::<Result<_>>()?;
         Ok(FoundTasks {
             file,
@@ -307,6 +319,20 @@ mod tests {
             (Some(3), Some(0), None)
         );
         assert_eq!(shots("a@b/mine.toml"), None);
+        let of_split = TaskChoice::parse("pubmedqa[dev]@3:100").unwrap();
+        assert_eq!(
+            (
+                of_split.task.as_str(),
+                of_split.split.as_deref(),
+                of_split.shots,
+                of_split.limit
+            ),
+            ("pubmedqa", Some("dev"), Some(3), Some(100))
+        );
+        for name in ["pubmedqa", "[dev]", "pubmedqa[]", "a[b]/mine.toml"] {
+            let choice = TaskChoice::parse(name).unwrap();
+            assert_eq!((choice.task.as_str(), choice.split), (name, None));
+        }
         for wrong in ["hoc@", "hoc@-1", "hoc@many:5"] {
             assert!(
                 matches!(TaskChoice::parse(wrong), Err(Error::TaskShots { .. })),

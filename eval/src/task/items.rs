@@ -13,7 +13,7 @@ use super::{Answering, Options, Task};
 use crate::error::{ItemProblem, OptionsProblem};
 use crate::judge::Question;
 use crate::metrics::{join_labels, labels_of};
-use crate::{Error, Prompt, Result};
+use crate::{Error, Prompt, Result, statistics};
 
 /// One question with its right answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,6 +118,15 @@ impl Task {
                 .filter(|o| named.contains(o)),
         ))
     }
+}
+
+/// Those of a task's items that a limited evaluation asks, in their order: the same for a limit and a seed whoever asks.
+pub fn asked_items(items: Vec<Item>, limit: Option<usize>, seed: u64) -> Vec<Item> {
+    let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
+    let chosen = statistics::sample(&ids, limit.unwrap_or(items.len()), seed);
+    let mut items: Vec<Option<Item>> = items.into_iter().map(Some).collect();
+    let chosen = chosen.into_iter();
+    chosen.filter_map(|index| items[index].take()).collect()
 }
 
 /// Why a record made no item.

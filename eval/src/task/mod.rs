@@ -20,7 +20,7 @@ pub use file::{AnsweringName, Generate, LogLikelihood, Normalisation, Options, T
 pub use find::{
     ChosenTask, FoundTasks, TaskChoice, choose_tasks, find_task, load_tasks, suite_files,
 };
-pub use items::Item;
+pub use items::{Item, asked_items};
 pub(crate) use items::{ItemMaker, check_options};
 
 /// A task with one way of answering, checked. Serialized, it is what a manifest keeps as settings.
@@ -152,6 +152,31 @@ impl Task {
         Ok(tasks)
     }
 
+    /// The split that its items are, as its source or the published set says: `test`, `validation`, `dev`. `None` where
+    /// its file does not say.
+    pub fn split(&self) -> Option<&str> {
+        let published = self.published.as_ref().map(|set| set.split.as_str());
+        self.source.split.as_deref().or(published)
+    }
+
+    /// The task over another official split of its source; its name then ends in `[SPLIT]`, and no published score
+    /// stands beside its own.
+    pub fn of_split(mut self, split: &str) -> Result<Task> {
+        if self.source.split.is_none() {
+            return Err(Error::InvalidTask {
+                problem: TaskProblem::NoSplits {
+                    split: split.to_owned(),
+                },
+                task: self.name,
+            });
+        }
+        self.name = format!("{}[{split}]", self.name);
+        self.source.name = format!("{}-{split}", self.family);
+        self.source.split = Some(split.to_owned());
+        self.published = None;
+        Ok(self)
+    }
+
     /// The task with this many solved examples before each question, or as many as its file says;
     /// its name then ends in `@N`.
     pub fn with_shots(mut self, shots: Option<usize>) -> Result<Task> {
@@ -216,6 +241,15 @@ impl Task {
                 several: several.name,
             });
         }
+        let other = |metric: &&MetricName| metric.needs != Needs::TrueOptions;
+        if let (Some(several), Some(one)) =
+            (with(Needs::TrueOptions), self.metrics.iter().find(other))
+        {
+            return Err(TaskProblem::OneOrSeveral {
+                one: one.name,
+                several: several.name,
+            });
+        }
         Ok(())
     }
 
@@ -249,7 +283,7 @@ impl Task {
     pub(crate) fn many_labels(&self) -> bool {
         self.metrics
             .iter()
-            .any(|metric| metric.needs == Needs::Labels)
+            .any(|metric| matches!(metric.needs, Needs::Labels | Needs::TrueOptions))
     }
 }
 

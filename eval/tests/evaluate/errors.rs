@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use eval::{Error, ModelError, TaskChoice, choose_tasks, find_task, run_task};
+use eval::{BaselineProblem, Error, ModelError, TaskChoice, choose_tasks, find_task, run_task};
 
 use crate::scripted::{SETTINGS, Scripted, folder, open, questions, yes_no};
 
@@ -73,7 +73,7 @@ fn task_files_with_problems() {
     insta::assert_snapshot!(opening(&task, ""), @r#"
     the recipe has 4 problems
     task.toml:5:14: `answering[0]` is the string "guess", expected `log-likelihood` or `generate`
-    task.toml:6:12: `metrics[0]` is the string "acuracy", expected one of `accuracy`, `macro_f1`, `weighted_f1`, `micro_f1`, `multi_label_f1`, `multi_label_micro_f1`, `multi_label_example_f1`, `exact_match`, `token_f1`, `number_match`, `entity_f1`, `entity_macro_f1`, `entity_partial_f1`, `entity_partial_macro_f1`, `altered_text`, `rouge_1`, `rouge_2`, `rouge_l`, `rouge_lsum`, `rouge_1_stemmed`, `rouge_2_stemmed`, `rouge_l_stemmed`, `rouge_lsum_stemmed`, `bert_score`, `token_perplexity`, `word_perplexity`, `byte_perplexity`, `ece_10`, `ece_15`, `brier`, `paper_accuracy`, `paper_macro_f1`, `paper_weighted_f1`, `paper_missing`, `paper_one_label_accuracy`, `paper_one_label_macro_f1`, `paper_one_label_weighted_f1`, `paper_one_label_missing`, `paper_multi_label_f1`, `paper_emrqa_exact_match`, `paper_emrqa_f1`, `paper_ner_f1`, `paper_rouge_1`, `paper_rouge_2`, `paper_rouge_l`, `top_1`, `top_3`, `top_5`, `judged_top_1`, `judged_top_3`, `judged_top_5`
+    task.toml:6:12: `metrics[0]` is the string "acuracy", expected one of `accuracy`, `macro_f1`, `weighted_f1`, `micro_f1`, `multi_label_f1`, `multi_label_micro_f1`, `multi_label_example_f1`, `exact_match`, `token_f1`, `number_match`, `entity_f1`, `entity_macro_f1`, `entity_partial_f1`, `entity_partial_macro_f1`, `altered_text`, `rouge_1`, `rouge_2`, `rouge_l`, `rouge_lsum`, `rouge_1_stemmed`, `rouge_2_stemmed`, `rouge_l_stemmed`, `rouge_lsum_stemmed`, `bert_score`, `bert_score_precision`, `bert_score_recall`, `token_perplexity`, `word_perplexity`, `byte_perplexity`, `ece_10`, `ece_15`, `brier`, `mc2`, `paper_accuracy`, `paper_macro_f1`, `paper_weighted_f1`, `paper_missing`, `paper_one_label_accuracy`, `paper_one_label_macro_f1`, `paper_one_label_weighted_f1`, `paper_one_label_missing`, `paper_multi_label_f1`, `paper_emrqa_exact_match`, `paper_emrqa_f1`, `paper_ner_f1`, `paper_rouge_1`, `paper_rouge_2`, `paper_rouge_l`, `top_1`, `top_3`, `top_5`, `judged_top_1`, `judged_top_3`, `judged_top_5`
       hint: did you mean `accuracy`?
     task.toml:7:19: `generate.filter` is the string "lable", expected one of `label`, `labels`, `letter`, `first_line`, `strip`, `spans`, `number`, `marked_number`, `ranked_list`
       hint: did you mean `label`?
@@ -262,16 +262,20 @@ fn models_that_fail() {
     insta::assert_snapshot!(shown(&Error::NoEmbedder {
         task: "mimic-cxr".into(),
         metric: "bert_score",
-    }), @"
-    task `mimic-cxr`: the metric `bert_score` needs an encoder, and none is given
-    hint: name an encoder's folder, or leave `bert_score` out
-    ");
+    }), @"");
+    let baseline = |problem| Error::Baseline {
+        path: "baselines/roberta-large.tsv".into(),
+        problem,
+    };
+    insta::assert_snapshot!(shown(&baseline(BaselineProblem::NoLayer { layer: 25 })), @"");
+    insta::assert_snapshot!(shown(&baseline(BaselineProblem::Header)), @"");
+    insta::assert_snapshot!(shown(&baseline(BaselineProblem::Line { line: 3 })), @"");
     insta::assert_snapshot!(shown(&Error::Embedder {
         task: "mimic-cxr".into(),
-        embedder: "bert-base-multilingual-cased, layer 9".into(),
+        embedder: "bert-base-multilingual-cased_L9".into(),
         source: ModelError::new("the embedder gave 31 texts where 32 were expected"),
     }), @"
-    task `mimic-cxr`: `bert-base-multilingual-cased, layer 9` embedded no texts
+    task `mimic-cxr`: `bert-base-multilingual-cased_L9` embedded no texts
     caused by: the embedder gave 31 texts where 32 were expected
     ");
     insta::assert_snapshot!(shown(&Error::AnswerCount {

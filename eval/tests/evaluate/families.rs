@@ -1,7 +1,11 @@
 //! Both families of metrics, and metrics that read option scores or embeddings, from the task file
 //! to the report.
 
-use eval::{BertScorer, Embedder, Error, ModelError, Report, Task, TokenEmbeddings, run_task_with};
+use eval::report::html::evaluation_sections;
+use eval::{
+    BertScorer, Embedder, Error, ModelError, Report, ReportFile, Task, TokenEmbeddings,
+    run_task_with,
+};
 
 use crate::scripted::{SETTINGS, Scripted, ask, folder, open, questions, yes_no};
 
@@ -134,6 +138,14 @@ impl Embedder for Words {
         "words"
     }
 
+    fn sha256(&self) -> &str {
+        "5ha256"
+    }
+
+    fn max_tokens(&self) -> usize {
+        1
+    }
+
     fn embed(&mut self, texts: &[&str]) -> Result<Vec<TokenEmbeddings>, ModelError> {
         let embed = |text: &&str| TokenEmbeddings {
             ids: vec![u32::from(*text == "yes")],
@@ -143,28 +155,141 @@ impl Embedder for Words {
             } else {
                 vec![-4.0, 3.0]
             },
+            cut_tokens: usize::from(*text == "maybe"),
         };
         Ok(texts.iter().map(embed).collect())
     }
 }
 
 #[test]
-fn bert_score_needs_an_encoder_and_says_so_before_asking() {
-    let lines = "answering = [\"generate\"]\nmetrics = [\"accuracy\", \"bert_score\"]";
+fn bert_score_is_left_out_by_name_where_there_is_no_encoder() {
+    let lines = "answering = [\"generate\"]\nmetrics = [\"accuracy\", \"bert_score\", \"bert_score_recall\"]";
     let (task, items) = open(&folder(&yes_no(lines), &questions())).unwrap();
     let mut model = Scripted::default();
-    let run = |model: &mut Scripted, bert: Option<&mut BertScorer<'_>>| {
-        run_task_with(&task, &items, model, bert, &SETTINGS, &mut |_| {})
+    let mut run = |bert: Option<&mut BertScorer<'_>>| {
+        run_task_with(&task, &items, &mut model, bert, &SETTINGS, &mut |_| {}).unwrap()
     };
-    let error = run(&mut model, None).unwrap_err();
-    assert!(matches!(error, Error::NoEmbedder { .. }));
-    assert!(model.calls.is_empty());
+    let without = run(None);
+    assert_eq!(without.scores.len(), 1);
+    let names: Vec<&str> = without.not_computed.iter().map(|m| m.name).collect();
+    assert_eq!(names, ["bert_score", "bert_score_recall"]);
+    assert!(without.bert_score.is_none());
 
     let mut bert = BertScorer {
         embedder: &mut Words,
         idf: false,
         baseline: None,
     };
-    let result = run(&mut model, Some(&mut bert)).unwrap();
-    assert!((result.scores[1].value - 0.5).abs() < 1e-6);
+    let with = run(Some(&mut bert));
+    assert!((with.scores[1].value - 0.5).abs() < 1e-6);
+    assert!(with.not_computed.is_empty());
+    let note = with.bert_score.unwrap();
+    assert_eq!(note.signature, "words_no-idf");
+    assert_eq!((note.cut_gold, note.cut_answers), (0, 0));
+}
+
+#[test]
+fn an_item_that_only_bert_score_can_mark_needs_an_encoder_before_it_is_asked() {
+    let lines = "answering = [\"generate\"]\nmetrics = [\"bert_score\", \"accuracy\"]";
+    let (task, items) = open(&folder(&yes_no(lines), &questions())).unwrap();
+    let mut model = Scripted::default();
+    let error = run_task_with(&task, &items, &mut model, None, &SETTINGS, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, Error::NoEmbedder { .. }));
+    assert!(model.calls.is_empty());
+}
+
+/// A model of two columns, whose second is also marked by BERTScore; the others say why not.
+fn with_bert_score(idf: [Option<bool>; 2]) -> ReportFile {
+    let lines = "answering = [\"generate\"]\nmetrics = [\"accuracy\", \"bert_score\", \"bert_score_precision\", \"bert_score_recall\"]";
+    let (task, items) = open(&folder(&yes_no(lines), &questions())).unwrap();
+    let mut report = Report::new(SETTINGS.bootstrap);
+    for (label, idf) in ["base", "tuned"].into_iter().zip(idf) {
+        let mut model = Scripted {
+            write: |prompt| match prompt {
+                p if p.contains("11") => "maybe".to_owned(),
+                _ => "yes".to_owned(),
+            },
+            ..Scripted::default()
+        };
+        let mut bert = idf.map(|idf| BertScorer {
+            embedder: Box::leak(Box::new(Words)),
+            idf,
+            baseline: None,
+        });
+        let bert = bert.as_mut();
+        let result = run_task_with(&task, &items, &mut model, bert, &SETTINGS, &mut |_| {});
+        report.add_task(label, result.unwrap());
+    }
+    report.file(false)
+}
+
+#[test]
+fn every_report_says_how_bert_score_was_computed_or_why_not() {
+    insta::assert_snapshot!(with_bert_score([Some(false), Some(false)]).table(), @"");
+    insta::assert_snapshot!(with_bert_score([None, None]).table(), @"");
+    insta::assert_snapshot!(with_bert_score([Some(false), Some(true)]).table(), @"");
+    let both = with_bert_score([Some(false), Some(false)]);
+    insta::assert_snapshot!(both.markdown(), @"");
+    insta::assert_snapshot!(with_bert_score([None, None]).markdown(), @"");
+    let task = &both.value()["models"][1]["tasks"][0];
+    insta::assert_snapshot!(task["bert_score"], @"");
+    let html = |file: &ReportFile| evaluation_sections(file, false).remove(0).body;
+    let page = html(&both);
+    for part in [
+        "bert_score_precision",
+        "bert_score_recall",
+        "BERTScore by words_no-idf",
+        "1 answers and 0 gold",
+    ] {
+        assert!(page.contains(part), "no {part}: {page}");
+    }
+    let without = html(&with_bert_score([None, None]));
+    assert!(
+        without.contains("not computed: no [eval.bert_score] model"),
+        "{without}"
+    );
+}
+
+#[test]
+fn mc2_is_the_probability_of_the_true_options() {
+    let task = r#"
+name = "truth"
+version = 1
+answering = ["log-likelihood"]
+options.field = "all"
+metrics = ["mc2"]
+chat_template = false
+[source]
+name = "items"
+format = "records"
+path = "items.jsonl"
+[source.task]
+prompt = "{{ question }}"
+answer = "{{ right | join('; ') }}"
+"#;
+    let record =
+        r#"{"question": "Q?", "right": ["yes", "indeed"], "all": ["yes", "indeed", "no"]}"#;
+    let (task_, items) = open(&folder(task, record)).unwrap();
+    let mut model = Scripted {
+        // 1/2, 1/8, 1/8
+        log_prob: |_, option| {
+            if option.contains("yes") {
+                0.5f64.ln()
+            } else {
+                0.125f64.ln()
+            }
+        },
+        ..Scripted::default()
+    };
+    let result = ask(&task_, &items, &mut model, &SETTINGS);
+    assert!((result.scores[0].value - 0.625 / 0.75).abs() < 1e-12);
+    let mut report = Report::new(SETTINGS.bootstrap);
+    report.add_task("base", result);
+    // The option picked is one of the true ones.
+    let json = report.json(false);
+    assert_eq!(json["models"][0]["tasks"][0]["items"][0]["correct"], true);
+
+    let mixed = task.replace("[\"mc2\"]", "[\"mc2\", \"accuracy\"]");
+    let error = open(&folder(&mixed, record)).unwrap_err();
+    insta::assert_snapshot!(format!("{error}\nhint: {}", error.hint().unwrap_or_default()), @"");
 }

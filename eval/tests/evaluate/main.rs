@@ -13,4 +13,5 @@ mod recipes;
 mod report;
 mod scripted;
 mod server;
+mod settings;
 mod worked;

@@ -7,7 +7,7 @@ use crate::scripted::{SETTINGS, Scripted, ask, folder, open, questions, yes_no};
 const GENERATE: &str = "answering = [\"generate\"]\nmetrics = [\"accuracy\", \"macro_f1\"]";
 
 /// A base that always says yes or rambles, and a tuned model that is right but for one.
-fn report(access: &str) -> Report {
+pub(crate) fn report(access: &str) -> Report {
     let task = yes_no(GENERATE).replace(
         "[source.task]",
         &format!("access = \"{access}\"\n[source.task]"),

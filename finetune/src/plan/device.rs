@@ -1,7 +1,10 @@
 //! What a training runs on: this machine, or one that is described in a file.
 
 use std::path::Path;
+use std::time::Instant;
 
+use candle_core::{DType, Device, Tensor};
+use kernels::cuda::GpuFacts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +90,27 @@ impl DeviceSpec {
         }
     }
 
+    /// A GPU and the memory that is free on it now. The rates are those that [`measured_gflops`] measures; 0 until then.
+    pub fn gpu(facts: &GpuFacts) -> Self {
+        let (major, minor) = facts.compute_capability;
+        Self {
+            name: facts.name.clone(),
+            kind: DeviceKind::Cuda,
+            memory_gib: facts.free_bytes as f64 / GIB,
+            reserved_gib: GPU_RESERVED_GIB.min(facts.free_bytes as f64 / GIB),
+            f32_tflops: 0.0,
+            bf16_tflops: 0.0,
+            efficiency: GPU_EFFICIENCY,
+            about: format!(
+                "GPU {}: compute capability {major}.{minor}, {} multiprocessors, {:.1} GiB, a driver for CUDA {}; memory that is free, and rates that are measured, now",
+                facts.ordinal,
+                facts.multiprocessors,
+                facts.memory_bytes as f64 / GIB,
+                facts.driver_cuda,
+            ),
+        }
+    }
+
     /// Bytes that a training may use.
     pub fn usable_bytes(&self) -> u64 {
         ((self.memory_gib - self.reserved_gib) * GIB) as u64
@@ -96,6 +120,12 @@ impl DeviceSpec {
 /// Share of its matrix products' rate that a training step reaches on a processor: 258 tokens/s of SmolLM2-135M on two
 /// AVX2 cores whose products reach 190 GFLOP/s (`scripts/bench-peft`).
 const CPU_EFFICIENCY: f64 = 0.7;
+
+/// As above, on a GPU: an expectation, as no training has been measured on one yet.
+const GPU_EFFICIENCY: f64 = 0.5;
+
+/// What the driver, the kernels' code and cuBLAS take beside the tensors.
+const GPU_RESERVED_GIB: f64 = 1.0;
 
 /// Memory that this process could take without the system having to swap; `None` where the system does not tell.
 pub fn available_bytes() -> Option<u64> {
@@ -128,12 +158,12 @@ fn control_group_bytes() -> Option<u64> {
     Some(limit.saturating_sub(used.saturating_sub(cache)))
 }
 
-/// The rate of a matrix product of a size that training has, in GFLOP/s, on all threads: a fifth of a second's work.
-pub fn measured_gflops() -> Result<f64> {
-    use candle_core::{DType, Device, Tensor};
-    const SIZE: usize = 1024;
+/// The rate of a matrix product of a size that training has, in GFLOP/s: on all threads of the processor, or on a GPU. A
+/// fifth of a second's work.
+pub fn measured_gflops(device: &Device, dtype: DType) -> Result<f64> {
+    let size = if device.is_cpu() { 1024 } else { 8192 };
     let matrix = |value: f64| -> Result<Tensor> {
-        Ok(Tensor::full(value, (SIZE, SIZE), &Device::Cpu)?.to_dtype(DType::F32)?)
+        Ok(Tensor::full(value as f32, (size, size), device)?.to_dtype(dtype)?)
     };
     let (a, b, mut out) = (matrix(0.5)?, matrix(0.25)?, matrix(0.0)?);
     let mut product = || {
@@ -148,12 +178,15 @@ pub fn measured_gflops() -> Result<f64> {
         )
     };
     product()?;
-    let started = std::time::Instant::now();
+    device.synchronize()?;
+    let started = Instant::now();
     let mut times = 0;
     while times < 3 || started.elapsed().as_secs_f64() < 0.2 {
         product()?;
+        // A GPU is only asked: without waiting, the clock would count the asking.
+        device.synchronize()?;
         times += 1;
     }
-    let flops = 2.0 * (SIZE as f64).powi(3) * f64::from(times);
+    let flops = 2.0 * (size as f64).powi(3) * f64::from(times);
     Ok(flops / started.elapsed().as_secs_f64() / 1e9)
 }

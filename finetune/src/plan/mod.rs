@@ -1,5 +1,6 @@
 //! What a training will need, before anything is loaded: a pure function of shapes, settings and a [`DeviceSpec`].
 
+mod answering;
 mod device;
 mod layout;
 mod step;
@@ -13,6 +14,7 @@ use crate::checkpoint::snapshot_bytes;
 use crate::config::DecoderConfig;
 use crate::optimizer::{TrainedBytes, trained_bytes};
 use crate::recipe::{GradientMode, Recompute, TrainSection, TrainedWeights};
+pub use answering::AnsweringShape;
 pub use device::{DeviceKind, DeviceSpec, available_bytes, measured_gflops};
 pub use layout::weight_bytes;
 use layout::{linears, saves_tables, trained_tensors};
@@ -34,6 +36,8 @@ pub struct PlanInput<'a> {
     pub weights: StoredWeights,
     /// The largest micro-batch.
     pub batch: BatchShape,
+    /// What is asked between steps; nothing by default.
+    pub answering: AnsweringShape,
 }
 
 /// The base weights where they are.
@@ -73,6 +77,10 @@ pub struct TrainPlan {
     pub peak_bytes: u64,
     /// The part of it that a step takes and gives back, and what the optimizer keeps: the arena's size.
     pub arena_bytes: u64,
+    /// What asking tasks between steps takes at its fullest moment, when no step is under way.
+    pub answering_bytes: u64,
+    /// The keys and values of answers, of which the arena holds nothing.
+    pub answers_cache_bytes: u64,
     /// Size of a checkpoint: trained parameters and what the optimizer keeps.
     pub state_bytes: u64,
     /// Forward and backward passes of a step.
@@ -108,7 +116,7 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         Recompute::Auto => Recompute::None,
         chosen => chosen,
     };
-    let step = StepShape {
+    let shape = StepShape {
         config: input.config,
         layers: &linears,
         tokens: input.batch.tokens as u64,
@@ -130,8 +138,13 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
             (GradientMode::Accumulate, 1) => GradientsKept::FromFirst,
             (GradientMode::Accumulate, _) => GradientsKept::FromBefore,
         },
-    }
-    .memory();
+    };
+    // One is over before the other begins; but the arena keeps its pages, so keys and values come on top.
+    let (step, answering) = (shape.memory(), shape.answering(&input.answering));
+    let fullest = match answering.in_arena.total() > step.total() {
+        true => answering.in_arena,
+        false => step,
+    };
     let settings = input.settings;
     let state_bytes = bytes.weights + bytes.master + bytes.moments;
     let copies = settings.save_steps > 0 || settings.load_best_model_at_end;
@@ -146,10 +159,11 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         part("base weights", if full { 0 } else { input.weights.bytes }),
         part("trained parameters", bytes.weights + bytes.master),
         part("AdamW moments", bytes.moments),
-        part("gradients", step.of(Part::Gradients)),
-        part("saved activations", step.of(Part::Saved)),
-        part("logits chunk", step.of(Part::Logits)),
-        part("workspace", step.of(Part::Workspace)),
+        part("gradients", fullest.of(Part::Gradients)),
+        part("saved activations", fullest.of(Part::Saved)),
+        part("keys and values of answers", answering.cache),
+        part("logits chunk", fullest.of(Part::Logits)),
+        part("workspace", fullest.of(Part::Workspace)),
         part("copy for a checkpoint", snapshot),
     ];
     memory.retain(|part| part.bytes > 0);
@@ -163,7 +177,9 @@ pub fn plan(input: &PlanInput) -> TrainPlan {
         recompute,
         batch: input.batch,
         peak_bytes: memory.iter().map(|p| p.bytes).sum(),
-        arena_bytes: bytes.moments + step.total() + snapshot,
+        arena_bytes: bytes.moments + fullest.total() + snapshot,
+        answering_bytes: answering.fullest,
+        answers_cache_bytes: answering.cache,
         state_bytes,
         backward_passes: settings.backward_passes(),
         memory,

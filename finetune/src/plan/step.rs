@@ -10,6 +10,7 @@ use crate::config::DecoderConfig;
 use crate::recipe::Recompute;
 
 /// What a walk needs to know.
+#[derive(Clone, Copy)]
 pub(super) struct StepShape<'a> {
     pub config: &'a DecoderConfig,
     pub layers: &'a [LayerLinears],
@@ -48,10 +49,10 @@ pub(super) enum GradientsKept {
 }
 
 /// What a group's forward pass leaves behind.
-struct Grouped {
-    outputs: u64,
+pub(super) struct Grouped {
+    pub outputs: u64,
     /// The low-rank products, kept for the backward pass.
-    low: u64,
+    pub low: u64,
 }
 
 /// What a layer keeps, by the order in which the backward pass lets go of it.
@@ -161,7 +162,7 @@ impl StepShape<'_> {
     }
 
     /// A copy (rows, width) in the computing type, where what is stored is of another.
-    fn widened(&self, rows: u64, width: u64) -> u64 {
+    pub(super) fn widened(&self, rows: u64, width: u64) -> u64 {
         if self.is_wide() {
             0
         } else {
@@ -170,7 +171,7 @@ impl StepShape<'_> {
     }
 
     /// The buffer for a weight (rows, columns) of another type than is computed in.
-    fn panel(&self, trained: bool, rows: u64, columns: u64) -> u64 {
+    pub(super) fn panel(&self, trained: bool, rows: u64, columns: u64) -> u64 {
         let wide = if trained {
             self.trained_are_wide
         } else {
@@ -191,7 +192,7 @@ impl StepShape<'_> {
         }
     }
 
-    fn group_forward(
+    pub(super) fn group_forward(
         &self,
         walk: &mut Walk,
         members: &[Linear],
@@ -359,7 +360,7 @@ impl StepShape<'_> {
     }
 
     /// Copies of keys, values, queries and outputs that the attention's tasks make, for two tasks at a time.
-    fn attention_tasks(&self) -> u64 {
+    pub(super) fn attention_tasks(&self) -> u64 {
         let c = self.config;
         let group = (c.num_attention_heads / c.num_key_value_heads) as u64;
         2 * self.tokens * c.head_dim as u64 * self.wide * (2 + 2 * group).min(6)

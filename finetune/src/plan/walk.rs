@@ -11,11 +11,13 @@ pub(super) enum Part {
     Logits,
     /// What a pass needs for a moment.
     Workspace,
+    /// Keys and values of sequences that are being written.
+    Cache,
 }
 
 /// The fullest moment of a step, in bytes by [`Part`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct StepMemory([u64; 4]);
+pub(super) struct StepMemory([u64; 5]);
 
 impl StepMemory {
     pub(super) fn of(&self, part: Part) -> u64 {

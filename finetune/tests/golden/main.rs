@@ -2,7 +2,9 @@
 //!
 //! `scripts/golden/README.md` says what each file holds and how it was made.
 
+mod bert;
 mod fixtures;
+mod lm_eval;
 
 use adapters::{Method, ParamId};
 use finetune::recipe::{Recompute, Schedule, TrainSection};

@@ -30,16 +30,16 @@ fn eval_losses(folder: &Path) -> Vec<Best> {
     let measured = log(folder).into_iter().filter_map(|line| {
         Some(Best {
             step: line["step"].as_u64()?,
-            eval_loss: line.get("eval_loss")?.as_f64()?,
+            eval_loss: Some(line.get("eval_loss")?.as_f64()?),
+            scores: Default::default(),
         })
     });
     measured.collect()
 }
 
-fn lowest(all: &[Best]) -> Best {
-    let first = all[0];
-    let lower = |a: Best, b: &Best| if b.eval_loss < a.eval_loss { *b } else { a };
-    all.iter().fold(first, lower)
+fn lowest<'b>(all: &'b [Best]) -> Best {
+    let lower = |a: &'b Best, b: &'b Best| if b.eval_loss < a.eval_loss { b } else { a };
+    all.iter().fold(&all[0], lower).clone()
 }
 
 #[test]
@@ -51,8 +51,8 @@ fn a_training_that_gets_worse_ends_with_its_best_weights() {
         best.step > 2 && best.step < 20,
         "the test needs a loss that falls and rises: {best:?}"
     );
-    assert_eq!(whole.best, Some(best));
-    assert_eq!(whole.eval_loss, Some(best.eval_loss));
+    assert_eq!(whole.best, Some(best.clone()));
+    assert_eq!(whole.eval_loss, best.eval_loss);
 
     // The same weights as those of a training that ends there.
     let mut short = overshooting(b.path());
@@ -87,7 +87,7 @@ fn the_best_is_the_same_after_interruptions() {
 fn the_checkpoint_before_a_damaged_one_still_has_its_own_best() {
     let folder = tempfile::tempdir().unwrap();
     let whole = overshooting(folder.path()).run_through().unwrap();
-    let best = whole.best.unwrap().step;
+    let best = whole.best.as_ref().unwrap().step;
     // The last checkpoint is lost, and then all after the best: each time the run finds the best again.
     for step in [20, best + 1] {
         for name in checkpoints(folder.path()) {
@@ -113,7 +113,7 @@ fn without_being_asked_for_the_best_is_kept_and_the_last_is_used() {
     let losses = eval_losses(folder.path());
     let best = lowest(&losses).step;
     assert_eq!(outcome.best, None);
-    assert_eq!(outcome.eval_loss, Some(losses.last().unwrap().eval_loss));
+    assert_eq!(outcome.eval_loss, losses.last().unwrap().eval_loss);
     assert_eq!(
         checkpoints(folder.path()),
         [format!("step-{best:08}"), "step-00000020".to_owned()]
@@ -129,6 +129,6 @@ fn there_is_no_best_without_held_out_samples() {
     let error = process.run_through().err().unwrap();
     insta::assert_snapshot!(said(&error, folder.path()), @"
     train.load_best_model_at_end needs held-out samples to choose by, and there are none
-    hint: set data.validation_fraction, or leave train.load_best_model_at_end out
+    hint: set data.validation_fraction, choose by a task with train.eval_tasks and train.metric_for_best_model, or leave train.load_best_model_at_end out
     ");
 }

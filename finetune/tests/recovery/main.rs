@@ -130,6 +130,7 @@ impl<'a> Process<'a> {
             )]),
             stop: &stop,
             plan: None,
+            tasks: None,
         };
         train(job, &mut |report, _| on_step(report.step, &stop))
     }

@@ -3,6 +3,7 @@
 pub mod endpoints;
 mod training;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -11,8 +12,9 @@ use finetune::Base;
 use serde_json::{Value, json};
 
 use crate::args::PlanArgs;
+use crate::device::Chosen;
 use crate::failure::Exit;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedTask};
 use crate::terminal::{print, print_json};
 use endpoints::Sent;
 use training::Sizes;
@@ -24,9 +26,10 @@ struct Needed {
 }
 
 pub fn plan(args: &PlanArgs, json: bool) -> Result<Exit> {
-    let plan = Plan::of(&args.stage)?;
+    let chosen = Chosen::parse(&args.stage.flags.device)?;
+    let plan = Plan::to_look_at(&args.stage)?;
     let needed = needed(&plan);
-    let sizes = training::sizes(&plan, &args.machine)?;
+    let sizes = training::sizes(&plan, &args.machine, chosen)?;
     let endpoints = endpoints::of(&plan);
     if json {
         let needs: Vec<Value> = needed
@@ -80,18 +83,12 @@ fn shown(plan: &Plan, needed: &[Needed], endpoints: &[Sent<'_>], sizes: &[Sizes]
             needed.what
         ));
     }
-    if !plan.tasks.is_empty() {
-        text.push_str("\nAsks\n");
-        for planned in &plan.tasks {
-            let items = endpoints::items(planned.limit);
-            for task in &planned.tasks {
-                text.push_str(&format!(
-                    "  {} ({}), {items}\n",
-                    task.name,
-                    task.answering.name()
-                ));
-            }
-        }
+    for (heading, tasks) in [
+        ("Asks during training", &plan.train_tasks),
+        ("Asks after the merge", &plan.merge_tasks),
+        ("Asks", &plan.tasks),
+    ] {
+        text.push_str(&asks(heading, tasks));
     }
     if !endpoints.is_empty() {
         text.push_str("\nEndpoints\n");
@@ -99,6 +96,24 @@ fn shown(plan: &Plan, needed: &[Needed], endpoints: &[Sent<'_>], sizes: &[Sizes]
     text.extend(endpoints.iter().map(|sent| sent.shown("  ")));
     for sizes in sizes {
         text.push_str(&training::shown(sizes));
+    }
+    text
+}
+
+fn asks(heading: &str, tasks: &[PlannedTask]) -> String {
+    if tasks.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{heading}\n");
+    for planned in tasks {
+        let items = endpoints::items(planned.limit);
+        for task in &planned.tasks {
+            text.push_str(&format!(
+                "  {} ({}), {items}\n",
+                task.name,
+                task.answering.name()
+            ));
+        }
     }
     text
 }
@@ -114,10 +129,13 @@ fn needed(plan: &Plan) -> Vec<Needed> {
     }
     let section = plan.recipe().data.as_ref();
     let sources = section.into_iter().flat_map(|data| data.sources());
-    let tasks = plan.tasks.iter().map(|planned| &planned.tasks[0].source);
+    let tasks = [&plan.train_tasks, &plan.merge_tasks, &plan.tasks];
+    let tasks = tasks.into_iter().flatten();
+    let tasks = tasks.map(|planned| &planned.tasks[0].source);
     let in_root = |source: &SourceSection| plan.data_root.join(&source.path);
     paths.extend(sources.chain(tasks).map(in_root));
-    paths.dedup();
+    let mut seen = BTreeSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
     paths
         .into_iter()
         .map(|path| Needed {

@@ -7,12 +7,15 @@ use adapters::recipe::{AdapterSection, ComputeDtype};
 use anyhow::{Context, Result};
 use finetune::recipe::TrainMethod;
 use finetune::{
-    Base, BatchShape, Checkpoint, DecoderConfig, DeviceKind, DeviceSpec, DiskInput, PlanInput,
-    StoredWeights, TrainPlan,
+    AnsweringShape, Base, BatchShape, Checkpoint, DecoderConfig, DeviceKind, DeviceSpec, DiskInput,
+    PlanInput, StoredWeights, TrainPlan,
 };
+use kernels::cuda::GpuFacts;
+use kernels::{DType, Device};
 use ledger::Manifest;
 use serde::Serialize;
 
+use crate::device::Chosen;
 use crate::failure::Failure;
 use crate::library;
 use crate::plan::{Plan, Stage};
@@ -43,9 +46,11 @@ struct Shape {
     weights: StoredWeights,
 }
 
-/// Plans the recipe's training for each device; nothing where it has none, or where neither the model nor its
-/// `model.config` is here.
-pub fn sizes(plan: &Plan, machines: &[PathBuf]) -> Result<Vec<Sizes>> {
+/// Plans the recipe's training for each device that is named, or for the one at hand that is chosen; nothing where it has
+/// no training, or where neither the model nor its `model.config` is here.
+pub fn sizes(plan: &Plan, machines: &[PathBuf], chosen: Chosen) -> Result<Vec<Sizes>> {
+    // A GPU that cannot be used is said even where nothing can be planned for it.
+    let here = machines.is_empty().then(|| at_hand(chosen)).transpose()?;
     let recipe = plan.recipe();
     if recipe.train.is_none() || !plan.stages.contains(&Stage::Train) {
         return Ok(Vec::new());
@@ -53,26 +58,53 @@ pub fn sizes(plan: &Plan, machines: &[PathBuf]) -> Result<Vec<Sizes>> {
     let Some(shape) = shape(plan)? else {
         return Ok(Vec::new());
     };
-    let devices = match machines {
-        [] => vec![this_machine()?],
-        named => named
+    match here {
+        Some(here) => Ok(vec![on(plan, &shape, here.measured()?, true)?]),
+        None => machines
             .iter()
-            .map(|name| machine(name))
-            .collect::<Result<_>>()?,
-    };
-    let here = machines.is_empty();
-    devices
-        .into_iter()
-        .map(|device| on(plan, &shape, device, here))
-        .collect()
+            .map(|name| on(plan, &shape, machine(name)?, false))
+            .collect(),
+    }
 }
 
-/// This machine, with the rate of its matrix products measured now.
-fn this_machine() -> Result<DeviceSpec> {
-    let mut device = DeviceSpec::this_machine();
-    device.f32_tflops = finetune::measured_gflops()? / 1e3;
-    device.bf16_tflops = device.f32_tflops;
-    Ok(device)
+/// This machine's processor, or one of its GPUs, opened.
+enum AtHand {
+    Cpu,
+    Gpu(Device, GpuFacts),
+}
+
+fn at_hand(chosen: Chosen) -> Result<AtHand> {
+    match chosen {
+        Chosen::Cpu => Ok(AtHand::Cpu),
+        Chosen::Cuda(ordinal) => {
+            let (device, facts) = kernels::cuda::open(ordinal).map_err(kernels::Error::from)?;
+            Ok(AtHand::Gpu(device, facts))
+        }
+    }
+}
+
+impl AtHand {
+    /// With the rates of its matrix products measured now.
+    fn measured(self) -> Result<DeviceSpec> {
+        let tflops = |device, dtype| {
+            Ok::<_, finetune::Error>(finetune::measured_gflops(device, dtype)? / 1e3)
+        };
+        match self {
+            Self::Cpu => {
+                let f32_tflops = tflops(&Device::Cpu, DType::F32)?;
+                Ok(DeviceSpec {
+                    f32_tflops,
+                    bf16_tflops: f32_tflops,
+                    ..DeviceSpec::this_machine()
+                })
+            }
+            Self::Gpu(device, facts) => Ok(DeviceSpec {
+                f32_tflops: tflops(&device, DType::F32)?,
+                bf16_tflops: tflops(&device, DType::BF16)?,
+                ..DeviceSpec::gpu(&facts)
+            }),
+        }
+    }
 }
 
 /// A device by its file, or by the name of one that comes with medtune.
@@ -155,6 +187,7 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
         compute: recipe.model.dtype.into(),
         weights: shape.weights,
         batch: pack,
+        answering: answering(plan, data.max_seq_len),
     };
     let usable_bytes = device.usable_bytes();
     let plan_of = finetune::fit_packs(&input, pack, usable_bytes);
@@ -176,7 +209,7 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
     let tokens_a_step = (data.max_seq_len * settings.packs_a_step()) as f64;
     Ok(Sizes {
         fits: plan_of.peak_bytes <= usable_bytes,
-        calibrated: here && device.kind == DeviceKind::Cpu,
+        calibrated: here,
         usable_bytes,
         steps,
         tokens,
@@ -191,6 +224,17 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
         device,
         plan: plan_of,
     })
+}
+
+/// What `train.eval_tasks` asks, before its items are read: as if each prompt were as long as a sample may be.
+fn answering(plan: &Plan, prompt_tokens: usize) -> AnsweringShape {
+    let mut shape = AnsweringShape::default();
+    for planned in &plan.train_tasks {
+        for task in &planned.tasks {
+            shape.estimate(task, planned.limit.unwrap_or(usize::MAX), prompt_tokens);
+        }
+    }
+    shape
 }
 
 /// The adapter, or the model, as it is stored at the end.
@@ -269,12 +313,17 @@ pub fn shown(sizes: &Sizes) -> String {
         (None, Some(steps)) => row("time, at most", time(sizes.secs_a_step * steps as f64)),
         (None, None) => row("time a full step", time(sizes.secs_a_step)),
     });
-    let how = if sizes.calibrated {
+    let how = if sizes.calibrated && device.kind == DeviceKind::Cuda {
+        "memory is planned block by block; time is an estimate from the rate of matrix products just measured on it"
+    } else if sizes.calibrated {
         "memory is planned block by block; time follows from a measurement just made"
     } else {
         "memory is planned block by block; time is an estimate from the device's file, nothing was measured on it"
     };
     let mut text = format!("\nTraining on {} ({how})\n{}", device.name, table(&rows));
+    if sizes.calibrated && device.kind == DeviceKind::Cuda {
+        text.push_str(&format!("  {}\n", device.about));
+    }
     if sizes.steps.is_none() {
         text.push_str("  steps and tokens are known once the data is built: medtune build\n");
     }

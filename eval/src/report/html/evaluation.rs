@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::super::bert_score;
 use super::super::file::{ReportFile, Row, ScoreReport, TaskReport};
 use super::super::markdown::small;
 use super::super::notes::FORGETTING;
@@ -20,10 +21,9 @@ pub fn evaluation_sections(file: &ReportFile, reveal: bool) -> Vec<Section> {
         .rows()
         .into_iter()
         .partition(|row| row.task.has_tag(FORGETTING));
-    let mut sections = vec![
-        scores(&shown, &others),
-        forgetting_section(&shown, &forgetting),
-    ];
+    let mut sections = vec![scores(&shown, &others)];
+    sections.extend(settings_section(&shown));
+    sections.push(forgetting_section(&shown, &forgetting));
     sections.extend(classes::section(&shown));
     sections.extend(items::section(&shown));
     sections.extend(published(&shown));
@@ -88,6 +88,24 @@ fn scores(file: &ReportFile, rows: &[Row<'_>]) -> Section {
     Section { id, title, body }
 }
 
+/// Where a task was asked with shots and without, its settings as columns.
+fn settings_section(file: &ReportFile) -> Option<Section> {
+    let settings = file.settings()?;
+    let rows = settings.rows();
+    let note =
+        "<p class=\"note\">The same tasks, a column a setting; changes are from zero-shot.</p>";
+    let body = format!(
+        "{note}{}{}",
+        legend(&settings),
+        score_table(&settings, &rows)
+    );
+    Some(Section {
+        id: "settings-compared",
+        title: "Settings compared",
+        body,
+    })
+}
+
 fn forgetting_section(file: &ReportFile, rows: &[Row<'_>]) -> Section {
     let (id, title) = ("forgetting", "Forgetting");
     if rows.is_empty() {
@@ -147,6 +165,13 @@ fn score_table(file: &ReportFile, rows: &[Row<'_>]) -> String {
         for (index, score) in row.metrics().into_iter().enumerate() {
             score_row(file, *row, score, index == 0, &mut html);
         }
+        for line in bert_score::lines(*row) {
+            let line = escape(line.trim());
+            let _ = write!(
+                html,
+                "<tr class=\"sub\"><td colspan=\"{columns}\"><span class=\"note\">{line}</span></td></tr>"
+            );
+        }
         if row.generated() {
             let share = TaskReport::unextracted_share;
             share_row(file, *row, "no answer extracted", share, &mut html);
@@ -166,15 +191,21 @@ fn score_table(file: &ReportFile, rows: &[Row<'_>]) -> String {
 
 fn about(row: Row<'_>) -> String {
     let task = row.task;
+    // Settings side by side differ in their shots, which their columns' heads say.
+    let alike = row
+        .by_model()
+        .flatten()
+        .all(|other| other.shots == task.shots);
     let mut html = format!(
-        "<b>{}</b><span class=\"note\">{} items · {} · {}</span>",
+        "<b>{}</b><span class=\"note\">{} items · {}{}</span>",
         escape(&task.task),
         task.items.len(),
         escape(&task.answering),
         match task.shots {
-            0 => "zero-shot".to_owned(),
-            1 => "1 shot".to_owned(),
-            n => format!("{n} shots"),
+            _ if !alike => String::new(),
+            0 => " · zero-shot".to_owned(),
+            1 => " · 1 shot".to_owned(),
+            n => format!(" · {n} shots"),
         }
     );
     if task.access != ledger::AccessClass::Open {
