@@ -27,7 +27,7 @@ pub struct EvalSection {
     /// Whether perplexity is measured on the data's held-out split.
     pub perplexity: bool,
     /// How questions are written for the models that are asked: `chat`, each model's own template, or
-    /// `me-llama`, for a base without one; as [data] says if not given.
+    /// `me-llama`, for a base without one; as `[data]` says if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<TemplateKind>,
     /// How many items are given to the model at a time.

@@ -1,6 +1,7 @@
 //! What a report says of a task's BERTScore beside its values: how it was computed, or why it was not.
 
-use super::file::{ModelReport, Row, TaskReport};
+use super::file::{ModelReport, TaskReport};
+use super::rows::Row;
 use crate::metrics::bert_score::BertScoreNote;
 
 /// Lines of plain text; none where the task has no such metric.

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::bert_score;
-use super::file::{ReportFile, Row, TaskReport};
+use super::file::{ReportFile, TaskReport};
 use super::notes::FORGETTING;
+use super::rows::Row;
 use super::table::{percent, signed, value};
 
 impl ReportFile {

@@ -1,8 +1,9 @@
 //! The table for a terminal: plain text, aligned, readable without colour at 80 columns.
 
 use super::bert_score;
-use super::file::{PerplexityReport, ReportFile, Row, ScoreReport, TaskReport};
+use super::file::{PerplexityReport, ReportFile, ScoreReport, TaskReport};
 use super::notes::FORGETTING;
+use super::rows::Row;
 use crate::statistics::Interval;
 
 /// Spaces between columns.

@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use super::super::bert_score;
-use super::super::file::{ReportFile, Row, ScoreReport, TaskReport};
+use super::super::file::{ReportFile, ScoreReport, TaskReport};
 use super::super::markdown::small;
 use super::super::notes::FORGETTING;
+use super::super::rows::Row;
 use super::super::table::{percent, signed};
 use super::{Section, chart, classes, escape, items, table};
 use crate::statistics::Interval;
