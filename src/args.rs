@@ -529,7 +529,7 @@ pub enum RecipesCommand {
         /// As `recipes list` names it
         name: String,
     },
-    /// Copies one, with what it extends, to change it
+    /// Copies one, with what it extends and the tasks that it asks, to change it
     Copy {
         /// As `recipes list` names it
         name: String,

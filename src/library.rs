@@ -107,6 +107,80 @@ pub fn with_parents(name: &str) -> Result<Vec<(&'static str, &'static str)>> {
     Ok(files)
 }
 
+/// What is copied with a recipe: those that it extends and the tasks that it asks, with what they extend. The recipe itself
+/// comes first.
+pub fn with_tasks(name: &str) -> Result<Vec<(&'static str, &'static str)>> {
+    let mut files = with_parents(name)?;
+    for (_, text) in files.clone() {
+        for entry in asked_by(text) {
+            for task in tasks_named(&entry) {
+                for file in with_parents(task)? {
+                    if !files.contains(&file) {
+                        files.push(file);
+                    }
+                }
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// The name under which `recipes copy` gives a task or a suite; nothing where it did not come with medtune.
+pub fn copied_as(task: &str) -> Option<&'static str> {
+    let files = tasks_named(task);
+    let suite = format!("eval/{task}.toml");
+    let named = match files.as_slice() {
+        [one] => one,
+        _ => RECIPES
+            .iter()
+            .map(|(name, _)| name)
+            .find(|name| **name == suite)?,
+    };
+    Some(named.trim_end_matches(".toml"))
+}
+
+/// What a recipe's text lists as tasks, for its evaluation, during training and after a merge.
+fn asked_by(text: &str) -> Vec<String> {
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let lists = [
+        ("eval", "tasks"),
+        ("train", "eval_tasks"),
+        ("merge", "validate"),
+    ];
+    let entries = lists.iter().filter_map(|(section, key)| {
+        let list = table.get(*section)?.get(key)?.as_array()?;
+        Some(
+            list.iter()
+                .filter_map(|entry| entry.as_str().map(str::to_owned)),
+        )
+    });
+    entries.flatten().collect()
+}
+
+/// The files of the task or the suite that an entry of such a list names, of those that come with medtune.
+fn tasks_named(entry: &str) -> Vec<&'static str> {
+    let Ok(choice) = eval::TaskChoice::parse(entry) else {
+        return Vec::new();
+    };
+    let tasks = || {
+        let names = RECIPES.iter().map(|(name, _)| *name);
+        names.filter(|name| kind_of(Path::new(name)) == Kind::Task)
+    };
+    let suite = format!("eval/{}/", choice.task);
+    let of_suite: Vec<_> = tasks().filter(|name| name.starts_with(&suite)).collect();
+    if !of_suite.is_empty() {
+        return of_suite;
+    }
+    // `medqa-generate` is `medqa` answered in its second way.
+    let ways = ["", "-generate", "-log-likelihood"];
+    let stems = ways.iter().filter_map(|way| choice.task.strip_suffix(way));
+    let ends: Vec<_> = stems.map(|stem| format!("/{stem}.toml")).collect();
+    let named = ends
+        .iter()
+        .find_map(|end| tasks().find(|name| name.ends_with(end)));
+    named.into_iter().collect()
+}
+
 fn parent_of((name, text): (&str, &str)) -> Option<String> {
     let table: toml::Table = text.parse().ok()?;
     let parent = table.get("extends")?.as_str()?;
@@ -170,5 +244,29 @@ mod tests {
                 "{name} extends a recipe that is not there"
             );
         }
+    }
+
+    #[test]
+    fn a_recipe_goes_with_the_tasks_that_it_asks() {
+        let names = |recipe: &str| -> Vec<&str> {
+            let files = with_tasks(recipe).unwrap();
+            files.iter().map(|(name, _)| *name).collect()
+        };
+        let forgetting = names("eval/forgetting");
+        assert_eq!(forgetting[0], "eval/forgetting.toml");
+        assert!(
+            forgetting.contains(&"eval/forgetting/gsm8k.toml"),
+            "{forgetting:?}"
+        );
+        let mibe = names("eval/mibe");
+        assert!(mibe.contains(&"eval/mibe/pubmedqa.toml"), "{mibe:?}");
+        // By the name of its second way of answering, and with the file that it extends.
+        assert_eq!(
+            tasks_named("medqa-dev-generate@3:10"),
+            ["eval/stand-ins/medqa-dev.toml"]
+        );
+        assert_eq!(copied_as("pubmedqa"), Some("eval/mibe/pubmedqa"));
+        assert_eq!(copied_as("mibe"), Some("eval/mibe"));
+        assert_eq!(copied_as("witch"), None);
     }
 }

@@ -14,6 +14,7 @@ use ledger::recipe::{Document, nearest};
 use crate::args::{DataFlags, RecipeFlags, StageArgs};
 use crate::device;
 use crate::failure::Failure;
+use crate::library;
 use crate::recipe::{Recipe, problem};
 use crate::stages::{endpoints, judging, known_metrics};
 use crate::validation::{check_best_metric, watching};
@@ -270,9 +271,25 @@ fn tasks(
     let folders = task_folders(folder);
     let mut planned = Vec::new();
     for entry in entries {
-        add_tasks(&mut planned, entry, shots, &base, &folders)?;
+        add_tasks(&mut planned, entry, shots, &base, &folders).map_err(not_on_disk)?;
     }
     Ok(planned)
+}
+
+/// Says how to get a task that medtune has and this machine's disk has not.
+fn not_on_disk(error: eval::Error) -> anyhow::Error {
+    let file = match &error {
+        eval::Error::UnknownTask { name, .. } => library::copied_as(name),
+        _ => None,
+    };
+    match file {
+        Some(file) => Failure::user(error.to_string())
+            .hint(format!(
+                "it comes with medtune: `medtune recipes copy {file}` gives you its file"
+            ))
+            .into(),
+        None => error.into(),
+    }
 }
 
 /// Adds what one entry of a list of tasks names.

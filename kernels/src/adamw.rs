@@ -267,18 +267,18 @@ impl Blocks<f32> for MasterSlice<'_> {
 }
 
 /// [`AdamW`] at one step, in the type of the arithmetic.
-struct Numbers<T> {
-    scale: T,
-    decay: T,
-    rate: T,
-    root: T,
-    epsilon: T,
-    beta1: (T, T),
-    beta2: (T, T),
+pub(crate) struct Numbers<T> {
+    pub(crate) scale: T,
+    pub(crate) decay: T,
+    pub(crate) rate: T,
+    pub(crate) root: T,
+    pub(crate) epsilon: T,
+    pub(crate) beta1: (T, T),
+    pub(crate) beta2: (T, T),
 }
 
 impl<T: Real> Numbers<T> {
-    fn of(s: &AdamW, step: u64) -> Self {
+    pub(crate) fn of(s: &AdamW, step: u64) -> Self {
         let power = |beta: f64| 1.0 - beta.powf(step.max(1) as f64);
         Self {
             scale: T::of(s.gradient_scale),

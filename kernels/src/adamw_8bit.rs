@@ -148,6 +148,12 @@ impl DynamicMap {
         &self.tables().values
     }
 
+    /// The midpoint between each value and the next, and infinity: a number belongs to the first value whose bound is not
+    /// below it.
+    pub(crate) fn upper_bounds(self) -> &'static [f32; 256] {
+        &self.tables().upper
+    }
+
     fn tables(self) -> &'static Tables {
         static SIGNED: LazyLock<Tables> = LazyLock::new(|| Tables::new(DynamicMap::Signed));
         static UNSIGNED: LazyLock<Tables> = LazyLock::new(|| Tables::new(DynamicMap::Unsigned));

@@ -25,7 +25,8 @@ use crate::real::{Stored, with_stored};
 use crate::{Error, Result};
 use block::Geometry;
 use candle_core::Tensor;
-use family::{Family, families};
+use family::Family;
+pub(crate) use family::families;
 use packed::{backward, forward};
 use std::ops::Range;
 

@@ -57,7 +57,7 @@ pub fn dropout(x: &Tensor, p: f64, key: DropoutKey, rows: &RowIds) -> Result<Ten
     if p == 0.0 || d == 0 {
         return Ok(x.clone());
     }
-    let threshold = (p * 4_294_967_296.0) as u32;
+    let threshold = threshold(p);
     with_stored!(OP, x.dtype(), S => {
         let x = dense(OP, x)?;
         let from = read::<S>(OP, &x)?;
@@ -88,17 +88,28 @@ fn drop_row<S: Stored>(y: &mut [S], x: &[S], hash: u64, threshold: u32, keep: S:
     }
 }
 
-/// 64 bits for a row: each part is mixed in by a round of SplitMix64 (Steele et al. 2014).
+/// 64 bits for a row.
 fn row_hash(key: DropoutKey, sample: u64, position: u32) -> u64 {
-    let parts = [key.seed, key.step, key.module, sample, u64::from(position)];
-    parts
-        .into_iter()
-        .fold(0x6d65_6474_756e_6500, |state, part| {
-            splitmix(state ^ splitmix(part))
-        })
+    mix_in(mix_in(key_hash(key), sample), u64::from(position))
 }
 
-pub(crate) fn splitmix(value: u64) -> u64 {
+/// What the hashes of all rows begin with.
+pub(crate) fn key_hash(key: DropoutKey) -> u64 {
+    let parts = [key.seed, key.step, key.module];
+    parts.into_iter().fold(0x6d65_6474_756e_6500, mix_in)
+}
+
+/// Each part is mixed in by a round of SplitMix64 (Steele et al. 2014).
+pub(crate) fn mix_in(state: u64, part: u64) -> u64 {
+    splitmix(state ^ splitmix(part))
+}
+
+/// An element is dropped iff its hash is below this.
+pub(crate) fn threshold(p: f64) -> u32 {
+    (p * 4_294_967_296.0) as u32
+}
+
+fn splitmix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -10,7 +10,7 @@
 
 use crate::access::CHUNK;
 use crate::adamw::{BLOCK, Blocks};
-use crate::dropout::{column_hash, splitmix};
+use crate::dropout::{column_hash, mix_in};
 use crate::real::widen_bf16;
 use half::bf16;
 use std::ops::Range;
@@ -40,18 +40,20 @@ impl<'a> StochasticSlice<'a> {
     }
 
     fn part(stored: &'a mut [bf16], key: RoundingKey, part: u64) -> Self {
-        // Another start than dropout's, so that equal numbers give other bits.
-        let hash = [key.seed, key.step, key.parameter, part]
-            .into_iter()
-            .fold(0x726f_756e_6469_6e67, |state, part| {
-                splitmix(state ^ splitmix(part))
-            });
+        let hash = mix_in(key_hash(key), part);
         Self {
             stored,
             key,
             hash: (hash as u32, (hash >> 32) as u32),
         }
     }
+}
+
+/// What the hashes of all parts begin with.
+pub(crate) fn key_hash(key: RoundingKey) -> u64 {
+    // Another start than dropout's, so that equal numbers give other bits.
+    let parts = [key.seed, key.step, key.parameter];
+    parts.into_iter().fold(0x726f_756e_6469_6e67, mix_in)
 }
 
 impl Blocks<f32> for StochasticSlice<'_> {

@@ -18,7 +18,7 @@ REPOSITORY = HERE.parents[1]
 GOLDEN = REPOSITORY / "tests" / "golden" / "check-lm-eval.json"
 AGREEMENT = 0.995  # of the picks of a task
 TIE = 1e-3  # nats: a pick may differ only where both models find the two options this close
-THREADS = "2"
+THREADS = os.environ.get("THREADS", "2")
 
 PUBMEDQA = """As an expert doctor in clinical science and medical knowledge, can you tell me if the following statement is correct? Answer yes, no, or maybe.
 {{contexts|join('\n')}}

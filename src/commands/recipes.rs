@@ -66,7 +66,14 @@ fn list(json: bool) -> Result<()> {
 }
 
 fn copy(name: &str, folder: &Path) -> Result<()> {
-    let files = library::with_parents(name)?;
+    let mut files = library::with_tasks(name)?;
+    let is_there = |(name, text): &(&str, &str)| {
+        fs::read(folder.join(name)).is_ok_and(|bytes| bytes == text.as_bytes())
+    };
+    // What another recipe was copied with and nobody has changed can stay.
+    let first = files.remove(0);
+    files.retain(|file| !is_there(file));
+    files.insert(0, first);
     for (name, _) in &files {
         let path = folder.join(name);
         if path.exists() {

@@ -150,10 +150,20 @@ fn without_an_encoder_the_other_metrics_are_reported_and_the_report_says_why() {
     );
     let expect = "[[expect]]\nmetric = \"base.summary.bert_score\"\nat_least = 0.1\n";
     place.write("recipe.toml", format!("{RECIPE}{expect}").as_bytes());
-    insta::assert_snapshot!(eval(&place, &[]).failure(), @"");
+    insta::assert_snapshot!(eval(&place, &[]).failure(), @"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:12:1: this recipe does not measure `base.summary.bert_score`
+      hint: name an encoder's folder as `model` in [eval.bert_score]
+    ");
     place.edit("tasks/summary.toml", "\"rouge_l\", ", "");
     place.write("recipe.toml", RECIPE.as_bytes());
-    insta::assert_snapshot!(eval(&place, &[]).failure(), @"");
+    insta::assert_snapshot!(eval(&place, &[]).failure(), @r#"
+    exit 2
+    eval   runs again: setting `tasks` changed
+    error: task `summary`: its first metric `bert_score` needs an encoder, and none is given
+    hint: name its folder in [eval.bert_score], as in `model = "models/roberta-large"`, or put another metric before `bert_score`
+    "#);
 }
 
 #[test]
@@ -168,16 +178,58 @@ fn an_encoder_that_cannot_be_used_is_refused_before_anything_runs() {
         assert!(!place.path("out/eval").exists());
         said
     };
-    insta::assert_snapshot!(with("model = \"encoder\"\nlayer = 4"), @"");
-    insta::assert_snapshot!(with("model = \"encoders\""), @"");
-    insta::assert_snapshot!(with("model = \"bert/base\""), @"");
-    insta::assert_snapshot!(with("model = \"\""), @"");
-    insta::assert_snapshot!(with("model = \"encoder\"\nlayers = 2"), @"");
-    insta::assert_snapshot!(with("model = \"encoder\"\nlayer = -1"), @"");
-    insta::assert_snapshot!(with("model = \"encoder\"\nbaseline = \"recipe.toml\""), @"");
-    insta::assert_snapshot!(with("model = \"encoder\"\nbaseline = \"none.tsv\""), @"");
+    insta::assert_snapshot!(with("model = \"encoder\"\nlayer = 4"), @"
+    exit 2
+    error: eval.bert_score.layer is 4, and encoder has 3 layers
+    hint: write 1 to 3, 0 for the embeddings before the first layer, or leave it out
+    ");
+    insta::assert_snapshot!(with("model = \"encoders\""), @"
+    exit 2
+    error: encoders does not exist
+    hint: give a Hugging Face folder or a .gguf file that is on this machine
+    ");
+    insta::assert_snapshot!(with("model = \"bert/base\""), @"
+    exit 2
+    error: there is no folder `bert/base`, and no such model in the Hugging Face cache huggingface/hub
+    hint: download it with `medtune fetch bert/base`, or give a Hugging Face folder or a .gguf file that is on this machine
+    ");
+    insta::assert_snapshot!(with("model = \"\""), @"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:13:1: `eval.bert_score.model` is empty: name the folder of a BERT or RoBERTa
+    ");
+    insta::assert_snapshot!(with("model = \"encoder\"\nlayers = 2"), @"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:14:1: unknown key `layers` in [eval.bert_score]
+      hint: did you mean `layer`?
+    ");
+    insta::assert_snapshot!(with("model = \"encoder\"\nlayer = -1"), @"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:14:9: `eval.bert_score.layer` is the integer `-1`, and must be at least 0
+    ");
+    insta::assert_snapshot!(with("model = \"encoder\"\nbaseline = \"recipe.toml\""), @"
+    exit 2
+    error: `recipe.toml` is no baseline for BERTScore: its first line is not `LAYER,P,R,F`
+    hint: the files are in `rescale_baseline` of the bert_score package; they begin with `LAYER,P,R,F`
+    ");
+    insta::assert_snapshot!(with("model = \"encoder\"\nbaseline = \"none.tsv\""), @"
+    exit 2
+    error: cannot read `none.tsv`
+      No such file or directory (os error 2)
+    hint: check the path; a relative one starts from the current folder
+    ");
     place.write("short.tsv", b"LAYER,P,R,F\n0,0.1,0.1,0.1\n");
-    insta::assert_snapshot!(with("model = \"encoder\"\nbaseline = \"short.tsv\""), @"");
+    insta::assert_snapshot!(with("model = \"encoder\"\nbaseline = \"short.tsv\""), @"
+    exit 2
+    error: `short.tsv` is no baseline for BERTScore: it has no line for layer 3
+    hint: take the file of this encoder, or a layer that the file has with `layer`
+    ");
     place.edit("encoder/config.json", "\"bert\"", "\"llama\"");
-    insta::assert_snapshot!(with("model = \"encoder\""), @"");
+    insta::assert_snapshot!(with("model = \"encoder\""), @r#"
+    exit 2
+    error: encoder holds a model of type "llama", and BERTScore needs an encoder
+    hint: name a folder whose config.json says one of the types bert, roberta, such as bert-base-multilingual-cased or roberta-large
+    "#);
 }

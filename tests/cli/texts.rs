@@ -225,6 +225,25 @@ fn recipes_are_listed_shown_and_copied() {
     ");
 }
 
+/// In a folder of one's own nothing is there but the program.
+#[test]
+fn a_task_that_comes_with_medtune_is_asked_where_it_was_copied_to() {
+    let place = Place::new();
+    let asked = |task| place.medtune(&["eval", "--model", "shape", "--task", task]);
+    insta::assert_snapshot!(asked("pubmedqa").failure(), @"");
+    insta::assert_snapshot!(asked("mibe:5").failure(), @"");
+    place
+        .medtune(&["recipes", "copy", "eval/mibe/pubmedqa"])
+        .ok();
+    // Both share a task, which nobody has changed.
+    place.medtune(&["recipes", "copy", "eval/mibe"]).ok();
+    let said = asked("pubmedqa").failure();
+    assert!(said.contains("ori_pqal.json"), "{said}");
+    place
+        .medtune(&["check", "eval/mibe.toml", "eval/mibe/hoc.toml"])
+        .ok();
+}
+
 #[test]
 fn completions_are_written_for_every_shell() {
     let place = Place::new();

@@ -262,14 +262,26 @@ fn models_that_fail() {
     insta::assert_snapshot!(shown(&Error::NoEmbedder {
         task: "mimic-cxr".into(),
         metric: "bert_score",
-    }), @"");
+    }), @r#"
+    task `mimic-cxr`: its first metric `bert_score` needs an encoder, and none is given
+    hint: name its folder in [eval.bert_score], as in `model = "models/roberta-large"`, or put another metric before `bert_score`
+    "#);
     let baseline = |problem| Error::Baseline {
         path: "baselines/roberta-large.tsv".into(),
         problem,
     };
-    insta::assert_snapshot!(shown(&baseline(BaselineProblem::NoLayer { layer: 25 })), @"");
-    insta::assert_snapshot!(shown(&baseline(BaselineProblem::Header)), @"");
-    insta::assert_snapshot!(shown(&baseline(BaselineProblem::Line { line: 3 })), @"");
+    insta::assert_snapshot!(shown(&baseline(BaselineProblem::NoLayer { layer: 25 })), @"
+    `baselines/roberta-large.tsv` is no baseline for BERTScore: it has no line for layer 25
+    hint: take the file of this encoder, or a layer that the file has with `layer`
+    ");
+    insta::assert_snapshot!(shown(&baseline(BaselineProblem::Header)), @"
+    `baselines/roberta-large.tsv` is no baseline for BERTScore: its first line is not `LAYER,P,R,F`
+    hint: the files are in `rescale_baseline` of the bert_score package; they begin with `LAYER,P,R,F`
+    ");
+    insta::assert_snapshot!(shown(&baseline(BaselineProblem::Line { line: 3 })), @"
+    `baselines/roberta-large.tsv` is no baseline for BERTScore: line 3 is not a layer and three numbers below 1
+    hint: the files are in `rescale_baseline` of the bert_score package; they begin with `LAYER,P,R,F`
+    ");
     insta::assert_snapshot!(shown(&Error::Embedder {
         task: "mimic-cxr".into(),
         embedder: "bert-base-multilingual-cased_L9".into(),

@@ -225,14 +225,70 @@ fn with_bert_score(idf: [Option<bool>; 2]) -> ReportFile {
 
 #[test]
 fn every_report_says_how_bert_score_was_computed_or_why_not() {
-    insta::assert_snapshot!(with_bert_score([Some(false), Some(false)]).table(), @"");
-    insta::assert_snapshot!(with_bert_score([None, None]).table(), @"");
-    insta::assert_snapshot!(with_bert_score([Some(false), Some(true)]).table(), @"");
+    insta::assert_snapshot!(with_bert_score([Some(false), Some(false)]).table(), @"
+                            base   tuned                 change
+    questions (12 items, generate, zero-shot)
+      accuracy              0.500  0.500 [0.250, 0.750]  +0.000 [+0.000, +0.000]
+      bert_score            0.583  0.583 [0.331, 0.833]  +0.000 [+0.000, +0.000]
+      bert_score_precision  0.583  0.583 [0.331, 0.833]  +0.000 [+0.000, +0.000]
+      bert_score_recall     0.583  0.583 [0.331, 0.833]  +0.000 [+0.000, +0.000]
+      BERTScore by words_no-idf
+        base: 1 answers and 0 gold texts of 12 cut to 1 tokens
+        tuned: 1 answers and 0 gold texts of 12 cut to 1 tokens
+      no answer             0.0 %  0.0 %
+    ");
+    insta::assert_snapshot!(with_bert_score([None, None]).table(), @"
+                 base   tuned                 change
+    questions (12 items, generate, zero-shot)
+      accuracy   0.500  0.500 [0.250, 0.750]  +0.000 [+0.000, +0.000]
+      bert_score, bert_score_precision, bert_score_recall:
+        not computed: no [eval.bert_score] model
+      no answer  0.0 %  0.0 %
+    ");
+    insta::assert_snapshot!(with_bert_score([Some(false), Some(true)]).table(), @"
+                            base   tuned                 change
+    questions (12 items, generate, zero-shot)
+      accuracy              0.500  0.500 [0.250, 0.750]  +0.000 [+0.000, +0.000]
+      bert_score            0.583  0.583 [0.331, 0.833]  +0.000 [+0.000, +0.000]
+      bert_score_precision  0.583  0.583 [0.331, 0.833]  +0.000 [+0.000, +0.000]
+      bert_score_recall     0.583  0.583 [0.331, 0.833]  +0.000 [+0.000, +0.000]
+      BERTScore by different encoders or settings, not to be compared:
+        base: words_no-idf, encoder 5ha256
+        tuned: words_idf, encoder 5ha256
+        base: 1 answers and 0 gold texts of 12 cut to 1 tokens
+        tuned: 1 answers and 0 gold texts of 12 cut to 1 tokens
+      no answer             0.0 %  0.0 %
+    ");
     let both = with_bert_score([Some(false), Some(false)]);
-    insta::assert_snapshot!(both.markdown(), @"");
-    insta::assert_snapshot!(with_bert_score([None, None]).markdown(), @"");
+    insta::assert_snapshot!(both.markdown(), @"
+    ## Evaluation
+
+    | task | metric | items | shots | base | tuned | change | p |
+    |---|---|---:|---:|---|---|---|---:|
+    | questions | accuracy | 12 | 0 | 0.500 [0.250, 0.750] | 0.500 [0.250, 0.750] | +0.000 [+0.000, +0.000] | 1.000 |
+    |  | bert_score |  |  | 0.583 [0.331, 0.833] | 0.583 [0.331, 0.833] | +0.000 [+0.000, +0.000] |  |
+    |  | bert_score_precision |  |  | 0.583 [0.331, 0.833] | 0.583 [0.331, 0.833] | +0.000 [+0.000, +0.000] |  |
+    |  | bert_score_recall |  |  | 0.583 [0.331, 0.833] | 0.583 [0.331, 0.833] | +0.000 [+0.000, +0.000] |  |
+    |  | no answer |  |  | 0.0 % | 0.0 % |  |  |
+
+    questions: BERTScore by words_no-idf  base: 1 answers and 0 gold texts of 12 cut to 1 tokens  tuned: 1 answers and 0 gold texts of 12 cut to 1 tokens
+
+    Intervals: 95 %, 200 bootstrap resamples, seed 1; those of changes are paired by item. p: McNemar's test where the first metric is right or wrong, else the paired bootstrap; Holm's adjustment over the tasks.
+    ");
+    insta::assert_snapshot!(with_bert_score([None, None]).markdown(), @r#"
+    ## Evaluation
+
+    | task | metric | items | shots | base | tuned | change | p |
+    |---|---|---:|---:|---|---|---|---:|
+    | questions | accuracy | 12 | 0 | 0.500 [0.250, 0.750] | 0.500 [0.250, 0.750] | +0.000 [+0.000, +0.000] | 1.000 |
+    |  | no answer |  |  | 0.0 % | 0.0 % |  |  |
+
+    questions: bert_score, bert_score_precision, bert_score_recall:  not computed: no \[eval.bert_score\] model
+
+    Intervals: 95 %, 200 bootstrap resamples, seed 1; those of changes are paired by item. p: McNemar's test where the first metric is right or wrong, else the paired bootstrap; Holm's adjustment over the tasks.
+    "#);
     let task = &both.value()["models"][1]["tasks"][0];
-    insta::assert_snapshot!(task["bert_score"], @"");
+    insta::assert_snapshot!(task["bert_score"], @r#"{"signature":"words_no-idf","encoder_sha256":"5ha256","max_tokens":1,"cut_gold":0,"cut_answers":1}"#);
     let html = |file: &ReportFile| evaluation_sections(file, false).remove(0).body;
     let page = html(&both);
     for part in [
@@ -291,5 +347,8 @@ answer = "{{ right | join('; ') }}"
 
     let mixed = task.replace("[\"mc2\"]", "[\"mc2\", \"accuracy\"]");
     let error = open(&folder(&mixed, record)).unwrap_err();
-    insta::assert_snapshot!(format!("{error}\nhint: {}", error.hint().unwrap_or_default()), @"");
+    insta::assert_snapshot!(format!("{error}\nhint: {}", error.hint().unwrap_or_default()), @"
+    task `truth`: the metric `accuracy` is for one right option an item, `mc2` for several
+    hint: write two task files: `accuracy` doesn't know of several right options
+    ");
 }

@@ -142,9 +142,21 @@ mod tests {
             let error = config(changes).unwrap_err();
             format!("{error}\nhint: {}", error.hint().unwrap_or_default())
         };
-        insta::assert_snapshot!(refusal(json!({"position_embedding_type": "relative_key"})), @"");
-        insta::assert_snapshot!(refusal(json!({"hidden_act": "mish"})), @"");
-        insta::assert_snapshot!(refusal(json!({"num_attention_heads": 7})), @"");
-        insta::assert_snapshot!(refusal(json!({"max_position_embeddings": 2})), @"");
+        insta::assert_snapshot!(refusal(json!({"position_embedding_type": "relative_key"})), @r#"
+        config.json of this bert model sets position_embedding_type = "relative_key", which is not supported
+        hint: a model trained with this setting would be computed wrongly, so it is refused rather than approximated
+        "#);
+        insta::assert_snapshot!(refusal(json!({"hidden_act": "mish"})), @r#"
+        config.json of this bert model sets hidden_act = "mish", which is not supported
+        hint: a model trained with this setting would be computed wrongly, so it is refused rather than approximated
+        "#);
+        insta::assert_snapshot!(refusal(json!({"num_attention_heads": 7})), @"
+        config.json: num_attention_heads is 7, which does not divide hidden_size = 768
+        hint: compare config.json with the one the model was published with
+        ");
+        insta::assert_snapshot!(refusal(json!({"max_position_embeddings": 2})), @"
+        config.json: max_position_embeddings is 2, which leaves no room for a token between two special ones
+        hint: compare config.json with the one the model was published with
+        ");
     }
 }

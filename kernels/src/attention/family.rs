@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// Segments linked by prefixes; their rows lie one after another in the task's own lists.
 #[derive(Debug)]
-pub(super) struct Family {
+pub(crate) struct Family {
     pub(super) members: Vec<Member>,
 }
 
@@ -39,7 +39,7 @@ impl Member {
 }
 
 /// Checks the segments of T rows and groups them, in their order.
-pub(super) fn families(segments: &[Segment], t: usize) -> Result<Vec<Family>> {
+pub(crate) fn families(segments: &[Segment], t: usize) -> Result<Vec<Family>> {
     let mut families: Vec<Family> = Vec::new();
     // For each segment: its family and its place there.
     let mut place: Vec<(usize, usize)> = Vec::with_capacity(segments.len());

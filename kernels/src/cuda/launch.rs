@@ -11,6 +11,57 @@
 //!
 //! Kernels loop over their grid, so a grid that is cut off at the device's limit still does all of the work.
 
+mod attention;
+mod cached;
+mod elementwise;
+mod head;
+mod optimizer;
+mod rows;
+mod weights;
+
+pub use attention::{
+    AttentionTiles, attention, attention_backward, has_tensor_core_kernel, takes_head_dim,
+};
+pub use cached::{CacheShape, attention_decode, cache_append};
+pub use elementwise::{
+    RowGroups, SQUARES_PER_PARTIAL, add_assign, add_bias, clip_scale, column_products, convert,
+    dropout, embedding, embedding_backward, fill, gather_rows, scale_assign, scale_columns,
+    scatter_rows, sum_of_squares, sum_partials, sum_rows,
+};
+pub use head::{cross_entropy, sum_losses, token_scores};
+pub use optimizer::{Weights, adamw, adamw_8bit, eight_bit_tables};
+pub use rows::{
+    rms_norm, rms_norm_backward, rms_norm_backward_weight, rope, swiglu, swiglu_backward,
+};
+pub use weights::{ggml_dequantize, nf4_dequantize};
+
+/// How numbers are stored in device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Float {
+    /// 32 bits.
+    F32,
+    /// The upper 16 of them.
+    Bf16,
+}
+
+impl Float {
+    /// As kernels' names have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes of a number.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
 /// One argument of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arg {
@@ -68,7 +119,34 @@ pub const MOST_BLOCKS: u32 = (1 << 31) - 1;
 /// Largest second or third dimension of a grid.
 pub const MOST_BLOCKS_YZ: u32 = 65_535;
 
+/// Threads of a block where nothing else is said.
+const THREADS: u32 = 256;
+/// Numbers a thread takes at a time: 16 bytes of bf16.
+const PACK: usize = 8;
+
 impl Launch {
+    fn new(
+        module: &'static str,
+        function: String,
+        grid: [u32; 3],
+        block: [u32; 3],
+        args: Vec<Arg>,
+    ) -> Self {
+        Self {
+            module,
+            function,
+            grid,
+            block,
+            shared_bytes: 0,
+            args,
+        }
+    }
+
+    fn with_shared(mut self, bytes: u32) -> Self {
+        self.shared_bytes = bytes;
+        self
+    }
+
     /// Whether a device of compute capability 8.0 or more takes it.
     pub fn is_valid(&self) -> bool {
         let threads: u32 = self.block.iter().product();
@@ -89,4 +167,25 @@ impl From<Launch> for Launches {
             scratch_bytes: 0,
         }
     }
+}
+
+/// Blocks of `each` that cover n, at least one, at most what a grid takes: a kernel loops over the rest.
+fn blocks(n: usize, each: usize) -> u32 {
+    u32::try_from(n.div_ceil(each)).map_or(MOST_BLOCKS, |b| b.clamp(1, MOST_BLOCKS))
+}
+
+/// As [`blocks`], for a grid's second and third dimension.
+fn blocks_yz(n: usize, each: usize) -> u32 {
+    blocks(n, each).min(MOST_BLOCKS_YZ)
+}
+
+/// A shape's number in a kernel's argument. No device's memory holds more rows or columns than 32 bits count; one that
+/// did would be cut short here, and be found by the shape check of its operation.
+fn narrow(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// A count of elements in a kernel's argument.
+fn wide(n: usize) -> Arg {
+    Arg::U64(n as u64)
 }
