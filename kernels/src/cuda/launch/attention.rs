@@ -52,7 +52,7 @@ impl AttentionTiles {
             .iter()
             .filter_map(|s| Some((s, prefix(s)?)))
             .collect();
-        let shift = |s: &Segment, p: &Range<usize>| p.end.wrapping_sub(s.start);
+        let shift_of = |s: &Segment, p: &Range<usize>| p.end.wrapping_sub(s.start);
         // With the work of each: rows met.
         let (mut queries, mut keys, mut edges) = (Vec::new(), Vec::new(), Vec::new());
         let mut end = 0;
@@ -64,7 +64,7 @@ impl AttentionTiles {
             end = s.start + s.len;
             let p = prefix(s).unwrap_or(0..0);
             for (first, count) in tiles(s.start..end) {
-                let shift = if p.is_empty() { 0 } else { shift(s, &p) };
+                let shift = if p.is_empty() { 0 } else { shift_of(s, &p) };
                 let work = p.len() + first + count - s.start;
                 queries.push((work, vec![first, count, s.start, p.start, p.end, shift]));
                 let first_edge = edges.len() / 8;
@@ -73,7 +73,7 @@ impl AttentionTiles {
                 for (child, p) in &with_prefix {
                     if p.start < first + count && first < p.end {
                         edges.extend([child.start, child.start + child.len, p.start, p.end]);
-                        edges.extend([shift(child, p), 0, 0, 0]);
+                        edges.extend([shift_of(child, p), 0, 0, 0]);
                         work += child.len;
                     }
                 }
