@@ -30,6 +30,7 @@ pub use data::Materials;
 pub use expect::{Verdict, known_metrics, verdicts};
 pub use samples::{Tokens, asked_by, template_as, template_of, tokens};
 pub use train::companions;
+pub use watch::answering;
 
 use crate::card;
 use crate::failure::Failure;

@@ -362,7 +362,12 @@ fn a_base_without_a_chat_template_is_asked_by_the_one_that_the_recipe_names() {
     let recipe = "name = \"bare\"\n\n[model]\ninit = \"random\"\nconfig = \"shape/config.json\"\ntokenizer = \"shape\"\n\n[eval]\ntasks = [\"tasks/which.toml\"]\n";
     place.write("bare.toml", recipe.as_bytes());
     let args = ["eval", "bare.toml", "--out", "bare"];
-    insta::assert_snapshot!(place.medtune(&args).failure(), @"");
+    insta::assert_snapshot!(place.medtune(&args).failure(), @r#"
+    exit 2
+    error: cannot write conversations for this model
+      the tokenizer shape/tokenizer.json has no chat template
+    hint: set data.template (for an evaluation eval.template) = "me-llama", or put a chat_template.jinja beside the tokenizer
+    "#);
     let named = [&args[..], &["--set", "eval.template=\"me-llama\""]].concat();
     let said = place.medtune(&named).ok();
     assert!(said.stdout.contains("which (8 items"), "{}", said.stdout);

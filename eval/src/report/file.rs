@@ -79,6 +79,10 @@ pub struct TaskReport {
     /// The options that all items share, where they may be named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
+    /// The score that chose the checkpoint that was asked, where it chose by the items that this
+    /// task asks: what they then say of it is too good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chose_checkpoint: Option<String>,
     /// What others have published for the same items: theirs, not measured here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
@@ -338,7 +342,8 @@ impl ReportFile {
             }
         }
         if let [first, .., last] = self.models.as_slice() {
-            let before = first.numbers();
+            let mut before = first.numbers();
+            last.remove_incomparable(&mut before);
             for (name, after) in last.numbers() {
                 // Two infinite perplexities have no difference.
                 let change = before.get(&name).map(|before| after - before);
@@ -360,6 +365,18 @@ impl ModelReport {
     /// The perplexity on a set.
     pub fn perplexity_of(&self, name: &str) -> Option<&PerplexityReport> {
         self.perplexity.iter().find(|result| result.name == name)
+    }
+
+    /// Takes away the first model's numbers from which this one's scores have no change, such as
+    /// those of another encoder.
+    fn remove_incomparable(&self, numbers: &mut BTreeMap<String, f64>) {
+        for task in &self.tasks {
+            for score in task.scores.iter().filter(|score| score.change.is_none()) {
+                let name = format!("{}.{}", task.task, score.metric);
+                numbers.remove(&format!("{name}_unflagged"));
+                numbers.remove(&name);
+            }
+        }
     }
 
     fn numbers(&self) -> BTreeMap<String, f64> {

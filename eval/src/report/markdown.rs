@@ -55,6 +55,10 @@ impl ReportFile {
         }
         text.push('\n');
         for row in rows {
+            for line in row.chose_checkpoint() {
+                let (task, line) = (markdown_text(&row.task.task), markdown_text(&line));
+                let _ = writeln!(text, "{task}: {line}\n");
+            }
             if let Some(judging) = row.judging() {
                 let (task, judging) = (markdown_text(&row.task.task), markdown_text(&judging));
                 let _ = writeln!(text, "{task}: {judging}\n");

@@ -113,6 +113,7 @@ fn task_report(
         answering: task.answering.to_owned(),
         shots: notes.shots,
         tags: notes.tags,
+        chose_checkpoint: notes.chose_checkpoint,
         access: task.access,
         unextracted: task.unextracted,
         unanswered: task.unanswered,

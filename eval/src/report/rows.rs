@@ -32,6 +32,29 @@ impl<'a> Row<'a> {
         metrics
     }
 
+    /// Of which models the task's items chose the checkpoint, and by which score: a line each, or one
+    /// for all. A maximum over checkpoints is too high on the items that it was taken over.
+    pub fn chose_checkpoint(self) -> Vec<String> {
+        let asked = || {
+            let models = self.results.iter();
+            models.filter_map(|model| Some((model, model.task(&self.task.task)?)))
+        };
+        let line = |whose: &str, by: &str| {
+            format!("chose {whose} checkpoint, by {by}: expect less on new items")
+        };
+        let by = self.task.chose_checkpoint.as_ref();
+        if let Some(by) = by
+            && asked().all(|(_, task)| task.chose_checkpoint.as_ref() == Some(by))
+        {
+            return vec![line("the", by)];
+        }
+        let choosing = asked().filter_map(|(model, task)| {
+            let by = task.chose_checkpoint.as_ref()?;
+            Some(line(&format!("{}'s", model.label), by))
+        });
+        choosing.collect()
+    }
+
     /// Whether any model left items unanswered.
     pub fn refused(self) -> bool {
         self.by_model().flatten().any(|task| task.unanswered > 0)

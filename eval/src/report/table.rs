@@ -68,6 +68,9 @@ impl ReportFile {
 
     fn add_task(&self, row: Row<'_>, lines: &mut Vec<Line>) {
         lines.push(Line::Words(about(row.task)));
+        for line in row.chose_checkpoint() {
+            lines.push(Line::Words(format!("  {line}")));
+        }
         let metrics = row.metrics();
         let paper = metrics.iter().position(|score| score.is_paper_compatible());
         for (index, score) in metrics.iter().enumerate() {
