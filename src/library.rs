@@ -139,20 +139,23 @@ pub fn copied_as(task: &str) -> Option<&'static str> {
     Some(named.trim_end_matches(".toml"))
 }
 
-/// What a recipe's text lists as tasks, for its evaluation, during training and after a merge.
+/// What a recipe's text lists as tasks: for its evaluation, during training, after a merge, and those whose items must not
+/// be trained on.
 fn asked_by(text: &str) -> Vec<String> {
     let table: toml::Table = text.parse().unwrap_or_default();
-    let lists = [
-        ("eval", "tasks"),
-        ("train", "eval_tasks"),
-        ("merge", "validate"),
+    let lists: [&[&str]; 4] = [
+        &["eval", "tasks"],
+        &["train", "eval_tasks"],
+        &["merge", "validate"],
+        &["data", "clean", "decontaminate"],
     ];
-    let entries = lists.iter().filter_map(|(section, key)| {
-        let list = table.get(*section)?.get(key)?.as_array()?;
-        Some(
-            list.iter()
-                .filter_map(|entry| entry.as_str().map(str::to_owned)),
-        )
+    let entries = lists.iter().filter_map(|keys| {
+        let (first, others) = keys.split_first()?;
+        let list = others
+            .iter()
+            .try_fold(table.get(*first)?, |value, key| value.get(key));
+        let entries = list?.as_array()?.iter();
+        Some(entries.filter_map(|entry| entry.as_str().map(str::to_owned)))
     });
     entries.flatten().collect()
 }
@@ -258,6 +261,9 @@ mod tests {
             forgetting.contains(&"eval/forgetting/gsm8k.toml"),
             "{forgetting:?}"
         );
+        // Its own data is kept clear of their items.
+        let data = names("data/mellama-214k");
+        assert!(data.contains(&"eval/mibe/pubmedqa.toml"), "{data:?}");
         let mibe = names("eval/mibe");
         assert!(mibe.contains(&"eval/mibe/pubmedqa.toml"), "{mibe:?}");
         // By the name of its second way of answering, and with the file that it extends.

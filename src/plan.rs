@@ -285,20 +285,22 @@ fn tasks(
     Ok(planned)
 }
 
-/// Says how to get a task that medtune has and this machine's disk has not.
 fn not_on_disk(error: eval::Error) -> anyhow::Error {
-    let file = match &error {
-        eval::Error::UnknownTask { name, .. } => library::copied_as(name),
-        _ => None,
-    };
-    match file {
-        Some(file) => Failure::user(error.to_string())
-            .hint(format!(
-                "it comes with medtune: `medtune recipes copy {file}` gives you its file"
-            ))
-            .into(),
+    match how_to_get(&error) {
+        Some(hint) => Failure::user(error.to_string()).hint(hint).into(),
         None => error.into(),
     }
+}
+
+/// How to get a task that medtune has and this machine's disk has not.
+pub fn how_to_get(error: &eval::Error) -> Option<String> {
+    let eval::Error::UnknownTask { name, .. } = error else {
+        return None;
+    };
+    let file = library::copied_as(name)?;
+    Some(format!(
+        "it comes with medtune: `medtune recipes copy {file}` gives you its file"
+    ))
 }
 
 /// Adds what one entry of a list of tasks names.

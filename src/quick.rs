@@ -7,7 +7,7 @@ use adapters::PeftAdapter;
 use adapters::recipe::ComputeDtype;
 use anyhow::{Context, Result};
 use datasets::recipe::{DataSection, TemplateKind};
-use datasets::{Conversation, Samples, Template, Tokenized};
+use datasets::{Conversation, Samples, Tokenized};
 use eval::{
     Bootstrap, GenerateRequest, LanguageModel, Prompt, Report, Settings, TaskNotes, run_perplexity,
     run_task,
@@ -16,7 +16,7 @@ use finetune::{Checkpoint, Model, ValidationTask};
 use ledger::AccessClass;
 use serde_json::{Value, json};
 
-use crate::stages::{Tuned, tokens};
+use crate::stages::{Tuned, template_as, tokens};
 use crate::terminal::{bar, note};
 
 /// Held-out samples that perplexity is measured on, and prompts that are answered, at most: a look takes seconds.
@@ -33,7 +33,7 @@ pub struct QuickValidation {
     pub held_out: Option<(Samples, DataSection)>,
     /// What answers are computed in.
     pub compute: ComputeDtype,
-    /// How conversations are written.
+    /// How questions are written; held-out samples are written as their section says.
     pub template: TemplateKind,
     /// How intervals are computed.
     pub bootstrap: Bootstrap,
@@ -145,6 +145,10 @@ impl QuickValidation {
             let result = run_task(task, items, &mut model, &settings, &mut progress)?;
             report.add_task(label, result);
         }
+        if let Some(section) = self.held_out_chats() {
+            // The openings are of them.
+            model.template = template_as(section.template, &model.tokenizer, true)?;
+        }
         let request = |opening: &Opening| GenerateRequest {
             id: opening.id.clone(),
             prompt: opening.prompt.clone(),
@@ -164,27 +168,26 @@ impl QuickValidation {
             .as_deref()
             .map(PeftAdapter::load)
             .transpose()?;
-        let template = match Template::new(self.template, &checkpoint.tokenizer) {
-            Err(_) if !self.chats() => Template::MeLlama { eos: String::new() },
-            made => made.context("cannot write conversations for this model")?,
-        };
+        let chat = self.tasks.iter().any(|asked| asked.task.chat_template);
+        let template = template_as(self.template, &checkpoint.tokenizer, chat)?;
         Ok(checkpoint.into_model(self.compute.into(), adapter, template, label.to_owned())?)
     }
 
-    /// Whether a conversation is written.
-    fn chats(&self) -> bool {
-        let held_out = matches!(
-            &self.held_out,
-            Some((Samples::Conversations(conversations), _)) if !conversations.is_empty()
-        );
-        held_out || self.tasks.iter().any(|asked| asked.task.chat_template)
+    /// How the held-out samples are written, where they are conversations.
+    fn held_out_chats(&self) -> Option<&DataSection> {
+        match &self.held_out {
+            Some((Samples::Conversations(chats), section)) if !chats.is_empty() => Some(section),
+            _ => None,
+        }
     }
 
     fn held_out(&self, model: &Model) -> Result<Vec<Tokenized>> {
         let Some((samples, section)) = &self.held_out else {
             return Ok(Vec::new());
         };
-        let mut samples = tokens(samples, section, &model.tokenizer, &model.template)?.samples;
+        let chat = self.held_out_chats().is_some();
+        let template = template_as(section.template, &model.tokenizer, chat)?;
+        let mut samples = tokens(samples, section, &model.tokenizer, &template)?.samples;
         samples.truncate(HELD_OUT);
         Ok(samples)
     }

@@ -9,7 +9,7 @@ use finetune::recipe::{EVAL_LOSS, TrainSection};
 use finetune::score_names;
 use ledger::recipe::{Document, Problem, nearest};
 
-use crate::plan::{PlannedTask, add_tasks, task_folders};
+use crate::plan::{PlannedTask, add_tasks, how_to_get, task_folders};
 use crate::recipe::{Recipe, problem};
 
 /// The split on which results are reported, and by which nothing may be chosen.
@@ -31,7 +31,7 @@ pub fn watching(
         let place = format!("{key}[{i}]");
         let wrong = |message: String, hint: Option<&str>| problem(document, &place, message, hint);
         if let Err(error) = add_tasks(&mut planned, entry, shots, &base, &folders) {
-            let hint = error.hint();
+            let hint = how_to_get(&error).or_else(|| error.hint());
             problems.push(wrong(format!("`{key}`: {error}"), hint.as_deref()));
         }
     }

@@ -684,7 +684,7 @@ impl Error {
                 _ => format!("the record's fields are {}", available.join(", ")),
             },
             Error::NoChatTemplate { .. } => {
-                "set template = \"me-llama\", or put a chat_template.jinja beside the tokenizer".into()
+                "set data.template (for an evaluation eval.template) = \"me-llama\", or put a chat_template.jinja beside the tokenizer".into()
             }
             Error::NoEos { .. } => "name it in tokenizer_config.json: \"eos_token\": \"</s>\"".into(),
             Error::MissingSources { .. } => {

@@ -1,5 +1,6 @@
 //! The `[eval]` section of a recipe.
 
+use datasets::recipe::TemplateKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,10 @@ pub struct EvalSection {
     pub baseline: bool,
     /// Whether perplexity is measured on the data's held-out split.
     pub perplexity: bool,
+    /// How questions are written for the models that are asked: `chat`, each model's own template, or
+    /// `me-llama`, for a base without one; as `[data]` says if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateKind>,
     /// How many items are given to the model at a time.
     pub batch_items: usize,
     /// How many bootstrap resamples the confidence intervals rest on.
@@ -86,6 +91,7 @@ impl Default for EvalSection {
             tuned_shots: true,
             baseline: true,
             perplexity: true,
+            template: None,
             batch_items: 32,
             resamples: 1000,
             seed: 0,

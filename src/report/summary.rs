@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::RunFiles;
 use super::data::access_badge;
+use super::training;
 use crate::terminal::{bytes, duration};
 
 /// What a run came to: (what it is, value).
@@ -33,6 +34,7 @@ pub fn figures(run: &RunFiles) -> Vec<(&'static str, String)> {
                 .detail("/eval_loss")
                 .map(|value| ("held-out loss", format!("{value:.4}"))),
         );
+        rows.extend(training::best_step(trained).map(|value| ("best step", value)));
         let speed = trained.measured("/facts/tokens_per_sec");
         rows.extend(speed.map(|value| ("tokens/s", count(value as u64))));
         let peak = trained.measured("/peak_memory_bytes");

@@ -7,6 +7,7 @@ use eval::report::html::{Section, count, escape, facts};
 use finetune::StepReport;
 
 use super::RunFiles;
+use super::folder::StageFiles;
 use crate::terminal::duration;
 
 /// More points than this are drawn as means of as many neighbours as it takes.
@@ -94,10 +95,8 @@ fn figures(run: &RunFiles) -> Vec<(&'static str, String)> {
             let before = before.map_or(String::new(), |before| format!(" (before: {before:.4})"));
             rows.push(("held-out loss", format!("{loss:.4}{before}")));
         }
-        if let Some(step) = trained.detail_count("/best_step") {
-            let by = trained.manifest.details["chosen_by"]["metric"].as_str();
-            let by = escape(by.unwrap_or("held-out loss"));
-            rows.push(("best step", format!("{} (by {by})", count(step))));
+        if let Some(best) = best_step(trained) {
+            rows.push(("best step", escape(&best)));
         }
         if let Some(speed) = trained.measured("/facts/tokens_per_sec") {
             rows.push(("speed", format!("{} tokens/s", count(speed as u64))));
@@ -113,6 +112,17 @@ fn figures(run: &RunFiles) -> Vec<(&'static str, String)> {
         }
     }
     rows
+}
+
+/// The step whose weights were kept because they were the best, and by what: `3 (by pubmedqa[dev].accuracy)`.
+pub fn best_step(trained: &StageFiles) -> Option<String> {
+    let step = trained.detail_count("/best_step")?;
+    let by = trained.manifest.details["chosen_by"]["metric"].as_str();
+    Some(format!(
+        "{} (by {})",
+        count(step),
+        by.unwrap_or("held-out loss")
+    ))
 }
 
 fn loss_chart(steps: &[StepReport]) -> LineChart<'static> {

@@ -9,8 +9,8 @@ use ledger::recipe::{Document, nearest};
 use ledger::{AccessClass, FileHash};
 use serde_json::{Value, json};
 
-use super::Work;
 use super::evaluate::Asked;
+use super::{Work, asked_by};
 use crate::credentials;
 use crate::plan::{PlannedTask, task_folders};
 use crate::recipe::{Recipe, problem};
@@ -58,8 +58,7 @@ impl Work<'_> {
     ) -> Result<Endpoint<'s>> {
         let recipe = self.plan.recipe();
         let tokenizer = self.tokenizer_folder(i, section);
-        let template = recipe.data.as_ref().map(|data| data.template);
-        let template = template.unwrap_or_default();
+        let template = asked_by(recipe);
         let section = section.clone();
         let made = Endpoint::new(section, tokenizer.as_deref(), template, recipe.seed, stop);
         Ok(made.map_err(eval::Error::from)?)

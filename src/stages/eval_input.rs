@@ -11,7 +11,7 @@ use ledger::{AccessClass, FileHash, Manifest};
 use serde_json::{Value, json};
 
 use super::endpoints::what_answers;
-use super::{Tuned, Work};
+use super::{Tuned, Work, asked_by};
 use crate::plan::{Plan, PlannedTask};
 use crate::run::{PROGRAM_VERSION, StageInput, access_of, cpu_level};
 
@@ -76,6 +76,9 @@ impl Work<'_> {
             }
             settings.insert("tasks".into(), json!(tasks));
             settings.insert("dtype".into(), json!(recipe.model.dtype));
+            if let Some(template) = settings.remove("template") {
+                settings.insert("asked_template".into(), template);
+            }
             settings.insert(
                 "template".into(),
                 json!(recipe.data.as_ref().map(|data| data.template)),
@@ -141,13 +144,12 @@ impl Work<'_> {
                 settings.remove(path);
             }
         }
-        let template = recipe.data.as_ref().map(|data| data.template);
         let adapter = model.adapter.as_deref().map(FileHash::tree).transpose()?;
         Ok(json!({
             "weights": self.weights_hash(&model.base)?,
             "adapter": adapter,
             "settings": settings,
-            "template": template.unwrap_or_default(),
+            "template": asked_by(recipe),
             "program": PROGRAM_VERSION,
             "cpu_level": cpu_level(),
         }))

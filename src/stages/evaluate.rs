@@ -26,8 +26,8 @@ use super::bert_score::Encoder;
 use super::eval_input::access_of_model;
 use super::room::Room;
 use super::stop::{Stop, command_line};
-use super::watch::{CHOSE_CHECKPOINT, chose_checkpoint};
-use super::{Tuned, Work, done, given_adapter, load, template_of, tokens, tuned};
+use super::watch::chose_checkpoint;
+use super::{Tuned, Work, asked_by, done, given_adapter, load_as, template_of, tokens, tuned};
 use crate::credentials;
 use crate::plan::{Plan, PlannedTask};
 use crate::run::Clock;
@@ -127,8 +127,7 @@ impl Work<'_> {
         if !endpoints.is_empty() {
             details["endpoints"] = endpoints.into();
         }
-        let chose = chose_checkpoint(plan);
-        if !chose.is_empty() {
+        if let Some((_, chose)) = chose_checkpoint(plan) {
             details["chose_checkpoint"] = json!(chose);
             let names = chose.join(", ");
             note(&format!(
@@ -171,8 +170,10 @@ impl Work<'_> {
         for planned in &self.plan.tasks {
             for task in &planned.tasks {
                 let mut notes = notes(task, &planned.file);
-                if chose.contains(&task.name.as_str()) {
-                    notes.tags.push(CHOSE_CHECKPOINT.to_owned());
+                if let Some((by, tasks)) = &chose
+                    && tasks.contains(&task.name.as_str())
+                {
+                    notes.chose_checkpoint = Some(by.clone());
                 }
                 report.describe(&task.name, notes);
             }
@@ -261,7 +262,8 @@ impl Work<'_> {
     ) -> Result<()> {
         let identity = self.identity(model)?;
         let chat = asked.iter().any(|asked| asked.task.chat_template);
-        let mut model = load(self.plan, model, label, chat)?;
+        let template = asked_by(self.plan.recipe());
+        let mut model = load_as(self.plan, model, label, template, chat)?;
         let section = self.plan.recipe().eval.clone().unwrap_or_default();
         let held_out = match section.perplexity {
             true => self.held_out(&model)?,
@@ -391,12 +393,23 @@ pub(super) fn metric_names(task: &Task, section: &EvalSection) -> Vec<String> {
         .collect()
 }
 
-/// Every task's items, with their shots, for a stage.
+/// Every task's items, with their shots, for a stage that says what became of those.
 pub(super) fn asked<'p>(
     plan: &Plan,
     planned: &'p [PlannedTask],
     stage: &str,
 ) -> Result<Vec<Asked<'p>>> {
+    let asked = items(plan, planned)?;
+    for shots in asked.iter().filter_map(|asked| asked.shots.as_ref()) {
+        if let Some(line) = shots.line() {
+            note(&format!("{stage:<6} {line}"));
+        }
+    }
+    Ok(asked)
+}
+
+/// Every task's items, with their shots.
+pub(super) fn items<'p>(plan: &Plan, planned: &'p [PlannedTask]) -> Result<Vec<Asked<'p>>> {
     let section = plan.recipe().eval.as_ref();
     let seed = section.map_or(0, |section| section.seed);
     let mut tasks = planned.iter().flat_map(|planned| &planned.tasks);
@@ -413,9 +426,6 @@ pub(super) fn asked<'p>(
                 room.is_none_or(|room| room.fits(task, prompt))
             };
             let eval::Asked { items, shots } = task.asked(&plan.data_root, seed, &mut fits)?;
-            if let Some(line) = shots.as_ref().and_then(ShotReport::line) {
-                note(&format!("{stage:<6} {line}"));
-            }
             asked.push(Asked {
                 task,
                 items,

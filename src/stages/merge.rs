@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::eval_input::what_is_asked;
 use super::evaluate::asked;
-use super::{Tuned, Work, done};
+use super::{Tuned, Work, asked_by, done};
 use crate::merging::Merging;
 use crate::plan::Stage;
 use crate::quick::QuickValidation;
@@ -87,6 +87,9 @@ impl Work<'_> {
             "template": data.map(|data| data.template),
             "max_seq_len": data.map(|data| data.max_seq_len),
         });
+        if let Some(template) = eval.template {
+            settings["validation"]["asked_template"] = json!(template);
+        }
         Ok(inputs)
     }
 
@@ -112,11 +115,7 @@ impl Work<'_> {
                 .collect(),
             held_out,
             compute: recipe.model.dtype,
-            template: recipe
-                .data
-                .as_ref()
-                .map(|data| data.template)
-                .unwrap_or_default(),
+            template: asked_by(recipe),
             bootstrap: eval.bootstrap(),
             batch_items: eval.batch_items,
         };

@@ -21,14 +21,16 @@ use std::path::{Path, PathBuf};
 
 use adapters::{Fingerprint, PeftAdapter, Weights};
 use anyhow::Result;
+use datasets::recipe::TemplateKind;
 use finetune::Base;
 use ledger::{AccessClass, FileHash, Manifest};
 use serde_json::Value;
 
 pub use data::Materials;
 pub use expect::{Verdict, known_metrics, verdicts};
-pub use samples::{Tokens, template_of, tokens};
+pub use samples::{Tokens, asked_by, template_as, template_of, tokens};
 pub use train::companions;
+pub use watch::answering;
 
 use crate::card;
 use crate::failure::Failure;
@@ -228,15 +230,28 @@ pub fn tuned(plan: &Plan) -> Result<Tuned> {
         .into())
 }
 
-/// Loads a model that answers.
+/// Loads a model that answers, for chats as the recipe's data has them.
 pub fn load(plan: &Plan, model: &Tuned, name: &str, chat: bool) -> Result<finetune::Model> {
+    let data = plan.recipe().data.as_ref();
+    let template = data.map(|data| data.template).unwrap_or_default();
+    load_as(plan, model, name, template, chat)
+}
+
+/// As [`load`], for chats written by this template; `chat` says whether there will be any.
+pub fn load_as(
+    plan: &Plan,
+    model: &Tuned,
+    name: &str,
+    template: TemplateKind,
+    chat: bool,
+) -> Result<finetune::Model> {
     let checkpoint = finetune::Checkpoint::open(&model.base)?.on(&plan.device.device);
     let adapter = model
         .adapter
         .as_deref()
         .map(PeftAdapter::load)
         .transpose()?;
-    let template = template_of(plan, &checkpoint.tokenizer, chat)?;
+    let template = template_as(template, &checkpoint.tokenizer, chat)?;
     Ok(checkpoint.into_model(
         plan.recipe().model.dtype.into(),
         adapter,

@@ -5,7 +5,7 @@ use datasets::{Template, Tokenizer};
 use eval::{Answering, Prompt, Task};
 use finetune::Checkpoint;
 
-use super::samples::template_of;
+use super::samples::{asked_by, template_as};
 use crate::plan::{Plan, PlannedTask};
 
 /// Room for the longest option where options are scored.
@@ -26,7 +26,7 @@ impl Room {
         } = Checkpoint::open(&plan.base)?;
         let mut tasks = tasks.iter().flat_map(|planned| &planned.tasks);
         let chat = tasks.any(|task| task.chat_template);
-        let template = template_of(plan, &tokenizer, chat)?;
+        let template = template_as(asked_by(plan.recipe()), &tokenizer, chat)?;
         Ok(Self {
             tokenizer,
             template,

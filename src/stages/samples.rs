@@ -1,11 +1,12 @@
 //! From built samples to tokens, as training, evaluation and `medtune show` read them.
 
 use anyhow::{Context, Result};
-use datasets::recipe::DataSection;
+use datasets::recipe::{DataSection, TemplateKind};
 use datasets::{Samples, Template, Tokenized, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::plan::Plan;
+use crate::recipe::Recipe;
 
 /// Samples as tokens, and what became of those that did not fit.
 #[derive(Default)]
@@ -78,14 +79,25 @@ pub fn tokens(
 /// The template of the recipe's `[data]`, or the model's own. Where no conversation is written, a model without a
 /// template is as good as any.
 pub fn template_of(plan: &Plan, tokenizer: &Tokenizer, needed: bool) -> Result<Template> {
-    let kind = plan
-        .recipe()
-        .data
-        .as_ref()
-        .map(|data| data.template)
-        .unwrap_or_default();
+    let data = plan.recipe().data.as_ref();
+    template_as(
+        data.map(|data| data.template).unwrap_or_default(),
+        tokenizer,
+        needed,
+    )
+}
+
+/// As [`template_of`], of this kind.
+pub fn template_as(kind: TemplateKind, tokenizer: &Tokenizer, needed: bool) -> Result<Template> {
     match Template::new(kind, tokenizer) {
         Err(_) if !needed => Ok(Template::MeLlama { eos: String::new() }),
         made => made.context("cannot write conversations for this model"),
     }
+}
+
+/// The template by which models are asked tasks: that of `[eval]`, or else of `[data]`.
+pub fn asked_by(recipe: &Recipe) -> TemplateKind {
+    let eval = recipe.eval.as_ref().and_then(|eval| eval.template);
+    let data = recipe.data.as_ref().map(|data| data.template);
+    eval.or(data).unwrap_or_default()
 }

@@ -12,14 +12,11 @@ use ledger::{AccessClass, FileHash, Manifest};
 use serde_json::{Value, json};
 
 use super::eval_input::what_is_asked;
-use super::evaluate::asked;
+use super::evaluate::{Asked, asked, items};
 use super::train::product;
-use super::{Work, done, template_of};
+use super::{Work, asked_by, done, template_as};
 use crate::plan::Plan;
 use crate::validation::chosen_by;
-
-/// The report's tag of a task whose items chose the checkpoint.
-pub(super) const CHOSE_CHECKPOINT: &str = "chose the checkpoint";
 
 /// What asks a model in training, before there is one.
 pub(super) struct Watch {
@@ -30,6 +27,23 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// Opens the base's tokenizer; reads no weights.
+    fn of(plan: &Plan, tasks: &[ValidationTask]) -> Result<Self> {
+        let Checkpoint {
+            tokenizer, config, ..
+        } = Checkpoint::open(&plan.base)?;
+        let chat = tasks.iter().any(|asked| asked.task.chat_template);
+        let template = template_as(asked_by(plan.recipe()), &tokenizer, chat)?;
+        let section = plan.recipe().eval.clone().unwrap_or_default();
+        let (batch, context) = (section.batch_items, config.max_position_embeddings);
+        let shape = answering_shape(tasks, batch, &tokenizer, &template, context)?;
+        Ok(Self {
+            tokenizer,
+            template,
+            shape,
+        })
+    }
+
     /// The decoder in training as something that answers, as an evaluation would load it.
     pub(super) fn model(self, decoder: Arc<Decoder>) -> Model {
         Model {
@@ -41,32 +55,37 @@ impl Watch {
     }
 }
 
+/// What asking the tasks of `train.eval_tasks` takes of memory, from their items. Says nothing of few-shot.
+///
+/// # Errors
+/// Items or a model that are not here; an item that the model cannot read.
+pub fn answering(plan: &Plan) -> Result<AnsweringShape> {
+    let tasks = limited(plan, items(plan, &plan.train_tasks)?);
+    Ok(Watch::of(plan, &tasks)?.shape)
+}
+
+/// The items that an evaluation of so many asks.
+fn limited(plan: &Plan, asked: Vec<Asked<'_>>) -> Vec<ValidationTask> {
+    let seed = plan.recipe().eval.as_ref().map_or(0, |eval| eval.seed);
+    let tasks = asked.into_iter().map(|asked| ValidationTask {
+        task: asked.task.clone(),
+        items: eval::asked_items(asked.items, asked.limit, seed),
+    });
+    tasks.collect()
+}
+
 impl Work<'_> {
-    /// The tasks with the items that are asked: those that an evaluation of so many asks.
+    /// The tasks with the items that are asked.
     pub(super) fn watched_tasks(&self) -> Result<Vec<ValidationTask>> {
-        let section = self.plan.recipe().eval.clone().unwrap_or_default();
         let asked = asked(self.plan, &self.plan.train_tasks, "train")?;
-        Ok(asked
-            .into_iter()
-            .map(|asked| ValidationTask {
-                task: asked.task.clone(),
-                items: eval::asked_items(asked.items, asked.limit, section.seed),
-            })
-            .collect())
+        Ok(limited(self.plan, asked))
     }
 
     pub(super) fn watch(&self, tasks: &[ValidationTask]) -> Result<Option<Watch>> {
         if tasks.is_empty() {
             return Ok(None);
         }
-        let section = self.plan.recipe().eval.clone().unwrap_or_default();
-        let Checkpoint {
-            tokenizer, config, ..
-        } = Checkpoint::open(&self.plan.base)?;
-        let chat = tasks.iter().any(|asked| asked.task.chat_template);
-        let template = template_of(self.plan, &tokenizer, chat)?;
-        let (batch, context) = (section.batch_items, config.max_position_embeddings);
-        let shape = answering_shape(tasks, batch, &tokenizer, &template, context)?;
+        let watch = Watch::of(self.plan, tasks)?;
         if let Some((metric, _, task)) = self.choice()
             && task.split().is_none()
         {
@@ -78,11 +97,7 @@ impl Work<'_> {
                 ),
             );
         }
-        Ok(Some(Watch {
-            tokenizer,
-            template,
-            shape,
-        }))
+        Ok(Some(watch))
     }
 
     fn choice(&self) -> Option<(&str, &crate::plan::PlannedTask, &eval::Task)> {
@@ -104,6 +119,9 @@ impl Work<'_> {
         let section = self.plan.recipe().eval.clone().unwrap_or_default();
         settings["chosen_by"] =
             json!({"seed": section.seed, "shots": section.shots, "tasks": tasks});
+        if let Some(template) = section.template {
+            settings["chosen_by"]["template"] = json!(template);
+        }
         Ok(inputs)
     }
 
@@ -131,17 +149,17 @@ fn items_of(task: &eval::Task) -> Value {
     json!({"path": source.path, "split": source.split, "fold": source.fold})
 }
 
-/// The tasks of `[eval]` that ask the items by which the checkpoint was chosen.
-pub(super) fn chose_checkpoint(plan: &Plan) -> Vec<&str> {
-    let trained = plan.recipe().train.as_ref();
-    let trained = trained.and_then(|_| Manifest::read(&plan.folder(product(plan))).ok().flatten());
-    let Some(items) = trained.and_then(|made| made.details.pointer("/chosen_by/items").cloned())
-    else {
-        return Vec::new();
-    };
+/// The score that chose the checkpoint, and the tasks of `[eval]` that ask the items by which it did; `None` where there
+/// is no such task.
+pub(super) fn chose_checkpoint(plan: &Plan) -> Option<(String, Vec<&str>)> {
+    plan.recipe().train.as_ref()?;
+    let trained = Manifest::read(&plan.folder(product(plan))).ok()??;
+    let chosen_by = trained.details.get("chosen_by")?;
+    let (metric, items) = (chosen_by["metric"].as_str()?, chosen_by.get("items")?);
     let tasks = plan.tasks.iter().flat_map(|planned| &planned.tasks);
-    let same = tasks.filter(|task| items_of(task) == items);
-    same.map(|task| task.name.as_str()).collect()
+    let same = tasks.filter(|task| items_of(task) == *items);
+    let names: Vec<&str> = same.map(|task| task.name.as_str()).collect();
+    (!names.is_empty()).then(|| (metric.to_owned(), names))
 }
 
 /// The scores that a line has room for: each task's first by name, without what repeats the paper's own scorer.

@@ -30,7 +30,7 @@ prompt = "{{ instruction }}"
 answer = "{{ output }}"
 "#;
 
-const KEY: &str = "sk-confidential-17";
+pub const KEY: &str = "sk-confidential-17";
 
 /// A recipe that asks an endpoint beside the tiny model.
 fn place(server: &Server) -> Place {
@@ -74,7 +74,8 @@ fn knowing() -> Server {
     })
 }
 
-fn eval(place: &Place, more: &[&str]) -> Command {
+/// An evaluation of `recipe.toml` with the key, into `out`.
+pub fn eval(place: &Place, more: &[&str]) -> Command {
     let mut command = place.command(&["eval", "recipe.toml", "--out", "out"]);
     command.args(more).env("MEDTUNE_TEST_KEY", KEY);
     for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
@@ -83,7 +84,7 @@ fn eval(place: &Place, more: &[&str]) -> Command {
     command
 }
 
-fn said(mut command: Command) -> Said {
+pub fn said(mut command: Command) -> Said {
     Said::of(command.output().unwrap())
 }
 
@@ -101,7 +102,7 @@ fn bytes_below(folder: &Path) -> Vec<u8> {
     bytes
 }
 
-fn json_of(place: &Place, file: &str) -> Value {
+pub fn json_of(place: &Place, file: &str) -> Value {
     serde_json::from_slice(&fs::read(place.path(file)).unwrap()).unwrap()
 }
 

@@ -1,16 +1,15 @@
 //! A judge behind an API: its scores, what of it is recorded, and what it must not see.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::Place;
+use super::endpoint::{KEY, eval, json_of, said};
 use super::server::{Asked, Does, Server, chat};
-use super::{Place, Said};
-
-const KEY: &str = "sk-confidential-23";
 
 const TASK: &str = r#"name = "cases"
 version = 1
@@ -90,23 +89,6 @@ fn answers(asked: &Asked) -> Does {
     })
 }
 
-fn eval(place: &Place, more: &[&str]) -> Command {
-    let mut command = place.command(&["eval", "recipe.toml", "--out", "out"]);
-    command.args(more).env("MEDTUNE_TEST_KEY", KEY);
-    for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
-        command.env_remove(proxy);
-    }
-    command
-}
-
-fn said(mut command: Command) -> Said {
-    Said::of(command.output().unwrap())
-}
-
-fn json_of(place: &Place, file: &str) -> Value {
-    serde_json::from_slice(&fs::read(place.path(file)).unwrap()).unwrap()
-}
-
 #[test]
 fn a_judge_marks_what_others_answered() {
     let server = Server::new(answers);
@@ -163,7 +145,7 @@ fn a_judge_marks_what_others_answered() {
         assert!(!text.contains(KEY), "{file}");
     }
     // Nothing has changed: nobody is asked.
-    let again = self::said(eval(&place, &[])).ok();
+    let again = super::endpoint::said(eval(&place, &[])).ok();
     assert!(again.stderr.contains("eval   kept"), "{}", again.stderr);
     assert_eq!(server.asked().len(), 18);
 }

@@ -347,3 +347,30 @@ fn a_training_that_is_stopped_goes_on_and_ends_the_same() {
         assert_eq!(read("whole"), read("stopped"), "{file}");
     }
 }
+
+#[test]
+fn a_base_without_a_chat_template_is_asked_by_the_one_that_the_recipe_names() {
+    let place = Place::new();
+    let config = fs::read(place.path("shape/tokenizer_config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    config
+        .as_object_mut()
+        .unwrap()
+        .remove("chat_template")
+        .unwrap();
+    place.write("shape/tokenizer_config.json", config.to_string().as_bytes());
+    let recipe = "name = \"bare\"\n\n[model]\ninit = \"random\"\nconfig = \"shape/config.json\"\ntokenizer = \"shape\"\n\n[eval]\ntasks = [\"tasks/which.toml\"]\n";
+    place.write("bare.toml", recipe.as_bytes());
+    let args = ["eval", "bare.toml", "--out", "bare"];
+    insta::assert_snapshot!(place.medtune(&args).failure(), @r#"
+    exit 2
+    error: cannot write conversations for this model
+      the tokenizer shape/tokenizer.json has no chat template
+    hint: set data.template (for an evaluation eval.template) = "me-llama", or put a chat_template.jinja beside the tokenizer
+    "#);
+    let named = [&args[..], &["--set", "eval.template=\"me-llama\""]].concat();
+    let said = place.medtune(&named).ok();
+    assert!(said.stdout.contains("which (8 items"), "{}", said.stdout);
+    let again = place.medtune(&named).ok();
+    assert!(again.stderr.contains("eval   kept"), "{}", again.stderr);
+}

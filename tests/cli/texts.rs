@@ -230,8 +230,16 @@ fn recipes_are_listed_shown_and_copied() {
 fn a_task_that_comes_with_medtune_is_asked_where_it_was_copied_to() {
     let place = Place::new();
     let asked = |task| place.medtune(&["eval", "--model", "shape", "--task", task]);
-    insta::assert_snapshot!(asked("pubmedqa").failure(), @"");
-    insta::assert_snapshot!(asked("mibe:5").failure(), @"");
+    insta::assert_snapshot!(asked("pubmedqa").failure(), @"
+    exit 2
+    error: there is no task `pubmedqa`
+    hint: it comes with medtune: `medtune recipes copy eval/mibe/pubmedqa` gives you its file
+    ");
+    insta::assert_snapshot!(asked("mibe:5").failure(), @"
+    exit 2
+    error: there is no task `mibe`
+    hint: it comes with medtune: `medtune recipes copy eval/mibe` gives you its file
+    ");
     place
         .medtune(&["recipes", "copy", "eval/mibe/pubmedqa"])
         .ok();

@@ -122,7 +122,7 @@ fn a_score_in_training_is_the_score_afterwards() {
 #[test]
 fn a_score_in_training_is_the_score_afterwards_in_every_way_of_training() {
     type Way = (&'static str, fn(&Place));
-    let ways: [Way; 4] = [
+    let ways: [Way; 5] = [
         ("bf16, dropout", |place| {
             place.edit("recipe.toml", "[model]", "[model]\ndtype = \"bf16\"");
             place.edit("recipe.toml", "alpha = 8.0", "alpha = 8.0\ndropout = 0.1");
@@ -134,6 +134,9 @@ fn a_score_in_training_is_the_score_afterwards_in_every_way_of_training() {
         ("recomputed, several micro-batches", |place| {
             let more = "[train]\nrecompute = \"full\"\ngradient_accumulation_steps = 2";
             place.edit("recipe.toml", "[train]", more);
+        }),
+        ("asked by another template", |place| {
+            place.edit("recipe.toml", "[eval]", "[eval]\ntemplate = \"me-llama\"");
         }),
         ("every weight", |place| {
             place.edit("recipe.toml", "[adapter.lora]\nrank = 4\nalpha = 8.0\n", "");
@@ -214,6 +217,12 @@ fn the_best_checkpoint_is_chosen_by_a_task() {
     assert_eq!(chose, &serde_json::json!(["which", "fine", "written"]));
     let page = fs::read_to_string(place.path("out/report.html")).unwrap();
     assert!(page.contains("chose the checkpoint") && page.contains("(by fine.accuracy)"));
+    let table = fs::read_to_string(place.path("out/eval/report.txt")).unwrap();
+    let line = "  chose the checkpoint, by fine.accuracy: expect less on new items";
+    assert_eq!(table.lines().filter(|l| *l == line).count(), 3, "{table}");
+    let report = place.medtune(&["report", "out"]).ok().stdout;
+    let figure = format!("  {:<20}{best} (by fine.accuracy)", "best step");
+    assert!(report.lines().any(|line| line == figure), "{report}");
 
     // Other items choose another checkpoint: they are an input.
     place.edit("questions.jsonl", "number 3", "number 33");
@@ -229,6 +238,46 @@ fn the_best_checkpoint_is_chosen_by_a_task() {
         "{}",
         said.stderr
     );
+}
+
+#[test]
+fn a_plan_counts_the_answers_to_the_items_that_are_asked() {
+    let place = place();
+    let args = ["plan", "recipe.toml", "--machine", "h200"];
+    let planned = |place: &Place| {
+        let json = place
+            .medtune(&[&args[..], &["--json"]].concat())
+            .ok()
+            .json();
+        let kept = json["train"][0]["memory"].as_array().unwrap().iter();
+        let mut kept = kept.filter(|part| part["part"] == "keys and values of answers");
+        let bytes = kept.next().unwrap()["bytes"].as_u64().unwrap();
+        (json["train"][0]["answering"].to_string(), bytes)
+    };
+    let (asked, bytes) = planned(&place);
+    insta::assert_snapshot!(asked, @r#"{"scored_tokens":86,"scored_targets":10,"read_tokens":106,"read_room_tokens":112,"written_room_tokens":224,"sequences":7}"#);
+    assert!(
+        !place
+            .medtune(&args)
+            .ok()
+            .stdout
+            .contains("as if every prompt")
+    );
+
+    // Without the items it says by what it goes.
+    for task in ["tasks/fine.toml", "tasks/written.toml"] {
+        place.edit(task, "questions.jsonl", "elsewhere.jsonl");
+    }
+    let (estimated, more) = planned(&place);
+    insta::assert_snapshot!(estimated, @r#"{"scored_tokens":640,"scored_targets":640,"read_tokens":896,"read_room_tokens":896,"written_room_tokens":1792,"sequences":7,"estimated":{"prompt_tokens":128,"because":"task `fine`: cannot read elsewhere.jsonl: No such file or directory (os error 2): No such file or directory (os error 2)"}}"#);
+    assert!(more > bytes, "{more} {bytes}");
+    let said = place.medtune(&args).ok().stdout;
+    let from = said.find("  asking train.eval_tasks").unwrap();
+    let lines: Vec<&str> = said[from..].lines().take(2).collect();
+    insta::assert_snapshot!(lines.join("\n"), @"
+    asking train.eval_tasks is planned as if every prompt had 128 tokens, which is likely too much:
+      task `fine`: cannot read elsewhere.jsonl: No such file or directory (os error 2): No such file or directory (os error 2)
+    ");
 }
 
 #[test]
@@ -317,7 +366,14 @@ fn a_task_that_is_misspelt_or_too_long_is_named_before_the_first_step() {
     recipe.toml:25:1: `train.eval_tasks`: there is no task `fin`
       hint: did you mean `fine`?
     ");
-    place.edit("recipe.toml", "fin:5", "tasks/fine.toml:5");
+    place.edit("recipe.toml", "fin:5", "pubmedqa[dev]:5");
+    insta::assert_snapshot!(place.medtune(&["train", "recipe.toml", "--out", "out"]).failure(), @"
+    exit 2
+    error: the recipe has a problem
+    recipe.toml:25:1: `train.eval_tasks`: there is no task `pubmedqa`
+      hint: it comes with medtune: `medtune recipes copy eval/mibe/pubmedqa` gives you its file
+    ");
+    place.edit("recipe.toml", "pubmedqa[dev]:5", "tasks/fine.toml:5");
     place.edit(
         "tasks/written.toml",
         "max_new_tokens = 7",
@@ -457,6 +513,49 @@ fn a_merge_is_looked_over_where_that_is_asked_for() {
             .contains("sample answers left out, of material that is not open: 2"),
         "{}",
         said.stderr
+    );
+}
+
+/// Held-out samples stay as they were trained on.
+#[test]
+fn a_merged_model_is_asked_by_the_template_of_the_evaluation() {
+    let place = Place::new();
+    place.write("tasks/fine.toml", FINE.as_bytes());
+    let validate = "[merge]\nvalidate = [\"tasks/fine.toml:5\"]\n";
+    place.edit("recipe.toml", "[merge]\n", validate);
+    place.edit("recipe.toml", "which.toml", "fine.toml:5");
+    place.edit(
+        "recipe.toml",
+        "tuned.which.items\"\nat_least = 8.0",
+        "tuned.fine.items\"\nat_least = 5.0",
+    );
+    let run = |out: &str, more: &[&str]| {
+        let args = [&["run", "recipe.toml", "--out", out][..], more].concat();
+        place.medtune(&args).ok();
+        let manifest = json(&place, &format!("{out}/merged/manifest.json"));
+        let look = manifest["details"]["validation"]["metrics"].clone();
+        (
+            look,
+            json(&place, &format!("{out}/eval/report.json"))["metrics"].clone(),
+        )
+    };
+    let (own_look, own) = run("own", &[]);
+    let (look, report) = run("named", &["--set", "eval.template=\"me-llama\""]);
+    for (look, report) in [(&own_look, &own), (&look, &report)] {
+        for name in ["fine.brier", "validation.perplexity"] {
+            let (base, merged) = (format!("base.{name}"), format!("merged.{name}"));
+            assert_eq!(look[base.as_str()], report[base.as_str()], "{name}");
+            assert_eq!(
+                look[merged.as_str()],
+                report[format!("tuned.{name}")],
+                "{name}"
+            );
+        }
+    }
+    assert_ne!(own["base.fine.brier"], report["base.fine.brier"]);
+    assert_eq!(
+        own["tuned.validation.perplexity"],
+        report["tuned.validation.perplexity"]
     );
 }
 

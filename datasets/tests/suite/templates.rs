@@ -228,7 +228,7 @@ fn a_template_that_cannot_be_used_is_named() {
     .unwrap();
     assert_snapshot!(shown(&Template::new(TemplateKind::Chat, &none).unwrap_err()), @r#"
     the tokenizer GGUF metadata tokenizer.ggml has no chat template
-    hint: set template = "me-llama", or put a chat_template.jinja beside the tokenizer
+    hint: set data.template (for an evaluation eval.template) = "me-llama", or put a chat_template.jinja beside the tokenizer
     "#);
     assert_snapshot!(shown(&Template::new(TemplateKind::MeLlama, &none).unwrap_err()), @r#"
     the tokenizer GGUF metadata tokenizer.ggml has no eos_token

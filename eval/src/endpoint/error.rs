@@ -255,7 +255,7 @@ impl EndpointError {
             EndpointError::NoPerplexity { .. } => "measure it on a model on this machine".into(),
             EndpointError::Tokenizer { source, .. } => return source.hint(),
             EndpointError::NoTemplate { .. } => {
-                "name the folder of the chat model itself, or set data.template = \"me-llama\""
+                "name the folder of the chat model itself, or set eval.template = \"me-llama\""
                     .into()
             }
             EndpointError::Refused { status, code, .. } => {

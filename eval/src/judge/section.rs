@@ -104,6 +104,6 @@ pub(crate) fn judged_metrics() -> Vec<&'static str> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JudgeChoice {
-    /// The name of the [[eval.endpoint]] that judges; `tasks = []` there lets it do nothing else.
+    /// The name of the `[[eval.endpoint]]` that judges; `tasks = []` there lets it do nothing else.
     pub endpoint: String,
 }

@@ -112,12 +112,15 @@ pub struct BertScores {
 }
 
 /// How a task's BERTScore was computed: values of different signatures don't compare.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BertScoreNote {
     /// See [`BertScorer::signature`].
     pub signature: String,
     /// SHA-256 of the encoder.
     pub encoder_sha256: String,
+    /// What values were rescaled by, which the signature doesn't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
     /// Most tokens of a text that the encoder reads.
     pub max_tokens: usize,
     /// How many gold texts are longer, and were cut at their end.
@@ -153,6 +156,7 @@ impl BertScorer<'_> {
         BertScoreNote {
             signature: self.signature(),
             encoder_sha256: self.embedder.sha256().to_owned(),
+            baseline: self.baseline,
             max_tokens: self.embedder.max_tokens(),
             cut_gold: scores.cut_gold,
             cut_answers: scores.cut_answers,

@@ -9,25 +9,26 @@
 
 use super::{Answered, Family, Metric, Needs, Tally, mean, one_value};
 
-pub(super) const ECE_10: Metric = Metric {
-    name: "ece_10",
-    about: "expected calibration error of the picked option, 10 bins; lower is better",
-    needs: Needs::OptionScores,
-    family: Family::Corrected,
-    higher_is_better: false,
-    mark: |item| mark(item, 10),
-    score: calibration_error,
-};
+pub(super) const ECE_10: Metric = ece::<10>(
+    "ece_10",
+    "expected calibration error of the picked option, 10 bins; lower is better",
+);
+pub(super) const ECE_15: Metric = ece::<15>(
+    "ece_15",
+    "expected calibration error of the picked option, 15 bins; lower is better",
+);
 
-pub(super) const ECE_15: Metric = Metric {
-    name: "ece_15",
-    about: "expected calibration error of the picked option, 15 bins; lower is better",
-    needs: Needs::OptionScores,
-    family: Family::Corrected,
-    higher_is_better: false,
-    mark: |item| mark(item, 15),
-    score: calibration_error,
-};
+const fn ece<const BINS: u32>(name: &'static str, about: &'static str) -> Metric {
+    Metric {
+        name,
+        about,
+        needs: Needs::OptionScores,
+        family: Family::Corrected,
+        higher_is_better: false,
+        mark: mark::<BINS>,
+        score: calibration_error,
+    }
+}
 
 pub(super) const BRIER: Metric = Metric {
     name: "brier",
@@ -40,14 +41,14 @@ pub(super) const BRIER: Metric = Metric {
 };
 
 /// Confidence, one item, and whether it was right, in the confidence's bin.
-fn mark(item: &Answered<'_>, bins: u32) -> Vec<(String, Tally)> {
+fn mark<const BINS: u32>(item: &Answered<'_>) -> Vec<(String, Tally)> {
     let probabilities = probabilities(item);
     let picked = item.answer.and_then(|answer| item.option_index(answer));
     let Some(confidence) = picked.and_then(|index| probabilities.get(index).copied()) else {
         return Vec::new();
     };
-    let bin = (1..bins)
-        .filter(|edge| confidence > f64::from(*edge) / f64::from(bins))
+    let bin = (1..BINS)
+        .filter(|edge| confidence > f64::from(*edge) / f64::from(BINS))
         .count();
     let right = f64::from(item.answer == Some(item.gold));
     vec![(bin.to_string(), [confidence, 1.0, right])]

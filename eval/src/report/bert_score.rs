@@ -1,7 +1,9 @@
 //! What a report says of a task's BERTScore beside its values: how it was computed, or why it was not.
 
-use super::file::{ModelReport, Row, TaskReport};
+use super::file::{ModelReport, TaskReport};
+use super::rows::Row;
 use crate::metrics::bert_score::BertScoreNote;
+use crate::metrics::{MetricName, Needs};
 
 /// Lines of plain text; none where the task has no such metric.
 pub(super) fn lines(row: Row<'_>) -> Vec<String> {
@@ -35,7 +37,12 @@ pub(super) fn lines(row: Row<'_>) -> Vec<String> {
         for (model, _, note) in &noted {
             let sha256: String = note.encoder_sha256.chars().take(12).collect();
             let (label, signature) = (&model.label, &note.signature);
-            lines.push(format!("  {label}: {signature}, encoder {sha256}"));
+            let rescaled = note.baseline.map_or(String::new(), |by| {
+                format!(", rescaled by {} {} {}", by.precision, by.recall, by.f1)
+            });
+            lines.push(format!(
+                "  {label}: {signature}, encoder {sha256}{rescaled}"
+            ));
         }
     }
     for (model, task, note) in &noted {
@@ -53,6 +60,23 @@ pub(super) fn lines(row: Row<'_>) -> Vec<String> {
     lines
 }
 
+impl TaskReport {
+    /// Whether the two have a score of embeddings under this metric, and not of the same ones: another
+    /// encoder, another layer, other frequencies or another baseline.
+    pub(super) fn is_embedded_otherwise(&self, other: &TaskReport, metric: &str) -> bool {
+        let embedded = MetricName::find(metric);
+        if embedded.is_none_or(|metric| metric.needs != Needs::Embeddings) {
+            return false;
+        }
+        match (&self.bert_score, &other.bert_score) {
+            (Some(own), Some(other)) => !same_measure(own, other),
+            _ => true,
+        }
+    }
+}
+
 fn same_measure(one: &BertScoreNote, other: &BertScoreNote) -> bool {
-    (&one.signature, &one.encoder_sha256) == (&other.signature, &other.encoder_sha256)
+    one.signature == other.signature
+        && one.encoder_sha256 == other.encoder_sha256
+        && one.baseline == other.baseline
 }

@@ -74,8 +74,9 @@ fn add_change(before: &TaskReport, after: &mut TaskReport, bootstrap: &Bootstrap
     let otherwise: Vec<bool> = after
         .scores
         .iter()
-        .map(|score| before.is_judged_otherwise(after, &score.metric))
+        .map(|score| before.is_measured_otherwise(after, &score.metric))
         .collect();
+    let first_otherwise = otherwise.first() == Some(&true);
     for (score, otherwise) in after.scores.iter_mut().zip(otherwise) {
         let earlier = before.score(&score.metric).filter(|_| !otherwise);
         let Some(earlier) = earlier else {
@@ -93,6 +94,8 @@ fn add_change(before: &TaskReport, after: &mut TaskReport, bootstrap: &Bootstrap
             p: paired.map(|paired| paired.p),
         });
     }
+    // Items came out better or worse by the first metric, if that is the same one.
+    let order = order.filter(|_| !first_otherwise);
     after.change = order.map(|order| {
         let pairs: Vec<(&ItemReport, &ItemReport)> = before
             .items
@@ -102,6 +105,14 @@ fn add_change(before: &TaskReport, after: &mut TaskReport, bootstrap: &Bootstrap
         let p = after.scores.first().and_then(|score| score.change?.p);
         task_change(&pairs, p)
     });
+}
+
+impl TaskReport {
+    /// Whether two scores under this metric don't compare, because something else than the model's
+    /// answers is behind them: another judge or question, another encoder or its settings.
+    fn is_measured_otherwise(&self, other: &TaskReport, metric: &str) -> bool {
+        self.is_judged_otherwise(other, metric) || self.is_embedded_otherwise(other, metric)
+    }
 }
 
 fn task_change(pairs: &[(&ItemReport, &ItemReport)], p: Option<f64>) -> TaskChange {

@@ -8,13 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::change::{self, TaskChange};
 use super::judged::JudgeReport;
-use super::notes::{FORGETTING, Published, TaskNotes};
-use super::{ModelResults, Report};
+use super::notes::Published;
 use crate::judge::Judged;
 use crate::metrics::bert_score::BertScoreNote;
-use crate::metrics::{Family, Marks, MetricName, Tally, labels_of};
-use crate::run::{ItemResult, PerplexityResult, Score, TaskResult};
-use crate::statistics::{Bootstrap, CONFIDENCE, Interval};
+use crate::metrics::{Family, MetricName, Tally};
+use crate::statistics::{Bootstrap, Interval};
 use crate::{Error, Result, Unanswered};
 
 /// A report as `report.json` holds it.
@@ -81,6 +79,10 @@ pub struct TaskReport {
     /// The options that all items share, where they may be named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
+    /// The score that chose the checkpoint that was asked, where it chose by the items that this
+    /// task asks: what they then say of it is too good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chose_checkpoint: Option<String>,
     /// What others have published for the same items: theirs, not measured here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
@@ -145,7 +147,7 @@ pub struct Unflagged {
     pub interval: Option<Interval>,
 }
 
-/// What each item adds to each class of a metric; see [`Marks`].
+/// What each item adds to each class of a metric; see [`Marks`](crate::metrics::Marks).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MarksReport {
     /// The classes' names; `None` for one that a record's text may have given, where that may not
@@ -319,23 +321,6 @@ impl ReportFile {
         AccessClass::strictest(tasks.map(|task| task.access))
     }
 
-    pub(super) fn of(report: &Report, reveal: bool) -> ReportFile {
-        let bootstrap = report.bootstrap;
-        let models = report.models.iter();
-        let models = models.map(|model| model.report(report, reveal)).collect();
-        let mut file = ReportFile {
-            models,
-            metrics: BTreeMap::new(),
-            intervals: Resampling {
-                confidence: CONFIDENCE,
-                resamples: bootstrap.resamples,
-                seed: bootstrap.seed,
-            },
-        };
-        file.complete();
-        file
-    }
-
     /// Computes what follows from the models' results: changes and flat numbers.
     pub(super) fn complete(&mut self) {
         change::add_changes(self);
@@ -357,7 +342,8 @@ impl ReportFile {
             }
         }
         if let [first, .., last] = self.models.as_slice() {
-            let before = first.numbers();
+            let mut before = first.numbers();
+            last.remove_incomparable(&mut before);
             for (name, after) in last.numbers() {
                 // Two infinite perplexities have no difference.
                 let change = before.get(&name).map(|before| after - before);
@@ -370,77 +356,6 @@ impl ReportFile {
     }
 }
 
-/// Where a task stands in a report.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Row<'a> {
-    /// The task, as the first model that was asked has it.
-    pub task: &'a TaskReport,
-    /// Each model's result, in the models' order.
-    pub results: &'a [ModelReport],
-}
-
-impl<'a> Row<'a> {
-    /// Each model's result on the task.
-    pub fn by_model(self) -> impl Iterator<Item = Option<&'a TaskReport>> {
-        self.results
-            .iter()
-            .map(move |model| model.task(&self.task.task))
-    }
-
-    /// The metrics that any model has, corrected ones first.
-    pub fn metrics(self) -> Vec<&'a ScoreReport> {
-        let mut metrics: Vec<&ScoreReport> = Vec::new();
-        for score in self.by_model().flatten().flat_map(|task| &task.scores) {
-            if metrics.iter().all(|known| known.metric != score.metric) {
-                metrics.push(score);
-            }
-        }
-        metrics.sort_by_key(|score| score.is_paper_compatible());
-        metrics
-    }
-
-    /// Whether any model left items unanswered.
-    pub fn refused(self) -> bool {
-        self.by_model().flatten().any(|task| task.unanswered > 0)
-    }
-
-    /// Whether the task's answers were generated, by any model.
-    pub fn generated(self) -> bool {
-        self.by_model()
-            .flatten()
-            .any(|task| task.unextracted.is_some())
-    }
-}
-
-impl ReportFile {
-    /// Every task that any model was asked, first those that are no measure of forgetting.
-    pub(super) fn rows(&self) -> Vec<Row<'_>> {
-        let mut tasks: Vec<&TaskReport> = Vec::new();
-        for task in self.models.iter().flat_map(|model| &model.tasks) {
-            if tasks.iter().all(|known| known.task != task.task) {
-                tasks.push(task);
-            }
-        }
-        tasks.sort_by_key(|task| task.has_tag(FORGETTING));
-        let results = &self.models;
-        tasks
-            .into_iter()
-            .map(|task| Row { task, results })
-            .collect()
-    }
-
-    /// Every set whose perplexity any model has.
-    pub(super) fn perplexity_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for result in self.models.iter().flat_map(|model| &model.perplexity) {
-            if !names.contains(&result.name.as_str()) {
-                names.push(&result.name);
-            }
-        }
-        names
-    }
-}
-
 impl ModelReport {
     /// The result on a task.
     pub fn task(&self, name: &str) -> Option<&TaskReport> {
@@ -450,6 +365,18 @@ impl ModelReport {
     /// The perplexity on a set.
     pub fn perplexity_of(&self, name: &str) -> Option<&PerplexityReport> {
         self.perplexity.iter().find(|result| result.name == name)
+    }
+
+    /// Takes away the first model's numbers from which this one's scores have no change, such as
+    /// those of another encoder.
+    fn remove_incomparable(&self, numbers: &mut BTreeMap<String, f64>) {
+        for task in &self.tasks {
+            for score in task.scores.iter().filter(|score| score.change.is_none()) {
+                let name = format!("{}.{}", task.task, score.metric);
+                numbers.remove(&format!("{name}_unflagged"));
+                numbers.remove(&name);
+            }
+        }
     }
 
     fn numbers(&self) -> BTreeMap<String, f64> {
@@ -528,163 +455,5 @@ impl MarksReport {
             }
         }
         totals
-    }
-
-    fn of(marks: &Marks, may_name: impl Fn(&str) -> bool) -> MarksReport {
-        let name = |class: &String| may_name(class).then(|| class.clone());
-        let item = |item: &Vec<(usize, Tally)>| {
-            item.iter()
-                .map(|(class, [a, b, c])| (*class, *a, *b, *c))
-                .collect()
-        };
-        MarksReport {
-            classes: marks.classes.iter().map(name).collect(),
-            items: marks.items.iter().map(item).collect(),
-        }
-    }
-}
-
-impl ModelResults {
-    fn report(&self, report: &Report, reveal: bool) -> ModelReport {
-        let notes = |task: &TaskResult| report.notes.get(&task.task).cloned().unwrap_or_default();
-        let tasks = self.tasks.iter();
-        let tasks = tasks.map(|task| task_report(task, notes(task), &report.bootstrap, reveal));
-        ModelReport {
-            label: self.label.clone(),
-            tasks: tasks.collect(),
-            perplexity: self.perplexities.iter().map(perplexity_report).collect(),
-        }
-    }
-}
-
-fn task_report(
-    task: &TaskResult,
-    notes: TaskNotes,
-    bootstrap: &Bootstrap,
-    reveal: bool,
-) -> TaskReport {
-    let readable = reveal || task.access == AccessClass::Open;
-    let labels = match (notes.labels.is_empty(), task.items.first()) {
-        // Options that are the same everywhere by chance, or because there is one item, are still
-        // the record's.
-        (true, Some(first))
-            if task.access == AccessClass::Open
-                && task.items.iter().all(|item| item.options == first.options) =>
-        {
-            first.options.clone()
-        }
-        _ => notes.labels,
-    };
-    let flagged = |item: &ItemResult| item.flagged || notes.flagged.contains(&item.id);
-    let flagged: Vec<bool> = task.items.iter().map(flagged).collect();
-    let mut published = notes.published;
-    if let Some(set) = &task.published {
-        for metric in task.scores.iter().map(|score| score.metric.name) {
-            let theirs = set.scores(metric, task.items.len());
-            published.extend(
-                theirs
-                    .iter()
-                    .map(|theirs| Published::beside(metric, theirs)),
-            );
-        }
-    }
-    let may_name =
-        |class: &str| readable || class.is_empty() || labels.iter().any(|label| label == class);
-    let scores = task.scores.iter().map(|score| ScoreReport {
-        metric: score.metric.name.to_owned(),
-        family: score.metric.family,
-        value: score.value,
-        interval: score.interval,
-        change: None,
-        unflagged: unflagged(score, &flagged, bootstrap),
-        marks: MarksReport::of(&score.marks, may_name),
-    });
-    let items = task.items.iter().zip(&flagged);
-    TaskReport {
-        task: task.task.clone(),
-        version: task.version,
-        model: task.model.clone(),
-        answering: task.answering.to_owned(),
-        shots: notes.shots,
-        tags: notes.tags,
-        access: task.access,
-        unextracted: task.unextracted,
-        unanswered: task.unanswered,
-        judge: JudgeReport::of(task),
-        published,
-        scores: scores.collect(),
-        not_computed: task
-            .not_computed
-            .iter()
-            .map(|metric| metric.name.to_owned())
-            .collect(),
-        bert_score: task.bert_score.clone(),
-        change: None,
-        items: items
-            .map(|(item, flagged)| item_report(item, *flagged, reveal))
-            .collect(),
-        labels,
-    }
-}
-
-fn unflagged(score: &Score, flagged: &[bool], bootstrap: &Bootstrap) -> Option<Unflagged> {
-    if !flagged.contains(&true) {
-        return None;
-    }
-    let kept: Vec<usize> = (0..flagged.len()).filter(|i| !flagged[*i]).collect();
-    if kept.is_empty() {
-        return None;
-    }
-    let of = |drawn: &[usize]| score.marks.score_of(drawn.iter().map(|i| kept[*i]));
-    Some(Unflagged {
-        items: kept.len(),
-        value: score.marks.score_of(kept.iter().copied()),
-        interval: bootstrap.interval_of(kept.len(), of),
-    })
-}
-
-fn item_report(item: &ItemResult, flagged: bool, reveal: bool) -> ItemReport {
-    let number = |text: &str| item.options.iter().position(|option| option == text);
-    let picked = item.extracted.as_deref().and_then(number);
-    let readable = reveal || item.access == AccessClass::Open;
-    let generated = item.option_scores.is_empty();
-    let judged = |judged: &Judged| Judged {
-        said: judged.said.clone().filter(|_| readable),
-        ..judged.clone()
-    };
-    let correct = match item.extracted.as_deref() {
-        // Several options may be right, one of which was picked.
-        Some(picked) if !generated && number(&item.gold).is_none() => {
-            labels_of(&item.gold).any(|gold| gold == picked)
-        }
-        picked => picked == Some(item.gold.as_str()),
-    };
-    ItemReport {
-        id: item.id.clone(),
-        prompt_sha256: item.prompt_sha256.clone(),
-        score: item.score,
-        access: item.access,
-        flagged,
-        gold_option: number(&item.gold),
-        picked_option: picked,
-        unanswered: item.unanswered,
-        correct: (!item.options.is_empty()).then_some(correct),
-        log_probs: item.option_scores.iter().map(|s| s.log_prob).collect(),
-        tokens: item.option_scores.iter().map(|s| s.tokens).collect(),
-        gold: readable.then(|| item.gold.clone()),
-        answer: (readable && generated).then(|| item.answer.clone()),
-        extracted: item.extracted.clone().filter(|_| readable),
-        judged: item.judged.iter().map(judged).collect(),
-    }
-}
-
-fn perplexity_report(result: &PerplexityResult) -> PerplexityReport {
-    PerplexityReport {
-        name: result.name.clone(),
-        model: result.model.clone(),
-        samples: result.samples,
-        tokens: result.total.tokens,
-        loss_sum: result.total.loss_sum,
-        perplexity: result.total.value(),
     }
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{Row, TaskReport};
+use super::file::TaskReport;
+use super::rows::Row;
 use crate::judge::{JudgedBy, Verdict};
 use crate::metrics::MetricName;
 use crate::run::TaskResult;

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::bert_score;
-use super::file::{ReportFile, Row, TaskReport};
+use super::file::{ReportFile, TaskReport};
 use super::notes::FORGETTING;
+use super::rows::Row;
 use super::table::{percent, signed, value};
 
 impl ReportFile {
@@ -54,6 +55,10 @@ impl ReportFile {
         }
         text.push('\n');
         for row in rows {
+            for line in row.chose_checkpoint() {
+                let (task, line) = (markdown_text(&row.task.task), markdown_text(&line));
+                let _ = writeln!(text, "{task}: {line}\n");
+            }
             if let Some(judging) = row.judging() {
                 let (task, judging) = (markdown_text(&row.task.task), markdown_text(&judging));
                 let _ = writeln!(text, "{task}: {judging}\n");

@@ -13,6 +13,8 @@ mod json;
 mod judged;
 mod markdown;
 mod notes;
+mod results;
+mod rows;
 mod runs;
 mod settings;
 mod table;

@@ -17,6 +17,8 @@ pub struct TaskNotes {
     pub shots: usize,
     /// What the task is part of, such as [`FORGETTING`].
     pub tags: Vec<String>,
+    /// The score that chose the checkpoint that is asked, where it chose by this task's items.
+    pub chose_checkpoint: Option<String>,
     /// Scores that others have published for the same items, beside those that the results know of
     /// (see [`PublishedSet::scores`](crate::PublishedSet::scores)).
     pub published: Vec<Published>,

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::file::{ModelReport, ReportFile, Row, TaskReport};
+use super::file::{ModelReport, ReportFile, TaskReport};
 use super::markdown::{markdown_text, p_value};
+use super::rows::Row;
 use super::table::{Line, aligned, signed, value};
 
 impl ReportFile {

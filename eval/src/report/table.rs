@@ -1,8 +1,9 @@
 //! The table for a terminal: plain text, aligned, readable without colour at 80 columns.
 
 use super::bert_score;
-use super::file::{PerplexityReport, ReportFile, Row, ScoreReport, TaskReport};
+use super::file::{PerplexityReport, ReportFile, ScoreReport, TaskReport};
 use super::notes::FORGETTING;
+use super::rows::Row;
 use crate::statistics::Interval;
 
 /// Spaces between columns.
@@ -67,6 +68,9 @@ impl ReportFile {
 
     fn add_task(&self, row: Row<'_>, lines: &mut Vec<Line>) {
         lines.push(Line::Words(about(row.task)));
+        for line in row.chose_checkpoint() {
+            lines.push(Line::Words(format!("  {line}")));
+        }
         let metrics = row.metrics();
         let paper = metrics.iter().position(|score| score.is_paper_compatible());
         for (index, score) in metrics.iter().enumerate() {

@@ -619,7 +619,7 @@ fn tokenizers_that_will_not_do() {
     insta::assert_snapshot!(shown(&ask(BY_LIKELIHOOD, &mut model).unwrap_err()), @r#"
     task `questions`: `gpt` gave no answer
     caused by: item `items/1`: the endpoint `gpt`: its tokenizer has no chat template, and a chat is asked
-    hint: name the folder of the chat model itself, or set data.template = "me-llama"
+    hint: name the folder of the chat model itself, or set eval.template = "me-llama"
     "#);
 }
 

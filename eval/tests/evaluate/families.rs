@@ -3,7 +3,7 @@
 
 use eval::report::html::evaluation_sections;
 use eval::{
-    BertScorer, Embedder, Error, ModelError, Report, ReportFile, Task, TokenEmbeddings,
+    Baseline, BertScorer, Embedder, Error, ModelError, Report, ReportFile, Task, TokenEmbeddings,
     run_task_with,
 };
 
@@ -198,12 +198,17 @@ fn an_item_that_only_bert_score_can_mark_needs_an_encoder_before_it_is_asked() {
     assert!(model.calls.is_empty());
 }
 
-/// A model of two columns, whose second is also marked by BERTScore; the others say why not.
+/// A model of two columns, each marked by a BERTScore of its own, or not.
 fn with_bert_score(idf: [Option<bool>; 2]) -> ReportFile {
-    let lines = "answering = [\"generate\"]\nmetrics = [\"accuracy\", \"bert_score\", \"bert_score_precision\", \"bert_score_recall\"]";
-    let (task, items) = open(&folder(&yes_no(lines), &questions())).unwrap();
+    let metrics = "\"accuracy\", \"bert_score\", \"bert_score_precision\", \"bert_score_recall\"";
+    marked_by(metrics, idf.map(|idf| Some((idf?, None))))
+}
+
+fn marked_by(metrics: &str, settings: [Option<(bool, Option<Baseline>)>; 2]) -> ReportFile {
+    let lines = format!("answering = [\"generate\"]\nmetrics = [{metrics}]");
+    let (task, items) = open(&folder(&yes_no(&lines), &questions())).unwrap();
     let mut report = Report::new(SETTINGS.bootstrap);
-    for (label, idf) in ["base", "tuned"].into_iter().zip(idf) {
+    for (label, settings) in ["base", "tuned"].into_iter().zip(settings) {
         let mut model = Scripted {
             write: |prompt| match prompt {
                 p if p.contains("11") => "maybe".to_owned(),
@@ -211,10 +216,10 @@ fn with_bert_score(idf: [Option<bool>; 2]) -> ReportFile {
             },
             ..Scripted::default()
         };
-        let mut bert = idf.map(|idf| BertScorer {
+        let mut bert = settings.map(|(idf, baseline)| BertScorer {
             embedder: Box::leak(Box::new(Words)),
             idf,
-            baseline: None,
+            baseline,
         });
         let bert = bert.as_mut();
         let result = run_task_with(&task, &items, &mut model, bert, &SETTINGS, &mut |_| {});
@@ -249,9 +254,9 @@ fn every_report_says_how_bert_score_was_computed_or_why_not() {
                             base   tuned                 change
     questions (12 items, generate, zero-shot)
       accuracy              0.500  0.500 [0.250, 0.750]  +0.000 [+0.000, +0.000]
-      bert_score            0.583  0.583 [0.331, 0.833]  +0.000 [+0.000, +0.000]
-      bert_score_precision  0.583  0.583 [0.331, 0.833]  +0.000 [+0.000, +0.000]
-      bert_score_recall     0.583  0.583 [0.331, 0.833]  +0.000 [+0.000, +0.000]
+      bert_score            0.583  0.583 [0.331, 0.833]  -
+      bert_score_precision  0.583  0.583 [0.331, 0.833]  -
+      bert_score_recall     0.583  0.583 [0.331, 0.833]  -
       BERTScore by different encoders or settings, not to be compared:
         base: words_no-idf, encoder 5ha256
         tuned: words_idf, encoder 5ha256
@@ -304,6 +309,65 @@ fn every_report_says_how_bert_score_was_computed_or_why_not() {
         without.contains("not computed: no [eval.bert_score] model"),
         "{without}"
     );
+}
+
+#[test]
+fn scores_of_another_encoder_or_of_other_settings_have_no_change() {
+    let file = with_bert_score([Some(false), Some(true)]);
+    let changes = |file: &ReportFile| -> Vec<String> {
+        let names = file.metrics.keys();
+        let changes = names.filter_map(|name| name.strip_prefix("change.questions."));
+        changes.map(str::to_owned).collect()
+    };
+    let counts = ["items", "unanswered", "unextracted"];
+    assert_eq!(changes(&file), [&["accuracy"][..], &counts].concat());
+    let json = file.value();
+    let scores = json["models"][1]["tasks"][0]["scores"].as_array().unwrap();
+    let changed: Vec<bool> = scores.iter().map(|s| s.get("change").is_some()).collect();
+    assert_eq!(changed, [true, false, false, false]);
+    let markdown = file.markdown();
+    let row = "|  | bert_score |  |  | 0.583 [0.331, 0.833] | 0.583 [0.331, 0.833] | - |  |";
+    assert!(markdown.contains(row), "{markdown}");
+    let page = evaluation_sections(&file, false).remove(0).body;
+    let none = "<td class=\"n\" data-label=\"change\">–</td>";
+    assert_eq!(page.matches(none).count(), 3, "{page}");
+
+    // Nor have items come out better or worse where they are told apart by such a score.
+    let first = "\"bert_score\", \"accuracy\"";
+    let file = marked_by(first, [Some((false, None)), Some((true, None))]);
+    assert_eq!(file.models[1].tasks[0].change, None);
+    assert_eq!(changes(&file), [&["accuracy"][..], &counts].concat());
+    let same = marked_by(first, [Some((true, None)), Some((true, None))]);
+    assert!(same.models[1].tasks[0].change.is_some());
+    assert!(changes(&same).contains(&"bert_score".to_owned()));
+
+    // The signature does not tell one baseline from another.
+    let [low, high] = [0.125, 0.25].map(|f1| Baseline {
+        precision: 0.0,
+        recall: -0.5,
+        f1,
+    });
+    let by = |one, other| {
+        marked_by(
+            first,
+            [Some((false, Some(one))), Some((false, Some(other)))],
+        )
+    };
+    assert!(changes(&by(low, low)).contains(&"bert_score".to_owned()));
+    let file = by(low, high);
+    assert_eq!(changes(&file), [&["accuracy"][..], &counts].concat());
+    insta::assert_snapshot!(file.table(), @"
+                  base   tuned                 change
+    questions (12 items, generate, zero-shot)
+      bert_score  0.524  0.444 [0.108, 0.778]  -
+      accuracy    0.500  0.500 [0.250, 0.750]  +0.000 [+0.000, +0.000]
+      BERTScore by different encoders or settings, not to be compared:
+        base: words_no-idf_rescaled, encoder 5ha256, rescaled by 0 -0.5 0.125
+        tuned: words_no-idf_rescaled, encoder 5ha256, rescaled by 0 -0.5 0.25
+        base: 1 answers and 0 gold texts of 12 cut to 1 tokens
+        tuned: 1 answers and 0 gold texts of 12 cut to 1 tokens
+      no answer   0.0 %  0.0 %
+    ");
 }
 
 #[test]

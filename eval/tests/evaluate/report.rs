@@ -268,6 +268,7 @@ fn hostile() -> ReportFile {
             labels: vec!["yes".into(), evil.into(), "maybe".into()],
             shots: 3,
             tags: vec![FORGETTING.into(), evil.into()],
+            chose_checkpoint: Some(evil.into()),
             published: vec![Published {
                 model: evil.into(),
                 metric: "accuracy".into(),
@@ -417,6 +418,47 @@ fn runs_are_put_side_by_side_by_their_last_models() {
     `rank-8` and `other` have no task and metric in common
     hint: compare runs whose recipes name a common task in `eval.tasks`
     ");
+}
+
+#[test]
+fn scores_on_the_items_that_chose_the_checkpoint_are_marked() {
+    let mut report = report("open");
+    let plain = report.file(false);
+    let notes = TaskNotes {
+        chose_checkpoint: Some("questions.macro_f1".into()),
+        ..TaskNotes::default()
+    };
+    report.describe("questions", notes);
+    let chose = report.file(false);
+    let line = "chose the checkpoint, by questions.macro_f1: expect less on new items";
+    let table = chose.table();
+    let below: Vec<&str> = table.lines().skip(1).take(2).collect();
+    let about = "questions (12 items, generate, zero-shot)";
+    assert_eq!(below, [about, &format!("  {line}")]);
+    let markdown = chose.markdown();
+    assert!(
+        markdown.contains(&format!("\nquestions: {line}\n")),
+        "{markdown}"
+    );
+    let page = evaluation_sections(&chose, false).remove(0).body;
+    assert!(page.contains("badge\">chose the checkpoint<") && page.contains(line));
+    assert_eq!(
+        chose.value()["models"][1]["tasks"][0]["chose_checkpoint"],
+        "questions.macro_f1"
+    );
+    assert!(!plain.table().contains("chose"));
+
+    // Of runs side by side it may be said of one.
+    let run = |name: &str, file: &ReportFile| RunReport {
+        name: name.into(),
+        file: file.clone(),
+    };
+    for runs in [["last", "best"], ["best", "last"]] {
+        let runs = runs.map(|name| run(name, if name == "best" { &chose } else { &plain }));
+        let table = compare_runs(&runs).unwrap().table();
+        let line = "chose best's checkpoint, by questions.macro_f1: expect less on new items";
+        assert_eq!(table.lines().nth(2), Some(&*format!("  {line}")), "{table}");
+    }
 }
 
 #[test]

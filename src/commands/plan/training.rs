@@ -19,6 +19,7 @@ use crate::device::Chosen;
 use crate::failure::Failure;
 use crate::library;
 use crate::plan::{Plan, Stage};
+use crate::stages;
 use crate::terminal::{bytes, count, duration, table};
 
 /// A training on one device.
@@ -38,6 +39,27 @@ pub struct Sizes {
     secs_a_step: f64,
     /// Checkpoints and the result.
     disk_bytes: u64,
+    /// What `train.eval_tasks` asks.
+    answering: Option<Answers>,
+}
+
+/// What a model in training is asked.
+#[derive(Debug, Clone, Serialize)]
+struct Answers {
+    #[serde(flatten)]
+    largest: AnsweringShape,
+    /// Where this is not of the tasks' items.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimated: Option<Estimate>,
+}
+
+/// In place of the items.
+#[derive(Debug, Clone, Serialize)]
+struct Estimate {
+    /// What each prompt is taken to have.
+    prompt_tokens: usize,
+    /// Why the items were not read.
+    because: String,
 }
 
 /// The model as far as a plan needs it.
@@ -63,10 +85,11 @@ pub fn sizes(plan: &Plan, machines: &[PathBuf], chosen: Chosen) -> Result<Vec<Si
             (devices.collect::<Result<Vec<_>>>()?, false)
         }
     };
+    let answers = answers(plan);
     let mut sizes = Vec::new();
     for device in devices {
         if let Some(shape) = shape(plan, device.kind)? {
-            sizes.push(on(plan, &shape, device, calibrated)?);
+            sizes.push(on(plan, &shape, answers.clone(), device, calibrated));
         }
     }
     Ok(sizes)
@@ -177,7 +200,13 @@ fn shape(plan: &Plan, device: DeviceKind) -> Result<Option<Shape>> {
     }))
 }
 
-fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Sizes> {
+fn on(
+    plan: &Plan,
+    shape: &Shape,
+    answers: Option<Answers>,
+    device: DeviceSpec,
+    here: bool,
+) -> Sizes {
     let recipe = plan.recipe();
     let settings = recipe.train.clone().unwrap_or_default();
     let data = recipe.data.clone().unwrap_or_default();
@@ -197,7 +226,9 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
         compute: recipe.model.dtype.into(),
         weights: shape.weights,
         batch: pack,
-        answering: answering(plan, data.max_seq_len),
+        answering: answers
+            .as_ref()
+            .map_or_else(Default::default, |answers| answers.largest),
     };
     let usable_bytes = device.usable_bytes();
     let plan_of = finetune::fit_packs(&input, pack, usable_bytes);
@@ -217,7 +248,7 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
     let passes = plan_of.backward_passes as f64;
     let secs_a_token = plan_of.flops_per_token as f64 * again * passes / flops;
     let tokens_a_step = (data.max_seq_len * settings.packs_a_step()) as f64;
-    Ok(Sizes {
+    Sizes {
         fits: plan_of.peak_bytes <= usable_bytes,
         calibrated: here,
         usable_bytes,
@@ -233,18 +264,39 @@ fn on(plan: &Plan, shape: &Shape, device: DeviceSpec, here: bool) -> Result<Size
         }),
         device,
         plan: plan_of,
-    })
+        answering: answers,
+    }
 }
 
-/// What `train.eval_tasks` asks, before its items are read: as if each prompt were as long as a sample may be.
-fn answering(plan: &Plan, prompt_tokens: usize) -> AnsweringShape {
-    let mut shape = AnsweringShape::default();
+/// What `train.eval_tasks` asks, from its items; where they or the model's tokenizer are elsewhere, as if each prompt were
+/// as long as a sample may be.
+fn answers(plan: &Plan) -> Option<Answers> {
+    if plan.train_tasks.is_empty() {
+        return None;
+    }
+    let why = match stages::answering(plan) {
+        Ok(largest) => {
+            return Some(Answers {
+                largest,
+                estimated: None,
+            });
+        }
+        Err(error) => error,
+    };
+    let tokens = plan.recipe().data.clone().unwrap_or_default().max_seq_len;
+    let mut largest = AnsweringShape::default();
     for planned in &plan.train_tasks {
         for task in &planned.tasks {
-            shape.estimate(task, planned.limit.unwrap_or(usize::MAX), prompt_tokens);
+            largest.estimate(task, planned.limit.unwrap_or(usize::MAX), tokens);
         }
     }
-    shape
+    Some(Answers {
+        largest,
+        estimated: Some(Estimate {
+            prompt_tokens: tokens,
+            because: format!("{why:#}"),
+        }),
+    })
 }
 
 /// The adapter, or the model, as it is stored at the end.
@@ -333,6 +385,14 @@ pub fn shown(sizes: &Sizes) -> String {
     let mut text = format!("\nTraining on {} ({how})\n{}", device.name, table(&rows));
     if sizes.calibrated && device.kind == DeviceKind::Cuda {
         text.push_str(&format!("  {}\n", device.about));
+    }
+    let answers = sizes.answering.as_ref();
+    if let Some(estimated) = answers.and_then(|answers| answers.estimated.as_ref()) {
+        let tokens = count(estimated.prompt_tokens as u64);
+        text.push_str(&format!(
+            "  asking train.eval_tasks is planned as if every prompt had {tokens} tokens, which is likely too much:\n    {}\n",
+            estimated.because
+        ));
     }
     if sizes.steps.is_none() {
         text.push_str("  steps and tokens are known once the data is built: medtune build\n");

@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
 /// The first line of a baseline file.
 const HEADER: &str = "LAYER,P,R,F";
 
 /// A line of the `bert_score` package's `rescale_baseline` files.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
     /// Precision of unrelated texts, below 1.
     pub precision: f64,

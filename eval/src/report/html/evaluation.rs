@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use super::super::bert_score;
-use super::super::file::{ReportFile, Row, ScoreReport, TaskReport};
+use super::super::file::{ReportFile, ScoreReport, TaskReport};
 use super::super::markdown::small;
 use super::super::notes::FORGETTING;
+use super::super::rows::Row;
 use super::super::table::{percent, signed};
 use super::{Section, chart, classes, escape, items, table};
 use crate::statistics::Interval;
@@ -162,16 +163,17 @@ fn score_table(file: &ReportFile, rows: &[Row<'_>]) -> String {
             "<tr class=\"task\"><td colspan=\"{columns}\">{}</td></tr>",
             about(*row)
         );
+        let note = |line: &str| {
+            let line = escape(line.trim());
+            format!(
+                "<tr class=\"sub\"><td colspan=\"{columns}\"><span class=\"note\">{line}</span></td></tr>"
+            )
+        };
+        html.extend(row.chose_checkpoint().iter().map(|line| note(line)));
         for (index, score) in row.metrics().into_iter().enumerate() {
             score_row(file, *row, score, index == 0, &mut html);
         }
-        for line in bert_score::lines(*row) {
-            let line = escape(line.trim());
-            let _ = write!(
-                html,
-                "<tr class=\"sub\"><td colspan=\"{columns}\"><span class=\"note\">{line}</span></td></tr>"
-            );
-        }
+        html.extend(bert_score::lines(*row).iter().map(|line| note(line)));
         if row.generated() {
             let share = TaskReport::unextracted_share;
             share_row(file, *row, "no answer extracted", share, &mut html);
@@ -217,6 +219,9 @@ fn about(row: Row<'_>) -> String {
     }
     for tag in &task.tags {
         let _ = write!(html, " <span class=\"badge\">{}</span>", escape(tag));
+    }
+    if !row.chose_checkpoint().is_empty() {
+        html.push_str(" <span class=\"badge\">chose the checkpoint</span>");
     }
     if let Some(judging) = row.judging() {
         let _ = write!(html, " <span class=\"note\">{}</span>", escape(&judging));
