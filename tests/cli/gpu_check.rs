@@ -29,8 +29,8 @@ fn record(out: &Path) -> Value {
 }
 
 fn outcome<'a>(record: &'a Value, stage: &str) -> &'a Value {
-    let stages = record["stages"].as_array().unwrap().iter();
-    let found = stages.filter(|found| found["stage"] == stage).next_back();
+    let mut stages = record["stages"].as_array().unwrap().iter();
+    let found = stages.rfind(|found| found["stage"] == stage);
     found.map_or(&Value::Null, |found| &found["outcome"])
 }
 
