@@ -79,25 +79,30 @@ impl StdError for Failure {}
 
 /// The failure as it is printed: what failed, why, and what to do.
 pub fn describe(error: &anyhow::Error) -> String {
-    let mut text = String::from("error: ");
-    let mut last = String::new();
-    for (depth, cause) in error.chain().enumerate() {
-        let message = cause.to_string();
-        // An error that only passes on its source would say everything twice.
-        if depth > 0 && last.ends_with(&message) {
-            continue;
-        }
-        if depth > 0 {
-            text.push_str("\n  ");
-        }
-        text.push_str(message.trim_end());
-        last = message;
-    }
+    let mut text = format!("error: {}", messages(error).join("\n  "));
     if let Some(hint) = error.chain().find_map(hint).or_else(|| hint_of_io(error)) {
         text.push_str("\nhint: ");
         text.push_str(&hint);
     }
     text
+}
+
+/// What failed and why, on a line.
+pub fn in_a_line(error: &anyhow::Error) -> String {
+    messages(error).join(": ")
+}
+
+fn messages(error: &anyhow::Error) -> Vec<String> {
+    let mut messages: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let message = cause.to_string();
+        let message = message.trim_end();
+        // An error that only passes on its source would say everything twice.
+        if messages.last().is_none_or(|last| !last.ends_with(message)) {
+            messages.push(message.to_owned());
+        }
+    }
+    messages
 }
 
 /// The hint where nobody has a better one.

@@ -258,11 +258,13 @@ fn base(document: &Document<Recipe>) -> Base {
 }
 
 /// Where the tasks are that a recipe in a folder names.
-pub fn task_folders(folder: &Path) -> [PathBuf; 4] {
+pub fn task_folders(folder: &Path) -> [PathBuf; 5] {
     [
         folder.join("eval"),
         folder.join("../eval"),
         folder.join("../../eval"),
+        // Where `medtune recipes copy` puts them, and where the source tree has them.
+        PathBuf::from("eval"),
         PathBuf::from("recipes/eval"),
     ]
 }

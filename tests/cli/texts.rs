@@ -245,8 +245,15 @@ fn a_task_that_comes_with_medtune_is_asked_where_it_was_copied_to() {
         .ok();
     // Both share a task, which nobody has changed.
     place.medtune(&["recipes", "copy", "eval/mibe"]).ok();
-    let said = asked("pubmedqa").failure();
+    let own = "name = \"own\"\n\n[model]\ninit = \"random\"\nconfig = \"shape/config.json\"\ntokenizer = \"shape\"\n\n[eval]\ntasks = [\"pubmedqa\"]\n";
+    place.write("own.toml", own.as_bytes());
+    let said = place.medtune(&["eval", "own.toml"]).failure();
     assert!(said.contains("ori_pqal.json"), "{said}");
+    // Wherever the run's folder is.
+    let args = ["eval", "--model", "shape", "--task", "pubmedqa"];
+    let deep = [&args[..], &["--out", "runs/a/b/c"]].concat();
+    let said = place.medtune(&deep).failure();
+    assert!(said.contains("shape is not a model"), "{said}");
     place
         .medtune(&["check", "eval/mibe.toml", "eval/mibe/hoc.toml"])
         .ok();

@@ -269,14 +269,14 @@ fn a_plan_counts_the_answers_to_the_items_that_are_asked() {
         place.edit(task, "questions.jsonl", "elsewhere.jsonl");
     }
     let (estimated, more) = planned(&place);
-    insta::assert_snapshot!(estimated, @r#"{"scored_tokens":640,"scored_targets":640,"read_tokens":896,"read_room_tokens":896,"written_room_tokens":1792,"sequences":7,"estimated":{"prompt_tokens":128,"because":"task `fine`: cannot read elsewhere.jsonl: No such file or directory (os error 2): No such file or directory (os error 2)"}}"#);
+    insta::assert_snapshot!(estimated, @r#"{"scored_tokens":640,"scored_targets":640,"read_tokens":896,"read_room_tokens":896,"written_room_tokens":1792,"sequences":7,"estimated":{"prompt_tokens":128,"because":"task `fine`: cannot read elsewhere.jsonl: No such file or directory (os error 2)"}}"#);
     assert!(more > bytes, "{more} {bytes}");
     let said = place.medtune(&args).ok().stdout;
     let from = said.find("  asking train.eval_tasks").unwrap();
     let lines: Vec<&str> = said[from..].lines().take(2).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
     asking train.eval_tasks is planned as if every prompt had 128 tokens, which is likely too much:
-      task `fine`: cannot read elsewhere.jsonl: No such file or directory (os error 2): No such file or directory (os error 2)
+      task `fine`: cannot read elsewhere.jsonl: No such file or directory (os error 2)
     ");
 }
 

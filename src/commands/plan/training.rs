@@ -16,7 +16,7 @@ use ledger::Manifest;
 use serde::Serialize;
 
 use crate::device::Chosen;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::library;
 use crate::plan::{Plan, Stage};
 use crate::stages;
@@ -294,7 +294,7 @@ fn answers(plan: &Plan) -> Option<Answers> {
         largest,
         estimated: Some(Estimate {
             prompt_tokens: tokens,
-            because: format!("{why:#}"),
+            because: failure::in_a_line(&why),
         }),
     })
 }
