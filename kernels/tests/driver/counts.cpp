@@ -1,5 +1,5 @@
 // What was asked of the device, written as JSON when the program ends.
-//   MEDTUNE_REHEARSAL_LOG    the file; nothing is written without it
+//   MEDTUNE_REHEARSAL_LOG    the file, in whose name %p is the process; nothing is written without it
 //   MEDTUNE_REHEARSAL_MARK   kernels whose names begin so end an interval with the last of them; "adamw" unless it is set
 //   MEDTUNE_REHEARSAL_TRACE  a file that gets one line for each thing that is asked for
 #include "standin.h"
@@ -95,6 +95,13 @@ void speak(const char* format, va_list list) {
     char text[1024];
     vsnprintf(text, sizeof text, format, list);
     fprintf(stderr, "rehearsal: %s\n", text);
+}
+
+// A file that a variable names; empty if it does not.
+std::string file_of(const char* variable) {
+    std::string path = setting(variable, "");
+    std::size_t at = path.find("%p");
+    return at == std::string::npos ? path : path.replace(at, 2, std::to_string(getpid()));
 }
 
 std::string quoted(const std::string& text) {
@@ -193,7 +200,8 @@ void note(const char* format, ...) {
     static bool opened = false;
     if (!opened) {
         opened = true;
-        if (const char* path = getenv("MEDTUNE_REHEARSAL_TRACE")) s.trace = fopen(path, "w");
+        const std::string path = file_of("MEDTUNE_REHEARSAL_TRACE");
+        if (!path.empty()) s.trace = fopen(path.c_str(), "w");
     }
     if (s.trace) fprintf(s.trace, "%s\n", text);
     // Without its numbers: waits are told apart by what they follow.
@@ -205,12 +213,12 @@ void note(const char* format, ...) {
 void write_counts() {
     State& s = state();
     if (s.trace) fflush(s.trace);
-    const char* path = getenv("MEDTUNE_REHEARSAL_LOG");
-    if (!path || !*path) return;
+    const std::string path = file_of("MEDTUNE_REHEARSAL_LOG");
+    if (path.empty()) return;
     if (s.in_mark) close_interval();
-    FILE* file = fopen(path, "w");
+    FILE* file = fopen(path.c_str(), "w");
     if (!file) {
-        say("%s cannot be written", path);
+        say("%s cannot be written", path.c_str());
         return;
     }
     fprintf(file, "{\n  \"counts\": %s,\n", counters(s.counts, true).c_str());
