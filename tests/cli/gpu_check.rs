@@ -38,18 +38,34 @@ fn outcome<'a>(record: &'a Value, stage: &str) -> &'a Value {
 fn without_a_gpu_it_says_what_device_cuda_says() {
     let place = Place::new();
     if !cfg!(feature = "cuda") {
-        insta::assert_snapshot!(place.medtune(&["gpu-check", "ops"]).failure(), @"");
+        insta::assert_snapshot!(place.medtune(&["gpu-check", "ops"]).failure(), @"
+        exit 2
+        error: this build of medtune cannot compute on `cuda`
+        hint: leave --device out: every recipe runs on the CPU; scripts/cuda-build makes a build that computes on NVIDIA GPUs
+        ");
     }
-    insta::assert_snapshot!(place.medtune(&["gpu-check", "--device", "cpu", "speed-train", "--row", "13b"]).failure(), @"");
+    let row = place.medtune(&[
+        "gpu-check",
+        "--device",
+        "cpu",
+        "speed-train",
+        "--row",
+        "13b",
+    ]);
+    insta::assert_snapshot!(row.failure(), @"
+    exit 2
+    error: there is no row `13b`
+    hint: rows are: 7b-lora, 8b-lora, 13b-lora, 13b-qlora, 13b-full, 70b-qlora, 70b-lora
+    ");
     // Its own files are elsewhere: the stage fails, and says which folder is meant.
     let said = place.medtune(&["gpu-check", "--device", "cpu", "gradients"]);
     assert_eq!(said.code, 1);
-    let failed: Vec<&str> = said
-        .stdout
-        .lines()
-        .filter(|line| line.starts_with("  "))
-        .collect();
-    insta::assert_snapshot!(failed.join("\n"), @"");
+    let failed = said.stdout.lines().filter(|line| line.starts_with("  "));
+    let failed: Vec<&str> = failed.map(str::trim).collect();
+    insta::assert_snapshot!(failed.join("\n"), @"
+    error: there is no `./tests/golden`
+    hint: name the folder that holds medtune's recipes with --tree
+    ");
 }
 
 #[test]

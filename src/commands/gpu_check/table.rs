@@ -56,7 +56,7 @@ fn shown_stage(stage: &StageRecord, markdown: bool) -> String {
     }
     for line in lines {
         text.push_str(if markdown { "- " } else { "  " });
-        text.push_str(line);
+        text.push_str(&line.replace('\n', "\n  "));
         text.push('\n');
     }
     if stage.figures.is_empty() {

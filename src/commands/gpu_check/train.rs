@@ -180,6 +180,17 @@ impl Training<'_> {
         self.check.work.join(name)
     }
 
+    /// A folder without what an earlier check left there.
+    fn fresh(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder(name);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot empty `{}`", folder.display()))
+            }
+            _ => Ok(folder),
+        }
+    }
+
     fn command(&self, dtype: &str, device: &str, out: &Path) -> Result<Command> {
         fs::create_dir_all(out).with_context(|| format!("cannot make `{}`", out.display()))?;
         let log = out.with_extension("log");
@@ -209,7 +220,7 @@ impl Training<'_> {
     /// Trains from the first step to the last.
     fn whole(&self, dtype: &str, device: &str, place: &str) -> Result<Vec<Step>> {
         note(&format!("  {} steps in {dtype} on {device}", self.steps));
-        let out = self.folder(&format!("{dtype}-{place}"));
+        let out = self.fresh(&format!("{dtype}-{place}"))?;
         let status = self.command(dtype, device, &out)?.status()?;
         if !status.success() {
             return Err(died(
@@ -225,7 +236,7 @@ impl Training<'_> {
     fn killed(&self, dtype: &str) -> Result<Killed> {
         let (whole, out) = (
             self.folder(&format!("{dtype}-there")),
-            self.folder("killed"),
+            self.fresh("killed")?,
         );
         let third = (self.steps / 3).max(1);
         let draw =
