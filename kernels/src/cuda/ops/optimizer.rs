@@ -3,7 +3,23 @@
 use crate::cuda::launch::{self, Weights};
 use crate::cuda::tensors::{float, run, upload};
 use crate::{AdamW, Error, Keep, Moments, Result, access};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, DeviceLocation, Tensor};
+use std::sync::{Mutex, PoisonError};
+
+/// The values of 8-bit codes on each device that has been used: read at every step of every parameter.
+static TABLES: Mutex<Vec<(DeviceLocation, Tensor)>> = Mutex::new(Vec::new());
+
+/// The values of 8-bit codes, where `like` lies: uploaded once a device.
+fn eight_bit_tables(like: &Tensor) -> Result<Tensor> {
+    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+    let location = like.device().location();
+    if let Some((_, there)) = tables.iter().find(|(found, _)| *found == location) {
+        return Ok(there.clone());
+    }
+    let there = upload(&launch::eight_bit_tables(), like)?;
+    tables.push((location, there.clone()));
+    Ok(there)
+}
 
 /// One step of p by its gradient, in place.
 pub(crate) fn adamw_step(
@@ -46,7 +62,7 @@ pub(crate) fn adamw_step(
             run(OP, launch, &[p, master, &g, first, second])
         }
         Moments::Blockwise { first, second } => {
-            let tables = upload(&launch::eight_bit_tables(), p)?;
+            let tables = eight_bit_tables(p)?;
             let launch = launch::adamw_8bit(weights, of_g, n, settings, step, false);
             let (m, v) = (first, second);
             run(
