@@ -29,10 +29,10 @@ pub(super) fn ops(check: &Check) -> Result<StageRecord> {
     };
     let (mut ops, mut failures, mut refusals) = (BTreeMap::<&str, OfOp>::new(), Vec::new(), 0);
     let mut last = "";
-    for case in cases(size)
-        .iter()
-        .filter(|case| case.runs_on(check.place()))
-    {
+    let mut cases = cases(size);
+    cases.retain(|case| case.runs_on(check.place()));
+    cases.sort_by_key(|case| case.op);
+    for case in &cases {
         if case.op != last {
             note(&format!("  {}", case.op));
             last = case.op;
