@@ -1,6 +1,7 @@
 """Trains what `medtune gpu-check speed-train` trains with transformers and PEFT, and with Liger's kernels where they can
 be imported: the same shapes, random weights, rank 16 on all linear layers, bf16 with SDPA, packs of one sequence of 4,096
-tokens, every token a target, fused AdamW on f32 adapters. Writes one record for `medtune gpu-check --add`.
+tokens, every token a target, fused AdamW on f32 adapters. The row `attention` times torch's attentions alone
+(attention.py). Writes one record for `medtune gpu-check --add`.
 
 Where there is no torch that computes on CUDA it says so and writes a record that is skipped: no network, nothing installed.
 """
@@ -12,6 +13,8 @@ import math
 import statistics
 import sys
 import time
+
+import attention
 
 SHAPES = {
     "7b-lora": dict(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
@@ -119,14 +122,20 @@ def skipped(why):
 
 
 def check(row, device, tiny):
-    missing = [m for m in ["torch", "transformers", "peft"] if importlib.util.find_spec(m) is None]
+    needed = ["torch"] if row == "attention" else ["torch", "transformers", "peft"]
+    missing = [m for m in needed if importlib.util.find_spec(m) is None]
     if missing:
         return skipped(f"{sys.executable} has no {', '.join(missing)}")
     import torch
     if device.startswith("cuda") and not torch.cuda.is_available():
         return skipped(f"torch {torch.__version__} of {sys.executable} has no GPU to compute on")
+    if row == "attention":
+        figures, notes = attention.check(torch, device, tiny)
+        cudnn = f", cuDNN {torch.backends.cudnn.version()}" if device.startswith("cuda") else ""
+        why = "; ".join([f"torch {torch.__version__}{cudnn}"] + notes)
+        return {"outcome": "measured", "why": why, "figures": figures} if figures else skipped(why)
     if row not in SHAPES:
-        return skipped(f"there is no row {row} for Python: rows are {', '.join(SHAPES)}")
+        return skipped(f"there is no row {row} for Python: rows are attention, {', '.join(SHAPES)}")
     import peft
     import transformers
     shape, tokens = (TINY, 48) if tiny else (SHAPES[row], 4096)
