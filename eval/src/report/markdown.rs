@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::bert_score;
-use super::file::{ReportFile, TaskReport};
+use super::file::{ModelReport, ReportFile, TaskReport};
 use super::notes::FORGETTING;
 use super::rows::Row;
 use super::table::{percent, signed, value};
@@ -39,17 +39,7 @@ impl ReportFile {
 
     fn add_section(&self, title: &str, rows: &[Row<'_>], text: &mut String) {
         let _ = write!(text, "## {title}\n\n| task | metric | items | shots |");
-        let mut rule = "\n|---|---|---:|---:|".to_owned();
-        for (index, model) in self.models.iter().enumerate() {
-            let _ = write!(text, " {} |", markdown_text(&model.label));
-            rule.push_str("---|");
-            if index > 0 {
-                text.push_str(" change | p |");
-                rule.push_str("---|---:|");
-            }
-        }
-        text.push_str(&rule);
-        text.push('\n');
+        add_model_columns("|---|---|---:|---:|", &self.models, text);
         for row in rows {
             self.add_rows(*row, text);
         }
@@ -92,18 +82,7 @@ impl ReportFile {
                 "| {task} | {} | {items} | {shots} |",
                 markdown_text(&name)
             );
-            for (column, result) in row.by_model().enumerate() {
-                let own = result.and_then(|task| task.score(&score.metric));
-                let shown = own.map_or("-".to_owned(), |own| value(own.value, own.interval));
-                let _ = write!(text, " {shown} |");
-                if column > 0 {
-                    let change = own.and_then(|own| own.change);
-                    let shown = change.map_or("-".into(), |c| signed(c.value, c.interval));
-                    let p = result.filter(|_| index == 0).and_then(p_value);
-                    let _ = write!(text, " {shown} | {} |", p.unwrap_or_default());
-                }
-            }
-            text.push('\n');
+            add_model_cells(row, index, &score.metric, text);
         }
         if row.generated() {
             add_share(row, "no answer", TaskReport::unextracted_share, text);
@@ -141,6 +120,38 @@ impl ReportFile {
         }
         text.push('\n');
     }
+}
+
+/// Ends a table's head: a column a model, and for all but the first its change and the p of that. `rule` is what has been
+/// written of the line below the head.
+pub(super) fn add_model_columns(rule: &str, models: &[ModelReport], text: &mut String) {
+    let mut rule = rule.to_owned();
+    for (index, model) in models.iter().enumerate() {
+        // Writing to a String cannot fail.
+        let _ = write!(text, " {} |", markdown_text(&model.label));
+        rule.push_str("---|");
+        if index > 0 {
+            text.push_str(" change | p |");
+            rule.push_str("---|---:|");
+        }
+    }
+    let _ = writeln!(text, "\n{rule}");
+}
+
+/// Ends a row under those columns: a metric's scores. p, of the task, stands in the row of its first metric (`index` 0).
+pub(super) fn add_model_cells(row: Row<'_>, index: usize, metric: &str, text: &mut String) {
+    for (column, result) in row.by_model().enumerate() {
+        let own = result.and_then(|task| task.score(metric));
+        let shown = own.map_or("-".to_owned(), |own| value(own.value, own.interval));
+        let _ = write!(text, " {shown} |");
+        if column > 0 {
+            let change = own.and_then(|own| own.change);
+            let shown = change.map_or("-".into(), |c| signed(c.value, c.interval));
+            let p = result.filter(|_| index == 0).and_then(p_value);
+            let _ = write!(text, " {shown} | {} |", p.unwrap_or_default());
+        }
+    }
+    text.push('\n');
 }
 
 /// A share of each model's items.
@@ -183,7 +194,7 @@ fn add_published(rows: &[Row<'_>], text: &mut String) {
 }
 
 /// `0.003 *`, the star where it is below 5 %.
-pub(super) fn p_value(task: &TaskReport) -> Option<String> {
+fn p_value(task: &TaskReport) -> Option<String> {
     let change = task.change.as_ref()?;
     let star = if change.is_significant() { " *" } else { "" };
     Some(format!("{}{star}", small(change.p_holm?)))

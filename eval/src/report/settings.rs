@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::file::{ModelReport, ReportFile, TaskReport};
-use super::markdown::{markdown_text, p_value};
+use super::markdown::{add_model_cells, add_model_columns, markdown_text};
 use super::rows::Row;
-use super::table::{Line, aligned, signed, value};
+use super::table::{Line, aligned, value};
 
 impl ReportFile {
     /// The report of the tasks that a model was asked both without shots and with them, with a
@@ -95,18 +95,7 @@ impl ReportFile {
             return;
         };
         text.push_str("## Settings\n\n| task | metric |");
-        let mut rule = "\n|---|---|".to_owned();
-        for (index, model) in file.models.iter().enumerate() {
-            // Writing to a String cannot fail.
-            let _ = write!(text, " {} |", markdown_text(&model.label));
-            rule.push_str("---|");
-            if index > 0 {
-                text.push_str(" change | p |");
-                rule.push_str("---|---:|");
-            }
-        }
-        text.push_str(&rule);
-        text.push('\n');
+        add_model_columns("|---|---|", &file.models, text);
         for row in file.rows() {
             add_rows(row, text);
         }
@@ -124,19 +113,9 @@ fn add_rows(row: Row<'_>, text: &mut String) {
             true => " (paper-compatible)",
             false => "",
         };
+        // Writing to a String cannot fail.
         let _ = write!(text, "| {task} | {}{paper} |", markdown_text(&score.metric));
-        for (column, result) in row.by_model().enumerate() {
-            let own = result.and_then(|task| task.score(&score.metric));
-            let shown = own.map_or("-".to_owned(), |own| value(own.value, own.interval));
-            let _ = write!(text, " {shown} |");
-            if column > 0 {
-                let change = own.and_then(|own| own.change);
-                let shown = change.map_or("-".into(), |c| signed(c.value, c.interval));
-                let p = result.filter(|_| index == 0).and_then(p_value);
-                let _ = write!(text, " {shown} | {} |", p.unwrap_or_default());
-            }
-        }
-        text.push('\n');
+        add_model_cells(row, index, &score.metric, text);
     }
 }
 
