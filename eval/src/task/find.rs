@@ -220,7 +220,10 @@ pub fn find_task(name: &str, base: &Path, folders: &[PathBuf]) -> Result<PathBuf
         }
     }
     let known = known_tasks(folders);
-    let nearest = nearest(name, &known).map(String::from);
+    // A report calls `quickstart-choice` what recipes/eval/quickstart/choice.toml asks.
+    let reported = reported(without_way.unwrap_or(name), &known)
+        .map(|known| format!("{known}{}", &name[without_way.unwrap_or(name).len()..]));
+    let nearest = reported.or_else(|| nearest(name, &known).map(String::from));
     Err(Error::UnknownTask {
         name: name.to_owned(),
         nearest,
@@ -284,6 +287,22 @@ fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
             names.push(format!("{prefix}{stem}"));
         }
     }
+}
+
+/// The longest known name at the end of what was written, after a word of its suite's.
+fn reported<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
+    let last = known.iter().map(|known| match known.rsplit_once('/') {
+        Some((_, last)) => (last, known.as_str()),
+        None => (known.as_str(), known.as_str()),
+    });
+    let ends = |last: &str| {
+        let before = name.strip_suffix(last);
+        before.is_some_and(|before| before.ends_with('-'))
+    };
+    let meant = last.filter(|(last, _)| ends(last));
+    meant
+        .max_by_key(|(last, _)| last.len())
+        .map(|(_, known)| known)
 }
 
 /// The known name that was probably meant: at most a third of it is wrong, or its last part is
@@ -374,6 +393,10 @@ mod tests {
         };
         assert_eq!(nearest("pubmed_qa").as_deref(), Some("pubmedqa"));
         assert_eq!(nearest("hocs").as_deref(), Some("hoc"));
+        // As reports call them.
+        assert_eq!(nearest("stand-in-hoc").as_deref(), Some("hoc"));
+        let generated = nearest("stand-in-hoc-generate");
+        assert_eq!(generated.as_deref(), Some("hoc-generate"));
         assert_eq!(find("hoc").unwrap(), folder.path().join("mibe/hoc.toml"));
         assert_eq!(
             find("hoc-generate").unwrap(),
