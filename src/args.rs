@@ -1,14 +1,18 @@
 //! The command line.
 
+mod files;
+mod merge;
+
 use std::path::PathBuf;
 
-use adapters::GgufType;
-use adapters::recipe::{Onto, Quantization, StoredDtype, Verify};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::commands::adapter::args::{AdapterCommand, EXAMPLES as ADAPTER_EXAMPLES};
 use crate::commands::gpu_check::args::GpuCheckArgs;
+
+pub use files::{ConvertArgs, ExportArgs, LogitsArgs, WeightType};
+pub use merge::{MergeArgs, MergeFlags, VerifyArgs};
 
 /// The version with the commit, as `--version` prints it.
 pub const VERSION: &str = env!("MEDTUNE_VERSION");
@@ -344,152 +348,6 @@ pub struct FetchArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-pub struct MergeArgs {
-    /// A recipe's file, or the name of one in ./recipes
-    #[arg(required_unless_present = "base", conflicts_with = "base", value_hint = ValueHint::FilePath)]
-    pub recipe: Option<PathBuf>,
-    #[command(flatten)]
-    pub flags: RecipeFlags,
-    /// Runs every stage again, even where nothing changed
-    #[arg(long)]
-    pub fresh: bool,
-    /// The base model: a folder or a GGUF file
-    #[arg(long, value_name = "MODEL", requires = "adapter", requires = "into", value_hint = ValueHint::AnyPath)]
-    pub base: Option<PathBuf>,
-    /// The adapter's folder, in PEFT's format
-    #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
-    pub adapter: Option<PathBuf>,
-    /// The folder to write
-    #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
-    pub into: Option<PathBuf>,
-    /// Asks base and result a few items of this task afterwards, such as pubmedqa:50; can be given several times
-    #[arg(long, value_name = "TASK")]
-    pub validate: Vec<String>,
-    #[command(flatten)]
-    pub how: MergeFlags,
-}
-
-/// How any adapter is merged into any base; a recipe has a table for it.
-#[derive(Debug, ClapArgs)]
-#[group(conflicts_with = "recipe", multiple = true)]
-pub struct MergeFlags {
-    /// What the weights are stored as [default: each tensor keeps its own]
-    #[arg(long, value_enum)]
-    pub dtype: Option<WeightType>,
-    /// Most bytes of tensors in one file, such as 5GB or 500MB; more become shards with an index
-    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size)]
-    pub shard_size: u64,
-    /// How the result is proven before the folder gets its name
-    #[arg(long, value_enum, default_value_t = VerifyMode::Standard)]
-    pub verify: VerifyMode,
-    /// Takes the adapter out of a merged model, which --base names
-    #[arg(long)]
-    pub subtract: bool,
-    /// What the adapter's training quantized the base to (QLoRA) [default: what the adapter says]
-    #[arg(long, value_enum)]
-    pub quantization: Option<QuantizationType>,
-    /// Which numbers of a quantized base the adapter is added to
-    #[arg(long, value_enum, default_value_t = OntoBase::Trained)]
-    pub onto: OntoBase,
-    /// Merges onto a base that is not the one of the adapter's training, and records it
-    #[arg(long)]
-    pub force: bool,
-}
-
-/// `5GB`, `500MB`, `1.5GiB`: powers of ten, or of two with an `i`.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "kib" => 1024.0,
-        "mib" => 1024.0 * 1024.0,
-        "gib" => 1024.0 * 1024.0 * 1024.0,
-        _ => return Err("give a size such as 5GB or 500MB".to_owned()),
-    };
-    match digits.trim().parse::<f64>() {
-        Ok(number) if number * factor >= 1.0 && number * factor < 1e18 => {
-            Ok((number * factor) as u64)
-        }
-        _ => Err("give a size such as 5GB or 500MB".to_owned()),
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum VerifyMode {
-    /// Not at all
-    None,
-    /// Every tensor's bytes, on their way to the file
-    Tensors,
-    /// As tensors, and the model's answers to probes
-    Standard,
-    /// As standard, and everything read back from the files
-    Full,
-}
-
-impl From<VerifyMode> for Verify {
-    fn from(mode: VerifyMode) -> Self {
-        match mode {
-            VerifyMode::None => Self::None,
-            VerifyMode::Tensors => Self::Tensors,
-            VerifyMode::Standard => Self::Standard,
-            VerifyMode::Full => Self::Full,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum QuantizationType {
-    /// 4-bit NormalFloat, as bitsandbytes makes it
-    Nf4,
-}
-
-impl From<QuantizationType> for Quantization {
-    fn from(quantization: QuantizationType) -> Self {
-        match quantization {
-            QuantizationType::Nf4 => Self::Nf4,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OntoBase {
-    /// Those that training saw: quantized and widened again
-    Trained,
-    /// Those that are stored; the difference is measured and reported
-    Stored,
-}
-
-impl From<OntoBase> for Onto {
-    fn from(onto: OntoBase) -> Self {
-        match onto {
-            OntoBase::Trained => Self::Trained,
-            OntoBase::Stored => Self::Stored,
-        }
-    }
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct VerifyArgs {
-    /// A recipe's file, or the name of one in ./recipes
-    #[arg(required_unless_present = "base", conflicts_with = "base", value_hint = ValueHint::FilePath)]
-    pub recipe: Option<PathBuf>,
-    #[command(flatten)]
-    pub flags: RecipeFlags,
-    /// The base model: a folder or a GGUF file
-    #[arg(long, value_name = "MODEL", requires = "adapter", requires = "merged", value_hint = ValueHint::AnyPath)]
-    pub base: Option<PathBuf>,
-    /// The adapter's folder, in PEFT's format
-    #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
-    pub adapter: Option<PathBuf>,
-    /// The merged model's folder
-    #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
-    pub merged: Option<PathBuf>,
-}
-
-#[derive(Debug, ClapArgs)]
 pub struct ChatArgs {
     /// A recipe that was run, a model's folder, or a GGUF file
     #[arg(value_name = "RECIPE|MODEL", value_hint = ValueHint::AnyPath)]
@@ -560,94 +418,6 @@ pub enum SchemaKind {
     Recipe,
     /// An evaluation task
     Task,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct ConvertArgs {
-    /// The GGUF file
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub gguf: PathBuf,
-    /// The folder to write
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub folder: PathBuf,
-    /// What the weights are stored as [default: as in the file; GGML's blocks as f32, which is exact]
-    #[arg(long, value_enum)]
-    pub dtype: Option<WeightType>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct ExportArgs {
-    /// The model's folder or GGUF file, which --adapter takes the place of; and the file to write
-    #[arg(value_names = ["MODEL", "OUT.gguf"], required = true, num_args = 1..=2, value_hint = ValueHint::AnyPath)]
-    pub paths: Vec<PathBuf>,
-    /// What matrices are stored in [default: f16, for an adapter f32]
-    #[arg(long = "type", value_enum)]
-    pub kind: Option<GgufTypeName>,
-    /// Exports this adapter instead of a model
-    #[arg(long, value_name = "DIR", requires = "base", value_hint = ValueHint::DirPath)]
-    pub adapter: Option<PathBuf>,
-    /// The adapter's base model: a folder or a GGUF file
-    #[arg(long, value_name = "MODEL", requires = "adapter", value_hint = ValueHint::AnyPath)]
-    pub base: Option<PathBuf>,
-    /// llama.cpp's name (tokenizer.ggml.pre) for how the vocabulary cuts text into words, where it is not known
-    #[arg(long, value_name = "NAME", conflicts_with = "adapter")]
-    pub pre: Option<String>,
-}
-
-/// The types of a GGUF file's matrices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum GgufTypeName {
-    F32,
-    F16,
-    Bf16,
-    /// 8.5 bits a weight
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// About 4.9 bits a weight: llama.cpp's mixture Q4_K_M
-    #[value(name = "q4_k")]
-    Q4K,
-}
-
-impl From<GgufTypeName> for GgufType {
-    fn from(name: GgufTypeName) -> Self {
-        match name {
-            GgufTypeName::F32 => Self::F32,
-            GgufTypeName::F16 => Self::F16,
-            GgufTypeName::Bf16 => Self::BF16,
-            GgufTypeName::Q8_0 => Self::Q8_0,
-            GgufTypeName::Q4K => Self::Q4K,
-        }
-    }
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct LogitsArgs {
-    /// A model's folder, or a GGUF file
-    #[arg(value_hint = ValueHint::AnyPath)]
-    pub model: PathBuf,
-    /// An adapter to put on the model
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub adapter: Option<PathBuf>,
-    /// Token ids with commas between
-    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
-    pub ids: Vec<u32>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WeightType {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl From<WeightType> for StoredDtype {
-    fn from(dtype: WeightType) -> Self {
-        match dtype {
-            WeightType::F32 => Self::F32,
-            WeightType::F16 => Self::F16,
-            WeightType::Bf16 => Self::Bf16,
-        }
-    }
 }
 
 #[cfg(test)]
