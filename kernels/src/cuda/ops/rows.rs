@@ -100,18 +100,28 @@ pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     };
     let sums = uninit(OP, tensors.len(), DType::F64, like)?;
     for (i, x) in tensors.iter().enumerate() {
-        let x = access::dense(x)?;
-        let partials = x.elem_count().div_ceil(SQUARES_PER_PARTIAL).max(1);
-        let parts = uninit(OP, partials, DType::F64, &x)?;
-        let squares = launch::sum_of_squares(float(OP, &x)?, x.elem_count());
-        run(OP, squares, &[&x, &parts])?;
-        run(
-            OP,
-            launch::sum_partials(partials),
-            &[&parts, &sums.narrow(0, i, 1)?],
-        )?;
+        sum_of_squares(x, &sums.narrow(0, i, 1)?)?;
     }
     Ok(sums.to_vec1()?)
+}
+
+/// Σ x² into `sum` (1) f64. Does not wait.
+pub(crate) fn sum_of_squares(x: &Tensor, sum: &Tensor) -> Result<()> {
+    const OP: &str = "sum_of_squares";
+    let x = access::dense(x)?;
+    let partials = x.elem_count().div_ceil(SQUARES_PER_PARTIAL).max(1);
+    let parts = uninit(OP, partials, DType::F64, &x)?;
+    let squares = launch::sum_of_squares(float(OP, &x)?, x.elem_count());
+    run(OP, squares, &[&x, &parts])?;
+    run(OP, launch::sum_partials(partials), &[&parts, sum])
+}
+
+/// (1) f32: what clips a tensor with that sum of squares (1) f64 to a norm of `limit`; NaN for one that is not finite.
+pub(crate) fn clip_scale(squares: &Tensor, limit: f64) -> Result<Tensor> {
+    const OP: &str = "clip_scale";
+    let scale = uninit(OP, 1, DType::F32, squares)?;
+    run(OP, launch::clip_scale(limit), &[squares, &scale])?;
+    Ok(scale)
 }
 
 /// a ← a + b, both dense.
