@@ -55,7 +55,12 @@ impl Default for Compute {
 impl Compute {
     /// Opens the device that `--device` names, so that what is wrong with it is said first.
     pub fn open(device: &str) -> Result<Self> {
-        let Chosen::Cuda(ordinal) = Chosen::parse(device)? else {
+        Self::of(Chosen::parse(device)?)
+    }
+
+    /// Opens the device that was chosen.
+    pub fn of(chosen: Chosen) -> Result<Self> {
+        let Chosen::Cuda(ordinal) = chosen else {
             return Ok(Self::default());
         };
         let (device, facts) = kernels::cuda::open(ordinal).map_err(kernels::Error::from)?;

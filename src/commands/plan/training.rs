@@ -10,12 +10,11 @@ use finetune::{
     AnsweringShape, Base, BatchShape, Checkpoint, DecoderConfig, DeviceKind, DeviceSpec, DiskInput,
     PlanInput, StoredWeights, TrainPlan, WeightsRead,
 };
-use kernels::cuda::GpuFacts;
-use kernels::{DType, Device};
+use kernels::DType;
 use ledger::Manifest;
 use serde::Serialize;
 
-use crate::device::Chosen;
+use crate::device::{Chosen, Compute};
 use crate::failure::{self, Failure};
 use crate::library;
 use crate::plan::{Plan, Stage};
@@ -72,67 +71,45 @@ struct Shape {
 /// no training, or where neither the model nor its `model.config` is here.
 pub fn sizes(plan: &Plan, machines: &[PathBuf], chosen: Chosen) -> Result<Vec<Sizes>> {
     // A GPU that cannot be used is said even where nothing can be planned for it.
-    let here = machines.is_empty().then(|| at_hand(chosen)).transpose()?;
+    let here = machines
+        .is_empty()
+        .then(|| Compute::of(chosen))
+        .transpose()?;
     let recipe = plan.recipe();
     if recipe.train.is_none() || !plan.stages.contains(&Stage::Train) {
         return Ok(Vec::new());
     }
-    let (devices, calibrated) = match here {
-        Some(_) if shape(plan, DeviceKind::Cpu)?.is_none() => return Ok(Vec::new()),
-        Some(here) => (vec![here.measured()?], true),
-        None => {
-            let devices = machines.iter().map(|name| machine(name));
-            (devices.collect::<Result<Vec<_>>>()?, false)
-        }
-    };
     let answers = answers(plan);
     let mut sizes = Vec::new();
-    for device in devices {
+    if let Some(here) = &here {
+        // Nothing is measured where nothing can be planned.
+        if let Some(shape) = shape(plan, here.spec().kind)? {
+            sizes.push(on(plan, &shape, answers, measured(here)?, true));
+        }
+        return Ok(sizes);
+    }
+    for name in machines {
+        let device = machine(name)?;
         if let Some(shape) = shape(plan, device.kind)? {
-            sizes.push(on(plan, &shape, answers.clone(), device, calibrated));
+            sizes.push(on(plan, &shape, answers.clone(), device, false));
         }
     }
     Ok(sizes)
 }
 
-/// This machine's processor, or one of its GPUs, opened.
-enum AtHand {
-    Cpu,
-    Gpu(Device, GpuFacts),
-}
-
-fn at_hand(chosen: Chosen) -> Result<AtHand> {
-    match chosen {
-        Chosen::Cpu => Ok(AtHand::Cpu),
-        Chosen::Cuda(ordinal) => {
-            let (device, facts) = kernels::cuda::open(ordinal).map_err(kernels::Error::from)?;
-            Ok(AtHand::Gpu(device, facts))
-        }
-    }
-}
-
-impl AtHand {
-    /// With the rates of its matrix products measured now.
-    fn measured(self) -> Result<DeviceSpec> {
-        let tflops = |device, dtype| {
-            Ok::<_, finetune::Error>(finetune::measured_gflops(device, dtype)? / 1e3)
-        };
-        match self {
-            Self::Cpu => {
-                let f32_tflops = tflops(&Device::Cpu, DType::F32)?;
-                Ok(DeviceSpec {
-                    f32_tflops,
-                    bf16_tflops: f32_tflops,
-                    ..DeviceSpec::this_machine()
-                })
-            }
-            Self::Gpu(device, facts) => Ok(DeviceSpec {
-                f32_tflops: tflops(&device, DType::F32)?,
-                bf16_tflops: tflops(&device, DType::BF16)?,
-                ..DeviceSpec::gpu(&facts)
-            }),
-        }
-    }
+/// What computes, with the rates of its matrix products measured now.
+fn measured(here: &Compute) -> Result<DeviceSpec> {
+    let tflops =
+        |dtype| Ok::<_, finetune::Error>(finetune::measured_gflops(&here.device, dtype)? / 1e3);
+    let f32_tflops = tflops(DType::F32)?;
+    Ok(DeviceSpec {
+        f32_tflops,
+        bf16_tflops: match here.gpu {
+            Some(_) => tflops(DType::BF16)?,
+            None => f32_tflops,
+        },
+        ..here.spec()
+    })
 }
 
 /// A device by its file, or by the name of one that comes with medtune.
