@@ -376,7 +376,7 @@ mod tests {
         7b-lora: 6.74B, 28.6 GFLOP/token, 29.6 GiB, recompute None
         8b-lora: 8.03B, 32.2 GFLOP/token, 33.1 GiB, recompute None
         13b-lora: 13.02B, 54.8 GFLOP/token, 50.8 GiB, recompute None
-        13b-lora-mix: 13.02B, 54.8 GFLOP/token, 50.8 GiB, recompute None
+        13b-lora-mix: 13.02B, 51.7 GFLOP/token, 50.4 GiB, recompute None
         13b-qlora: 13.02B, 54.8 GFLOP/token, 33.3 GiB, recompute None
         13b-full: 13.02B, 82.1 GFLOP/token, 74.9 GiB, recompute None
         70b-qlora: 68.98B, 285.6 GFLOP/token, 121.6 GiB, recompute None
