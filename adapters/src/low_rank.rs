@@ -1,10 +1,10 @@
 //! The low-rank update of a linear layer, forward and backward: LoRA, and DoRA around it.
 
-use crate::dora::{Dora, Factors, Update};
+use crate::dora::{Dora, Factors};
 use crate::group::{Incoming, InputGradient, Pass};
 use crate::{GradSink, ParamId, Result};
 use candle_core::{DType, Tensor};
-use kernels::{DropoutKey, Matrix, Op, accumulate_dtype, gemm};
+use kernels::{DropoutKey, LowRankUpdate, Matrix, Op, accumulate_dtype, gemm};
 
 /// A (r, in) and B (out, r), and how they apply.
 pub(crate) struct Lora {
@@ -69,7 +69,7 @@ impl Lora {
             z: None,
         };
         let y = if let Some(dora) = &self.dora {
-            let factors = dora.factors(self.update(matrix))?;
+            let factors = dora.factors(matrix, self.update())?;
             let dropped = self.drops(pass).then_some(&x);
             let (mut y, z) = self.scaled(base, dropped, &h, &factors.factor, matrix)?;
             if let Some(bias) = bias {
@@ -107,7 +107,7 @@ impl Lora {
         let mut z = kernels::linear(dropped, matrix)?;
         self.add_update(&mut z, h)?;
         self.add_update(&mut base, h)?;
-        let beyond = kernels::scale_columns(&z, &(factor - 1.0)?)?;
+        let beyond = kernels::scale_columns_beyond_one(&z, factor)?;
         kernels::add_assign(&mut base, &beyond)?;
         Ok((base, z))
     }
@@ -139,7 +139,7 @@ impl Lora {
             dx.add(incoming.through(incoming.dy, matrix)?)?;
             let mut through = product(&g, Op::Plain, &self.a, Op::Plain)?;
             if let Some(factor) = factor {
-                let beyond = kernels::scale_columns(dy, &(factor - 1.0)?)?;
+                let beyond = kernels::scale_columns_beyond_one(dy, factor)?;
                 kernels::add_assign(&mut through, &incoming.through(&beyond, matrix)?)?;
             }
             dx.add(self.drop(&through, pass)?)?;
@@ -168,14 +168,14 @@ impl Lora {
         let norm = saved.factors.and_then(|f| f.norm);
         let param = self.dora.as_ref().and_then(|d| d.param);
         if let Some((param, (z, norm))) = param.zip(saved.z.zip(norm)) {
-            sink.add(param, (kernels::column_products(dy, &z)? / norm)?)?;
+            let sums = kernels::column_products(dy, &z)?;
+            sink.add(param, kernels::divide(&sums, &norm)?)?;
         }
         Ok(())
     }
 
-    fn update<'a>(&'a self, matrix: &'a Matrix) -> Update<'a> {
-        Update {
-            matrix,
+    fn update(&self) -> LowRankUpdate<'_> {
+        LowRankUpdate {
             a: &self.a,
             b: &self.b,
             scaling: self.scaling,

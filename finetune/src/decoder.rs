@@ -7,7 +7,7 @@ use adapters::{Builder, Embedding, GradSink, Norm, ParamId, Pass};
 use candle_core::{DType, Device, Tensor};
 use datasets::Batch;
 use kernels::{
-    KvCache, LossSum, Matrix, Offload, RmsNormSaved, RopeTable, RowIds, Segment, Segments,
+    Indices, KvCache, LossSum, Matrix, Offload, RmsNormSaved, RopeTable, RowIds, Segment, Segments,
     TokenScore,
 };
 
@@ -171,9 +171,21 @@ impl Decoder {
             return Err(Error::NoTargets);
         }
         let (needed, rows) = NeededRows::of(&rows, &run.row_ids);
+        let (ids, targets) = (Indices::from(&batch.input_ids), Indices::new(targets));
+        let mut gathered = vec![&ids, &rows, &targets];
+        let mut scattered = vec![&rows];
+        if let Some(needed) = &needed {
+            gathered.push(needed.rows());
+            scattered.push(needed.rows());
+        }
+        if self.embedding.param.is_some() {
+            scattered.push(&ids);
+        }
+        Indices::upload(&gathered, &scattered, &self.device())?;
         Ok(Prepared {
             batch,
             run,
+            ids,
             needed,
             rows,
             targets,
@@ -189,11 +201,12 @@ impl Decoder {
         sink: &mut dyn GradSink,
     ) -> Result<PendingLoss> {
         let Prepared {
-            batch,
             run,
+            ids,
             needed,
             rows,
             targets,
+            ..
         } = prepared;
         let pass = Pass {
             training: true,
@@ -205,7 +218,7 @@ impl Decoder {
             let needed = needed.as_ref().filter(|_| index + 1 == self.layers.len());
             self.layers[index].forward(x, &run.segments, &run.rope, &pass, needed, self.recompute)
         };
-        let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
+        let mut x = kernels::embedding(&self.embedding.matrix, ids, self.compute)?;
         let mut kept = Vec::with_capacity(self.layers.len());
         let mut away = Offload::new(self.layers.len());
         for index in 0..self.layers.len() {
@@ -259,7 +272,7 @@ impl Decoder {
         if let Some(param) = self.embedding.param {
             sink.add(
                 param,
-                kernels::embedding_backward(&batch.input_ids, &dx, self.config.vocab_size)?,
+                kernels::embedding_backward(ids, &dx, self.config.vocab_size)?,
             )?;
         }
         Ok(loss)
@@ -321,18 +334,19 @@ impl Decoder {
         let rope = RopeTable::new(&positions, &self.inv_freq, 1.0, self.compute)?
             .to_device(&self.device())?;
         let mut end = 0;
-        let last: Vec<usize> = lens
+        let last: Vec<u32> = lens
             .iter()
             .map(|n| {
                 end += n;
-                end - 1
+                (end - 1) as u32
             })
             .collect();
+        let last = Indices::new(last);
         let mut x = kernels::embedding(&self.embedding.matrix, &ids, self.compute)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let mut of_layer: Vec<&mut KvCache> =
                 caches.iter_mut().map(|c| &mut c.layers[i]).collect();
-            let needed = (i + 1 == self.layers.len()).then_some(last.as_slice());
+            let needed = (i + 1 == self.layers.len()).then_some(&last);
             x = layer.infer(&x, Keys::Caches(&mut of_layer, &lens), &rope, needed)?;
         }
         let (h, _) = kernels::rms_norm(&x, &self.norm.weight, self.config.rms_norm_eps)?;
@@ -344,7 +358,7 @@ impl Decoder {
         &self,
         batch: &Batch,
         run: &Forward,
-        needed: Option<&[usize]>,
+        needed: Option<&Indices>,
         after: &mut dyn FnMut(usize),
     ) -> Result<Tensor> {
         let mut x = kernels::embedding(&self.embedding.matrix, &batch.input_ids, self.compute)?;
@@ -357,7 +371,7 @@ impl Decoder {
     }
 
     /// Only rows that are scored go through the final norm and the head: the head is V wide.
-    fn normed_rows(&self, x: &Tensor, rows: &[usize]) -> Result<(Tensor, RmsNormSaved)> {
+    fn normed_rows(&self, x: &Tensor, rows: &Indices) -> Result<(Tensor, RmsNormSaved)> {
         let x = kernels::gather_rows(x, rows)?;
         Ok(kernels::rms_norm(
             &x,
@@ -380,10 +394,11 @@ pub struct DropoutState {
 pub(crate) struct Prepared {
     batch: Batch,
     run: Forward,
+    ids: Indices,
     needed: Option<NeededRows>,
     /// Where the rows that predict lie among the needed ones.
-    rows: Vec<usize>,
-    targets: Vec<u32>,
+    rows: Indices,
+    targets: Indices,
 }
 
 impl Prepared {

@@ -3,8 +3,8 @@
 use adapters::{Builder, GradSink, LinearGroup, LinearSpec, Norm, Pass};
 use candle_core::Tensor;
 use kernels::{
-    AttentionSaved, AttentionShape, Direction, KvCache, RmsNormSaved, RopeTable, RowIds, Segments,
-    SwigluSaved,
+    AttentionSaved, AttentionShape, Direction, Indices, KvCache, RmsNormSaved, RopeTable, RowIds,
+    Segments, SwigluSaved,
 };
 
 use crate::Result;
@@ -28,7 +28,7 @@ pub(crate) struct Layer {
 /// The rows of a batch that something above the last layer reads: those that predict a target. In that layer every row
 /// gives keys and values, but only these need the attention's projection, the residual and the MLP.
 pub(crate) struct NeededRows {
-    rows: Vec<usize>,
+    rows: Indices,
     /// Rows of the whole batch.
     total: usize,
     row_ids: RowIds,
@@ -37,7 +37,7 @@ pub(crate) struct NeededRows {
 impl NeededRows {
     /// Of the rows that are read, in any order and as often as they are; `None` where they are all rows. Answers also
     /// where each read row lies among the needed ones.
-    pub(crate) fn of(read: &[usize], row_ids: &RowIds) -> (Option<Self>, Vec<usize>) {
+    pub(crate) fn of(read: &[usize], row_ids: &RowIds) -> (Option<Self>, Indices) {
         let total = row_ids.len();
         let mut place = vec![usize::MAX; total];
         for row in read {
@@ -45,21 +45,22 @@ impl NeededRows {
         }
         let rows: Vec<usize> = (0..total).filter(|row| place[*row] == 0).collect();
         if rows.len() == total {
-            return (None, read.to_vec());
+            return (None, Indices::from(read));
         }
         for (i, row) in rows.iter().enumerate() {
             place[*row] = i;
         }
         let row_ids = row_ids.of_rows(&rows);
         let needed = Self {
-            rows,
+            rows: Indices::from(&rows),
             total,
             row_ids,
         };
-        (Some(needed), read.iter().map(|row| place[*row]).collect())
+        let read: Vec<usize> = read.iter().map(|row| place[*row]).collect();
+        (Some(needed), Indices::from(&read))
     }
 
-    pub(crate) fn rows(&self) -> &[usize] {
+    pub(crate) fn rows(&self) -> &Indices {
         &self.rows
     }
 
@@ -185,10 +186,10 @@ impl Layer {
         let (o, o_saved) = self.o.forward(&a, pass)?;
         drop(a);
         let [mut x1] = take(o);
-        kernels::add_assign(&mut x1, &x)?;
+        let weight = &self.post_norm.weight;
+        let (h, post_norm) = kernels::rms_norm_of_sum(&mut x1, &x, weight, self.eps)?;
         drop(x);
 
-        let (h, post_norm) = kernels::rms_norm(&x1, &self.post_norm.weight, self.eps)?;
         let (gate_up, mut gate_up_saved) = self.gate_up.forward(&h, pass)?;
         if lean {
             gate_up_saved.forget_input();
@@ -218,7 +219,7 @@ impl Layer {
         Ok((x2, saved))
     }
 
-    /// d(loss)/dx from d(loss)/dy; `None` where `need_dx` is false and nothing below is trained. `needed` is the forward
+    /// d(loss)/dx from d(loss)/dy, whose memory it takes; `None` where `need_dx` is false and nothing below is trained. `needed` is the forward
     /// pass's.
     pub(crate) fn backward(
         &self,
@@ -245,15 +246,15 @@ impl Layer {
             self.gate_up
                 .backward(saved.gate_up, &[dgate, dup], pass, true, sink)?,
         );
-        let mut dx1 = norm_backward(&self.post_norm, saved.post_norm, &dh, sink)?;
-        kernels::add_assign(&mut dx1, &dy)?;
-        drop((dh, dy));
+        let mut dx1 = dy;
+        norm_backward_onto(&self.post_norm, saved.post_norm, &dh, &mut dx1, sink)?;
+        drop(dh);
 
         let da = needed(
             self.o
                 .backward(saved.o, std::slice::from_ref(&dx1), pass, true, sink)?,
         );
-        let (da, dx1) = match needed_rows {
+        let (da, mut dx) = match needed_rows {
             Some(rows) => (rows.put_back(&da)?, rows.put_back(&dx1)?),
             None => (da, dx1),
         };
@@ -272,8 +273,7 @@ impl Layer {
         else {
             return Ok(None);
         };
-        let mut dx = norm_backward(&self.input_norm, saved.input_norm, &dh, sink)?;
-        kernels::add_assign(&mut dx, &dx1)?;
+        norm_backward_onto(&self.input_norm, saved.input_norm, &dh, &mut dx, sink)?;
         Ok(Some(dx))
     }
 
@@ -283,7 +283,7 @@ impl Layer {
         x: &Tensor,
         keys: Keys,
         rope: &RopeTable,
-        needed: Option<&[usize]>,
+        needed: Option<&Indices>,
     ) -> Result<Tensor> {
         let (h, _) = kernels::rms_norm(x, &self.input_norm.weight, self.eps)?;
         let [q, k, v] = take(self.qkv.infer(&h)?);
@@ -303,8 +303,7 @@ impl Layer {
             x = kernels::gather_rows(&x, rows)?;
         }
         let [mut x1] = take(self.o.infer(&a)?);
-        kernels::add_assign(&mut x1, &x)?;
-        let (h, _) = kernels::rms_norm(&x1, &self.post_norm.weight, self.eps)?;
+        let (h, _) = kernels::rms_norm_of_sum(&mut x1, &x, &self.post_norm.weight, self.eps)?;
         let [gate, up] = take(self.gate_up.infer(&h)?);
         let (m, _) = kernels::swiglu(gate, up)?;
         let [mut x2] = take(self.down.infer(&m)?);
@@ -358,6 +357,21 @@ pub(crate) fn norm_backward(
         sink.add(param, dweight)?;
     }
     Ok(dx)
+}
+
+/// As [`norm_backward`], the input's gradient added to `dx`: that of the residual around the norm.
+fn norm_backward_onto(
+    norm: &Norm,
+    saved: RmsNormSaved,
+    dy: &Tensor,
+    dx: &mut Tensor,
+    sink: &mut dyn GradSink,
+) -> Result<()> {
+    let dweight = kernels::rms_norm_backward_onto(saved, dy, dx, norm.param.is_some())?;
+    if let (Some(param), Some(dweight)) = (norm.param, dweight) {
+        sink.add(param, dweight)?;
+    }
+    Ok(())
 }
 
 /// A group's outputs by position. The group was built with N members in this file.

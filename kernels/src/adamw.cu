@@ -21,6 +21,7 @@ __device__ void update(typename Form::Stored* p, float* master, const G* g, floa
 #define ADAMW(Form, G, names)                                                                                       \
     KERNEL(adamw_##names, 256,                                                                                      \
            (Form::Stored * p, float* master, const G* g, float* m, float* v, NUMBERS_PARAMETERS, u64 key, u64 n)) { \
+        if (device_scale && *device_scale != *device_scale) return;                                                  \
         update<Form>(p, master, g, m, v, NUMBERS, key, n);                                                          \
     }
 ADAMW(Exact, float, exact_f32)

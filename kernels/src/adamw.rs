@@ -10,6 +10,7 @@ use crate::adamw_8bit::{Blockwise, DynamicMap};
 use crate::cuda::ops;
 use crate::real::{Real, Stored};
 use crate::simd::wide;
+use crate::square_sums::GradientScale;
 use crate::stochastic_rounding::{RoundingKey, StochasticSlice};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -108,10 +109,40 @@ pub fn adamw_step(
     settings: &AdamW,
     step: u64,
 ) -> Result<()> {
+    adamw_step_scaled(
+        p,
+        keep,
+        g,
+        moments,
+        settings,
+        step,
+        &GradientScale::Here(1.0),
+    )
+}
+
+/// [`adamw_step`] by a gradient that is multiplied by another scale beside the settings'.
+pub fn adamw_step_scaled(
+    p: &mut Tensor,
+    keep: &Keep,
+    g: &Tensor,
+    moments: &mut Moments,
+    settings: &AdamW,
+    step: u64,
+    scale: &GradientScale,
+) -> Result<()> {
     const OP: &str = "adamw_step";
     check_operands(OP, p, keep, g, moments)?;
+    let (mut settings, mut there) = (*settings, None);
+    match scale {
+        GradientScale::Here(scale) => settings.gradient_scale *= scale,
+        GradientScale::There(scale) => there = Some(scale),
+    }
+    let settings = &settings;
     if p.device().is_cuda() {
-        return ops::adamw_step(p, keep, g, moments, settings, step);
+        return ops::adamw_step(p, keep, g, moments, settings, step, there);
+    }
+    if let Some(scale) = there {
+        return Err(access::off_device(OP, scale));
     }
     match (p.dtype(), keep, &*moments) {
         (DType::F64, Keep::Exact, Moments::Plain { first, second }) => {

@@ -73,6 +73,7 @@ __device__ void update(typename Form::Stored* p, float* master, const G* g, u8* 
     KERNEL(adamw_8bit_##names, 256,                                                                                 \
            (Form::Stored * p, float* master, const G* g, u8* m_codes, float* m_absmax, u8* v_codes, float* v_absmax, \
             const float* tables, NUMBERS_PARAMETERS, u64 key, u64 n)) {                                             \
+        if (device_scale && *device_scale != *device_scale) return;                                                  \
         update<Form>(p, master, g, m_codes, m_absmax, v_codes, v_absmax, tables, NUMBERS, key, n);                  \
     }
 ADAMW(Exact, float, exact_f32)

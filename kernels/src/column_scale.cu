@@ -2,13 +2,13 @@
 #include "cuda/device.cuh"
 
 template <class X>
-__device__ void scale_columns(const X* x, const float* factors, X* y, u32 rows, u32 d) {
+__device__ void scale_columns(const X* x, const float* factors, X* y, u32 rows, u32 d, float less) {
     for_rows(rows, d, [=](u32 row, u32 i, u32 count) {
         float a[PACK], f[PACK];
         load(x + u64(row) * d + i, count, a);
         load(factors + i, count, f);
 #pragma unroll
-        for (u32 j = 0; j < PACK; j++) a[j] *= f[j];
+        for (u32 j = 0; j < PACK; j++) a[j] *= f[j] - less;
         store(y + u64(row) * d + i, count, a);
     });
 }
@@ -22,8 +22,8 @@ __device__ void column_products(const A* a, const B* b, float* sums, u32 rows, u
 }
 
 #define SCALE(X, name)                                                                                   \
-    KERNEL(scale_columns_##name, 256, (const X* x, const float* factors, X* y, u32 rows, u32 d)) {       \
-        scale_columns(x, factors, y, rows, d);                                                           \
+    KERNEL(scale_columns_##name, 256, (const X* x, const float* factors, X* y, u32 rows, u32 d, float less)) { \
+        scale_columns(x, factors, y, rows, d, less);                                                     \
     }
 SCALE(float, f32)
 SCALE(bf16, bf16)

@@ -1,6 +1,6 @@
 //! y = x ∘ f: each column of x (T, N) times a factor of its own (N).
 //!
-//! dx = dy ∘ f, which is the same operation, and df = Σ_T dy ∘ x.
+//! dx = dy ∘ f, which is the same operation, and df = Σ_T dy ∘ x. With f − 1 in f's place it is what the factors add.
 
 use crate::access::{self, CHUNK, dense, dense_as, dims2, read, same_shape};
 use crate::cuda::ops;
@@ -12,6 +12,16 @@ use rayon::prelude::*;
 
 /// x (T, N) ∘ factors (N), in x's type.
 pub fn scale_columns(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    scaled(x, factors, 0.0)
+}
+
+/// x (T, N) ∘ (factors (N) − 1), in x's type: by how much the scaled columns differ from x.
+pub fn scale_columns_beyond_one(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    scaled(x, factors, 1.0)
+}
+
+/// x ∘ (factors − less).
+fn scaled(x: &Tensor, factors: &Tensor, less: f64) -> Result<Tensor> {
     const OP: &str = "scale_columns";
     let (t, n) = dims2(OP, "x", x)?;
     if factors.dims() != [n] {
@@ -20,12 +30,13 @@ pub fn scale_columns(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     }
     let x = dense(x)?;
     if x.device().is_cuda() {
-        return ops::scale_columns(&x, factors, (t, n));
+        return ops::scale_columns(&x, factors, (t, n), less);
     }
     with_stored!(OP, x.dtype(), S => {
         let factors = dense_as::<<S as Stored>::Acc>(factors)?;
         let factors = read::<<S as Stored>::Acc>(OP, &factors)?;
         let factors: &[_] = &factors;
+        let less = <S as Stored>::Acc::of(less);
         let x = read::<S>(OP, &x)?;
         let x: &[S] = &x;
         let mut y = vec![<S as WithDType>::from_f64(0.0); t * n];
@@ -34,7 +45,7 @@ pub fn scale_columns(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
         y.par_chunks_mut(some).zip(x.par_chunks(some)).for_each(|(y, x)| wide!({
             for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                 for ((y, x), f) in y.iter_mut().zip(x).zip(factors) {
-                    *y = S::narrow(x.widen() * *f);
+                    *y = S::narrow(x.widen() * (*f - less));
                 }
             }
         }));

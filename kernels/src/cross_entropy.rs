@@ -14,7 +14,7 @@ use crate::linear::{product, product_dx};
 use crate::matrix::Rows;
 use crate::real::{Real, accumulate_dtype, with_real};
 use crate::simd::wide;
-use crate::{Bf16Dot, Error, Matrix, OpCase, Result, simd};
+use crate::{Bf16Dot, Error, Indices, Matrix, OpCase, Result, simd};
 use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -73,11 +73,12 @@ pub struct TokenScore {
 pub fn linear_cross_entropy(
     x: &Tensor,
     w: &Matrix,
-    targets: &[u32],
+    targets: impl Into<Indices>,
     grad_scale: f64,
     want_dx: bool,
     want_dweight: bool,
 ) -> Result<HeadLoss> {
+    let targets = &targets.into();
     let dot = Bf16Dot::pays(x.dtype(), targets.len());
     head_loss(dot, x, w, targets, grad_scale, want_dx, want_dweight)
 }
@@ -88,11 +89,12 @@ impl Bf16Dot {
         self,
         x: &Tensor,
         w: &Matrix,
-        targets: &[u32],
+        targets: impl Into<Indices>,
         grad_scale: f64,
         want_dx: bool,
         want_dweight: bool,
     ) -> Result<HeadLoss> {
+        let targets = &targets.into();
         head_loss(Some(self), x, w, targets, grad_scale, want_dx, want_dweight)
     }
 }
@@ -101,13 +103,13 @@ fn head_loss(
     dot: Option<Bf16Dot>,
     x: &Tensor,
     w: &Matrix,
-    targets: &[u32],
+    targets: &Indices,
     grad_scale: f64,
     want_dx: bool,
     want_dweight: bool,
 ) -> Result<HeadLoss> {
     const OP: &str = "linear_cross_entropy";
-    let (n, d) = check(OP, x, w, targets)?;
+    let (n, d) = check(OP, x, w, targets.as_slice())?;
     if let Some(w) = w.on_device() {
         let want = [want_dx, want_dweight];
         return ops::cross_entropy(
@@ -131,7 +133,7 @@ fn head_loss(
         let mut dx = want_dx.then(|| vec![T::ZERO; n * d]);
         let mut dweight = want_dweight.then(|| vec![T::ZERO; v * d]);
         let mut loss_sum = 0.0;
-        head.for_chunks(targets, |first, targets, logits| {
+        head.for_chunks(targets.as_slice(), |first, targets, logits| {
             let scale = (want_dx || want_dweight).then(|| T::of(grad_scale));
             let losses: Vec<f64> = logits
                 .par_chunks_mut(v)
@@ -158,9 +160,14 @@ fn head_loss(
 }
 
 /// The log-probability of each target, and whether it would be the model's own choice.
-pub fn linear_token_scores(x: &Tensor, w: &Matrix, targets: &[u32]) -> Result<Vec<TokenScore>> {
+pub fn linear_token_scores(
+    x: &Tensor,
+    w: &Matrix,
+    targets: impl Into<Indices>,
+) -> Result<Vec<TokenScore>> {
     const OP: &str = "linear_token_scores";
-    let (_, d) = check(OP, x, w, targets)?;
+    let targets = &targets.into();
+    let (_, d) = check(OP, x, w, targets.as_slice())?;
     if let Some(w) = w.on_device() {
         return ops::token_scores(&access::dense(x)?, w, targets, LOGITS_BYTES);
     }
@@ -174,7 +181,7 @@ pub fn linear_token_scores(x: &Tensor, w: &Matrix, targets: &[u32]) -> Result<Ve
         let hold = w.hold(OP)?;
         let head = Head { x: &x, w: hold.rows(), narrow, d, v };
         let mut scores = Vec::with_capacity(targets.len());
-        head.for_chunks(targets, |_, targets, logits| {
+        head.for_chunks(targets.as_slice(), |_, targets, logits| {
             let rows = logits.par_chunks_mut(v).zip(targets);
             scores.par_extend(rows.map(|(z, target)| wide!(score_row(z, *target as usize))));
         });

@@ -26,7 +26,7 @@ mod pinned;
 mod run;
 
 #[cfg(feature = "cuda")]
-pub use blas::gemm;
+pub(crate) use blas::gemm;
 pub use error::CudaError;
 #[cfg(feature = "cuda")]
 pub use gpu::Gpu;

@@ -110,6 +110,17 @@ KERNEL(sum_partials, 1024, (const double* partials, double* total, u64 count)) {
     if (threadIdx.x == 0) *total = sum;
 }
 
+KERNEL(divide, 256, (const float* a, const float* b, float* y, u64 n)) {
+    for_flat(n, [=](u64 i, u32 count) {
+        float x[PACK], by[PACK];
+        load(a + i, count, x);
+        load(b + i, count, by);
+#pragma unroll
+        for (u32 j = 0; j < PACK; j++) x[j] /= by[j];
+        store(y + i, count, x);
+    });
+}
+
 KERNEL(clip_scale, 32, (const double* squares, float* scale, double limit)) {
     if (threadIdx.x == 0) {
         const double share = limit / (sqrt(*squares) + 1e-6);

@@ -4,7 +4,7 @@ use crate::access::{self, CHUNK, dense, dense_as, dims2, mutate, read, same_shap
 use crate::cuda::ops;
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
 use crate::simd::wide;
-use crate::{Error, OpCase, Result, simd};
+use crate::{Error, Indices, OpCase, Result, simd};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -80,6 +80,22 @@ pub fn scale_assign(a: &mut Tensor, factor: f64) -> Result<()> {
     }))
 }
 
+/// a / b, of one shape, in a's accumulate type.
+pub fn divide(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    const OP: &str = "divide";
+    same_shape(OP, "a", a, "b", b)?;
+    if a.device().is_cuda() {
+        return ops::divide(a, b);
+    }
+    with_real!(OP, accumulate_dtype(a.dtype()), T => {
+        let shape = a.shape();
+        let (a, b) = (dense_as::<T>(a)?, dense_as::<T>(b)?);
+        let (a, b) = (read::<T>(OP, &a)?, read::<T>(OP, &b)?);
+        let y: Vec<T> = a.iter().zip(b.iter()).map(|(a, b)| *a / *b).collect();
+        access::tensor(y, shape)
+    })
+}
+
 /// y (T, N) ← y + bias (N).
 pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
     const OP: &str = "add_bias";
@@ -142,19 +158,20 @@ pub fn sum_rows(x: &Tensor) -> Result<Tensor> {
 }
 
 /// (indices.len(), D): those rows of x (T, D), in x's type.
-pub fn gather_rows(x: &Tensor, indices: &[usize]) -> Result<Tensor> {
+pub fn gather_rows(x: &Tensor, indices: impl Into<Indices>) -> Result<Tensor> {
     const OP: &str = "gather_rows";
     let (t, d) = dims2(OP, "x", x)?;
-    check_rows(OP, indices, t)?;
+    let indices = indices.into();
+    check_rows(OP, &indices, t)?;
     let x = dense(x)?;
     if x.device().is_cuda() {
-        return ops::gather_rows(&x, indices, d);
+        return ops::gather_rows(&x, &indices, d);
     }
     with_stored!(OP, x.dtype(), S => {
         let x = read::<S>(OP, &x)?;
         let mut y = Vec::with_capacity(indices.len() * d);
-        for i in indices {
-            y.extend_from_slice(&x[i * d..][..d]);
+        for i in indices.as_slice() {
+            y.extend_from_slice(&x[*i as usize * d..][..d]);
         }
         access::tensor(y, (indices.len(), d))
     })
@@ -162,8 +179,9 @@ pub fn gather_rows(x: &Tensor, indices: &[usize]) -> Result<Tensor> {
 
 /// (rows, D), in x's type: row i of x (N, D) is added to row `indices[i]` of zeros. The backward
 /// pass of [`gather_rows`].
-pub fn scatter_rows(x: &Tensor, indices: &[usize], rows: usize) -> Result<Tensor> {
+pub fn scatter_rows(x: &Tensor, indices: impl Into<Indices>, rows: usize) -> Result<Tensor> {
     const OP: &str = "scatter_rows";
+    let indices = indices.into();
     let (n, d) = dims2(OP, "x", x)?;
     if indices.len() != n {
         return Err(Error::Length {
@@ -173,16 +191,16 @@ pub fn scatter_rows(x: &Tensor, indices: &[usize], rows: usize) -> Result<Tensor
             found: indices.len(),
         });
     }
-    check_rows(OP, indices, rows)?;
+    check_rows(OP, &indices, rows)?;
     let x = dense(x)?;
     if x.device().is_cuda() {
-        return ops::scatter_rows(&x, indices, rows, d);
+        return ops::scatter_rows(&x, &indices, rows, d);
     }
     with_stored!(OP, x.dtype(), S => {
         let x = read::<S>(OP, &x)?;
         let mut y = vec![<S as candle_core::WithDType>::from_f64(0.0); rows * d];
-        for (i, x) in indices.iter().zip(x.chunks_exact(d.max(1))) {
-            for (y, x) in y[i * d..][..d].iter_mut().zip(x) {
+        for (i, x) in indices.as_slice().iter().zip(x.chunks_exact(d.max(1))) {
+            for (y, x) in y[*i as usize * d..][..d].iter_mut().zip(x) {
                 *y = <S as Stored>::narrow(y.widen() + x.widen());
             }
         }
@@ -190,11 +208,12 @@ pub fn scatter_rows(x: &Tensor, indices: &[usize], rows: usize) -> Result<Tensor
     })
 }
 
-fn check_rows(op: &'static str, indices: &[usize], rows: usize) -> Result<()> {
-    match indices.iter().position(|i| *i >= rows) {
+fn check_rows(op: &'static str, indices: &Indices, rows: usize) -> Result<()> {
+    let indices = indices.as_slice();
+    match indices.iter().position(|i| *i as usize >= rows) {
         Some(position) => Err(Error::Row {
             op,
-            row: indices[position],
+            row: indices[position] as usize,
             rows,
             position,
         }),

@@ -3,7 +3,7 @@
 use crate::access::{self, dense_as, dims2, read};
 use crate::cuda::ops;
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
-use crate::{Error, Matrix, OpCase, Result};
+use crate::{Error, Indices, Matrix, OpCase, Result};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
@@ -11,13 +11,15 @@ use rayon::prelude::*;
 const ROWS: usize = 16;
 
 /// (T, D): the table's rows for T ids, read straight from where the table is stored.
-pub fn embedding(table: &Matrix, ids: &[u32], dtype: DType) -> Result<Tensor> {
+pub fn embedding(table: &Matrix, ids: impl Into<Indices>, dtype: DType) -> Result<Tensor> {
     const OP: &str = "embedding";
-    check_ids(ids, table.rows())?;
+    let ids = ids.into();
+    check_ids(ids.as_slice(), table.rows())?;
     let d = table.cols();
     if let Some(table) = table.on_device() {
-        return table.rows(ids, dtype);
+        return table.rows(&ids, dtype);
     }
+    let ids = ids.as_slice();
     with_stored!(OP, dtype, S => {
         let hold = table.hold(OP)?;
         let rows = hold.rows();
@@ -39,8 +41,9 @@ pub fn embedding(table: &Matrix, ids: &[u32], dtype: DType) -> Result<Tensor> {
 }
 
 /// (rows, D), in the accumulate type: row r is the sum of dy's rows whose id is r.
-pub fn embedding_backward(ids: &[u32], dy: &Tensor, rows: usize) -> Result<Tensor> {
+pub fn embedding_backward(ids: impl Into<Indices>, dy: &Tensor, rows: usize) -> Result<Tensor> {
     const OP: &str = "embedding_backward";
+    let ids = ids.into();
     let (t, d) = dims2(OP, "dy", dy)?;
     if t != ids.len() {
         return Err(Error::Length {
@@ -50,15 +53,15 @@ pub fn embedding_backward(ids: &[u32], dy: &Tensor, rows: usize) -> Result<Tenso
             found: ids.len(),
         });
     }
-    check_ids(ids, rows)?;
+    check_ids(ids.as_slice(), rows)?;
     if dy.device().is_cuda() {
-        return ops::embedding_backward(ids, dy, rows, d);
+        return ops::embedding_backward(&ids, dy, rows, d);
     }
     with_real!(OP, accumulate_dtype(dy.dtype()), T => {
         let dy = dense_as::<T>(dy)?;
         let dy = read::<T>(OP, &dy)?;
         let mut out = vec![T::ZERO; rows * d];
-        for (id, dy) in ids.iter().zip(dy.chunks_exact(d.max(1))) {
+        for (id, dy) in ids.as_slice().iter().zip(dy.chunks_exact(d.max(1))) {
             let row = &mut out[*id as usize * d..][..d];
             for (sum, x) in row.iter_mut().zip(dy) {
                 *sum += *x;

@@ -27,6 +27,7 @@ mod error;
 mod gemm;
 mod gemm_bf16;
 mod ggml;
+mod indices;
 mod linear;
 mod low_rank;
 mod matrix;
@@ -38,12 +39,14 @@ mod real;
 mod rms_norm;
 mod rope;
 mod rounding;
+mod row_norms;
 mod simd;
+mod square_sums;
 mod stochastic_rounding;
 mod swiglu;
 
 pub use access::{narrow, widen};
-pub use adamw::{AdamW, Keep, Moments, adamw_step};
+pub use adamw::{AdamW, Keep, Moments, adamw_step, adamw_step_scaled};
 pub use adamw_8bit::{Blockwise, DynamicMap};
 pub use arena::{Arena, ArenaUse, Reservation};
 pub use attention::{
@@ -52,21 +55,22 @@ pub use attention::{
 };
 pub use bytes::Bytes;
 pub use candle_core::{DType, Device, Tensor};
-pub use column_scale::{column_products, scale_columns};
+pub use column_scale::{column_products, scale_columns, scale_columns_beyond_one};
 pub use cross_entropy::{
     HeadLoss, LOGITS_BYTES, LossSum, TokenScore, linear_cross_entropy, linear_token_scores,
 };
 pub use deviation::{Deviation, Tolerance};
 pub use dropout::{DropoutKey, RowIds, dropout};
 pub use elementwise::{
-    add_assign, add_bias, gather_rows, scale_assign, scatter_rows, sum_of_squares, sum_rows,
-    sums_of_squares,
+    add_assign, add_bias, divide, gather_rows, scale_assign, scatter_rows, sum_of_squares,
+    sum_rows, sums_of_squares,
 };
 pub use embedding::{embedding, embedding_backward};
 pub use error::{Error, Result};
 pub use gemm::{Op, gemm};
 pub use gemm_bf16::{Bf16Dot, linear_dx_in};
 pub use ggml::GgmlType;
+pub use indices::Indices;
 pub use linear::{linear, linear_dx};
 pub use low_rank::{LOW_RANK_COLUMNS, LowRankRows};
 pub use matrix::Matrix;
@@ -75,8 +79,12 @@ pub use offload::Offload;
 pub use ops::{OPS, OpCase, Outcome};
 pub use random_fill::{Uniform, fill_uniform};
 pub use real::accumulate_dtype;
-pub use rms_norm::{RmsNormSaved, rms_norm, rms_norm_backward};
+pub use rms_norm::{
+    RmsNormSaved, rms_norm, rms_norm_backward, rms_norm_backward_onto, rms_norm_of_sum,
+};
 pub use rope::{Direction, RopeTable, rope};
 pub use rounding::{first_overflow, round_to_bytes, widen_bytes};
+pub use row_norms::{LowRankUpdate, RowSquares, row_norms};
+pub use square_sums::{GradientScale, SquareSums};
 pub use stochastic_rounding::RoundingKey;
 pub use swiglu::{SwigluSaved, swiglu, swiglu_backward};

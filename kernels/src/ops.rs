@@ -24,6 +24,7 @@ pub const OPS: &[OpCase] = &[
     crate::gemm::CASE,
     crate::linear::CASE,
     crate::rms_norm::CASE,
+    crate::rms_norm::OF_SUM,
     crate::rope::CASE,
     crate::swiglu::CASE,
     crate::attention::PACKED,

@@ -38,6 +38,32 @@ fn shapes_that_do_not_fit() {
     insta::assert_snapshot!(said(gemm(&mut t(5, 7), 0.0, 1.0, &t(5, 3), Op::Plain, &t(4, 7), Op::Plain)), @"gemm: op(a) has shape [5, 3], which does not fit op(b) of shape [4, 7]");
     insta::assert_snapshot!(said(gemm(&mut t(5, 6), 0.0, 1.0, &t(3, 5), Op::Transposed, &t(7, 3), Op::Transposed)), @"gemm: out has shape [5, 6], which does not fit the product of shape [5, 7]");
     insta::assert_snapshot!(said(rms_norm(&t(5, 12), &Tensor::ones(11, DType::F32, &Device::Cpu).unwrap(), 1e-5)), @"rms_norm: x has shape [5, 12], which does not fit the weight of shape [11]");
+    let one = Tensor::ones(12, DType::F32, &Device::Cpu).unwrap();
+    insta::assert_snapshot!(said(rms_norm_of_sum(&mut t(5, 12), &t(5, 11), &one, 1e-5)), @"rms_norm_of_sum: the sum has shape [5, 12], which does not fit x of shape [5, 11]");
+    let x = t(5, 12);
+    insta::assert_snapshot!(said(rms_norm_of_sum(&mut x.clone(), &x, &one, 1e-5)), @"rms_norm_of_sum: x shares its storage with the tensor that is written");
+    insta::assert_snapshot!(said(rms_norm_of_sum(&mut t(12, 5).t().unwrap(), &x, &one, 1e-5)), @r"
+    rms_norm_of_sum: the sum is a strided view, but it is used as one dense block
+    hint: call contiguous() on it first
+    ");
+    let normed = || rms_norm(&x, &one, 1e-5).unwrap().1;
+    insta::assert_snapshot!(said(rms_norm_backward_onto(normed(), &t(5, 12), &mut t(4, 12), false)), @"rms_norm_backward: dx has shape [4, 12], which does not fit x of shape [5, 12]");
+    insta::assert_snapshot!(said(rms_norm_backward_onto(normed(), &x, &mut x.clone(), false)), @"rms_norm_backward: dy shares its storage with the tensor that is written");
+    insta::assert_snapshot!(said(divide(&t(5, 12), &t(12, 5))), @"divide: a has shape [5, 12], which does not fit b of shape [12, 5]");
+    let squares = RowSquares::of(&w).unwrap();
+    let norms = |a: &Tensor, b: &Tensor| {
+        said(row_norms(
+            &w,
+            &squares,
+            LowRankUpdate { a, b, scaling: 1.0 },
+        ))
+    };
+    insta::assert_snapshot!(norms(&t(3, 63), &t(7, 3)), @"row_norms: A has shape [3, 63], which does not fit the weight of shape [7, 64]");
+    insta::assert_snapshot!(norms(&t(3, 64), &t(6, 3)), @"row_norms: B has shape [6, 3], which does not fit the weight of shape [7, 64]");
+    insta::assert_snapshot!(norms(&t(3, 64), &t(7, 2)), @"row_norms: B has shape [7, 2], which does not fit A of shape [3, 64]");
+    let other = Matrix::dense(t(8, 64));
+    let (a, b) = (t(3, 64), t(8, 3));
+    insta::assert_snapshot!(said(row_norms(&other, &squares, LowRankUpdate { a: &a, b: &b, scaling: 1.0 })), @"row_norms: the squares has shape [7], which does not fit the weight of shape [8, 64]");
     let none = Segments::new(&[], 4).unwrap();
     let table = RopeTable::new(&[0, 1, 2], &[1.0, 0.1], 1.0, DType::F32).unwrap();
     insta::assert_snapshot!(said(rope(&mut t(3, 9), 2, &table, Direction::Forward)), @"rope: x has shape [3, 9], which does not fit the table's (positions, heads, head_dim) of shape [3, 2, 4]");
@@ -56,8 +82,8 @@ fn shapes_that_do_not_fit() {
 #[test]
 fn lists_of_the_wrong_length() {
     let w = Matrix::dense(t(7, 4));
-    insta::assert_snapshot!(said(linear_cross_entropy(&t(5, 4), &w, &[1, 2], 1.0, true, false)), @"linear_cross_entropy: 5 entries are needed in targets, but there are 2");
-    insta::assert_snapshot!(said(embedding_backward(&[1, 2, 3], &t(2, 4), 9)), @"embedding_backward: 2 entries are needed in ids, but there are 3");
+    insta::assert_snapshot!(said(linear_cross_entropy(&t(5, 4), &w, &[1u32, 2], 1.0, true, false)), @"linear_cross_entropy: 5 entries are needed in targets, but there are 2");
+    insta::assert_snapshot!(said(embedding_backward(&[1u32, 2, 3], &t(2, 4), 9)), @"embedding_backward: 2 entries are needed in ids, but there are 3");
     let key = DropoutKey {
         seed: 1,
         step: 1,
@@ -67,7 +93,7 @@ fn lists_of_the_wrong_length() {
     insta::assert_snapshot!(said(dropout(&t(2, 4), 1.0, key, &RowIds::new([]))), @"dropout probability 1 is outside [0, 1)");
     let three = Segments::new(&[segment(0, 3, None)], 3).unwrap();
     insta::assert_snapshot!(said(attention(&t(4, 16), &t(4, 8), &t(4, 8), &three, &heads(2, 1))), @"attention: 4 entries are needed in the segments' rows, but there are 3");
-    insta::assert_snapshot!(said(scatter_rows(&t(2, 4), &[1], 9)), @"scatter_rows: 2 entries are needed in indices, but there are 1");
+    insta::assert_snapshot!(said(scatter_rows(&t(2, 4), &[1u32], 9)), @"scatter_rows: 2 entries are needed in indices, but there are 1");
     let mut cache = KvCache::new(1, 8, DType::F32);
     insta::assert_snapshot!(said(attention_cached(&t(3, 16), &t(3, 8), &t(3, 8), &mut [&mut cache], &[2], &heads(2, 1))), @"attention_cached: 2 entries are needed in the rows of q, but there are 3");
     assert!(cache.is_empty());
@@ -78,15 +104,15 @@ fn lists_of_the_wrong_length() {
 #[test]
 fn ids_and_rows_out_of_range() {
     let w = Matrix::dense(t(7, 4));
-    insta::assert_snapshot!(said(embedding(&w, &[3, 6, 7, 900], DType::F32)), @r"
+    insta::assert_snapshot!(said(embedding(&w, &[3u32, 6, 7, 900], DType::F32)), @r"
     token id 7 at position 2 is outside the table of 7 rows
     hint: the tokenizer does not belong to this model, or its vocabulary was extended and the model's was not
     ");
-    insta::assert_snapshot!(said(linear_token_scores(&t(2, 4), &w, &[1, 7])), @r"
+    insta::assert_snapshot!(said(linear_token_scores(&t(2, 4), &w, &[1u32, 7])), @r"
     token id 7 at position 1 is outside the table of 7 rows
     hint: the tokenizer does not belong to this model, or its vocabulary was extended and the model's was not
     ");
-    insta::assert_snapshot!(said(gather_rows(&t(2, 4), &[0, 1, 2])), @"gather_rows: row 2 (entry 2) is outside a tensor of 2 rows");
+    insta::assert_snapshot!(said(gather_rows(&t(2, 4), &[0u32, 1, 2])), @"gather_rows: row 2 (entry 2) is outside a tensor of 2 rows");
 }
 
 #[test]

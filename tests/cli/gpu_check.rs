@@ -55,7 +55,7 @@ fn without_a_gpu_it_says_what_device_cuda_says() {
     insta::assert_snapshot!(row.failure(), @"
     exit 2
     error: there is no row `13b`
-    hint: rows are: 7b-lora, 8b-lora, 13b-lora, 13b-qlora, 13b-full, 70b-qlora, 70b-lora
+    hint: rows are: 7b-lora, 8b-lora, 13b-lora, 13b-lora-mix, 13b-qlora, 13b-full, 70b-qlora, 70b-lora
     ");
     // Its own files are elsewhere: the stage fails, and says which folder is meant.
     let said = place.medtune(&["gpu-check", "--device", "cpu", "gradients"]);

@@ -1,13 +1,13 @@
 //! What a linear layer's adapter starts from: the tensors of a given one, or fresh ones.
 
 use super::{Builder, LinearSpec, Method};
-use crate::dora::{Dora, Update};
+use crate::dora::Dora;
 use crate::low_rank::Lora;
 use crate::peft::Key;
 use crate::random::{Stream, module_number};
 use crate::{Error, ParameterKind, Result};
 use candle_core::{Device, Tensor};
-use kernels::{Matrix, accumulate_dtype};
+use kernels::{LowRankUpdate, Matrix, accumulate_dtype};
 
 impl Builder<'_> {
     /// The adapter's copy of a tensor, in the accumulate dtype; one that may be trained.
@@ -106,13 +106,8 @@ impl Builder<'_> {
         let given = given
             .map(|m| m.to_dtype(dtype)?.copy()?.to_device(&self.device))
             .transpose()?;
-        let update = Update {
-            matrix,
-            a,
-            b,
-            scaling,
-        };
-        Dora::new(&spec.name, update, given, trained)
+        let update = LowRankUpdate { a, b, scaling };
+        Dora::new(&spec.name, matrix, update, given, trained)
     }
 
     /// A (r, in) and B (out, r): the given adapter's, or fresh ones as PEFT makes them. A is kaiming-uniform with

@@ -255,7 +255,7 @@ impl Embeddings {
         let d = config.hidden_size;
         let table = |name: &str, rows| named.matrix(&format!("embeddings.{name}"), rows, d);
         let segments = table("token_type_embeddings", config.type_vocab_size)?;
-        let first = kernels::embedding(&segments, &[0], DType::F32)?;
+        let first = kernels::embedding(&segments, &[0u32], DType::F32)?;
         Ok(Self {
             words: table("word_embeddings", config.vocab_size)?,
             positions: table("position_embeddings", config.max_position_embeddings)?,

@@ -12,7 +12,7 @@ mod per_layer;
 
 use adapters::{GradSink, Parameter, Parameters};
 use candle_core::{DType, Tensor};
-use kernels::{AdamW, Keep, Moments, RoundingKey, accumulate_dtype};
+use kernels::{AdamW, GradientScale, Keep, Moments, RoundingKey, accumulate_dtype};
 
 use crate::recipe::{Clipping, GradientMode, OptimizerKind, TrainSection, TrainedWeights};
 use crate::{Error, Result};
@@ -112,17 +112,17 @@ impl Optimizer {
                 Ok((answer, norm))
             }
             GradientMode::PerLayer if self.settings.backward_passes() == 2 => {
-                let mut norms = Norms::new(parameters, twice);
+                let mut norms = Norms::new(parameters, twice)?;
                 let answer = backward(&mut norms)?;
                 let norm = finite_norm(norms.finish(parameters)?, step)?;
                 let scale = self.global_scale(norm);
-                let mut apply = Apply::new(self, parameters, twice, learning_rate, step, scale);
+                let mut apply = Apply::new(self, parameters, twice, learning_rate, step, scale)?;
                 backward(&mut apply)?;
                 apply.finish()?;
                 Ok((answer, norm))
             }
             GradientMode::PerLayer => {
-                let mut apply = Apply::new(self, parameters, twice, learning_rate, step, 1.0);
+                let mut apply = Apply::new(self, parameters, twice, learning_rate, step, 1.0)?;
                 let answer = backward(&mut apply)?;
                 Ok((answer, apply.finish()?))
             }
@@ -143,7 +143,8 @@ impl Optimizer {
         let norm = finite_norm(squares.iter().sum::<f64>().sqrt(), step)?;
         let global = self.global_scale(norm);
         for (i, squares) in squares.into_iter().enumerate() {
-            let scale = global * self.own_scale(squares);
+            let own = GradientScale::Here(clip(self.own_limit(), squares.sqrt()));
+            let scale = (global, &own);
             let gradient = gradients.take(i);
             self.apply(
                 i,
@@ -163,7 +164,7 @@ impl Optimizer {
         i: usize,
         parameter: &mut Parameter,
         gradient: &Tensor,
-        gradient_scale: f64,
+        (gradient_scale, clip): (f64, &GradientScale),
         learning_rate: f64,
         step: u64,
     ) -> Result<()> {
@@ -190,8 +191,8 @@ impl Optimizer {
             (None, _) => Keep::Exact,
         };
         let (p, moments) = (&mut parameter.value, &mut state.moments);
-        Ok(kernels::adamw_step(
-            p, &keep, gradient, moments, &settings, step,
+        Ok(kernels::adamw_step_scaled(
+            p, &keep, gradient, moments, &settings, step, clip,
         )?)
     }
 
@@ -203,11 +204,11 @@ impl Optimizer {
         }
     }
 
-    /// What clipping by a gradient's own norm multiplies it by.
-    fn own_scale(&self, squares: f64) -> f64 {
+    /// The limit of a gradient's own norm, or 0.
+    fn own_limit(&self) -> f64 {
         match self.settings.clipping {
-            Clipping::Global => 1.0,
-            Clipping::PerParameter => clip(self.settings.max_grad_norm, squares.sqrt()),
+            Clipping::Global => 0.0,
+            Clipping::PerParameter => self.settings.max_grad_norm,
         }
     }
 }

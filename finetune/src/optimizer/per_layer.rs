@@ -5,7 +5,8 @@
 //! before it hands over a gradient; a tied embedding is read by the head at the start and is complete at the end.
 
 use adapters::{GradSink, ParamId, Parameters};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+use kernels::SquareSums;
 
 use super::Optimizer;
 use crate::{Error, Result};
@@ -40,50 +41,52 @@ impl Completion {
     }
 }
 
-/// The sum of squares of each gradient, by parameter.
-struct Squares(Vec<Option<f64>>);
+/// Slots for the sum of squares of each gradient.
+fn slots(parameters: &Parameters) -> Result<SquareSums> {
+    let device = parameters
+        .0
+        .first()
+        .map_or(&Device::Cpu, |p| p.value.device());
+    Ok(SquareSums::new(parameters.0.len(), device)?)
+}
 
-impl Squares {
-    fn new(parameters: &Parameters) -> Self {
-        Self(vec![None; parameters.0.len()])
-    }
-
-    /// The global norm, added up in the parameters' order, whatever the order the gradients came in.
-    fn norm(&self, parameters: &Parameters) -> Result<f64> {
-        let mut sum = 0.0;
-        for (squares, p) in self.0.iter().zip(&parameters.0) {
-            sum += squares.ok_or_else(|| Error::MissingGradient {
+/// Each parameter's sum of squares, in their order, whatever the order the gradients came in. Waits for a GPU.
+fn all_squares(sums: &SquareSums, parameters: &Parameters) -> Result<Vec<f64>> {
+    let found = sums.values()?.into_iter().zip(&parameters.0);
+    found
+        .map(|(squares, p)| {
+            squares.ok_or_else(|| Error::MissingGradient {
                 name: p.name.clone(),
-            })?;
-        }
-        Ok(sum.sqrt())
-    }
+            })
+        })
+        .collect()
 }
 
 /// The pass that only measures the norm.
 pub(super) struct Norms {
     completion: Completion,
-    squares: Squares,
+    squares: SquareSums,
 }
 
 impl Norms {
-    pub(super) fn new(parameters: &Parameters, twice: Option<ParamId>) -> Self {
-        Self {
+    pub(super) fn new(parameters: &Parameters, twice: Option<ParamId>) -> Result<Self> {
+        Ok(Self {
             completion: Completion::new(twice),
-            squares: Squares::new(parameters),
-        }
+            squares: slots(parameters)?,
+        })
     }
 
     /// The global norm.
     pub(super) fn finish(self, parameters: &Parameters) -> Result<f64> {
-        self.squares.norm(parameters)
+        let squares = all_squares(&self.squares, parameters)?;
+        Ok(squares.iter().sum::<f64>().sqrt())
     }
 }
 
 impl GradSink for Norms {
     fn add(&mut self, param: ParamId, grad: Tensor) -> adapters::Result<()> {
         if let Some(grad) = self.completion.add(param, grad)? {
-            self.squares.0[param.0] = Some(kernels::sum_of_squares(&grad)?);
+            self.squares.put(param.0, &grad)?;
         }
         Ok(())
     }
@@ -94,7 +97,7 @@ pub(super) struct Apply<'a> {
     optimizer: &'a mut Optimizer,
     parameters: &'a mut Parameters,
     completion: Completion,
-    squares: Squares,
+    squares: SquareSums,
     learning_rate: f64,
     step: u64,
     scale: f64,
@@ -112,10 +115,10 @@ impl<'a> Apply<'a> {
         learning_rate: f64,
         step: u64,
         scale: f64,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        Ok(Self {
             completion: Completion::new(twice),
-            squares: Squares::new(parameters),
+            squares: slots(parameters)?,
             optimizer,
             parameters,
             learning_rate,
@@ -123,14 +126,25 @@ impl<'a> Apply<'a> {
             scale,
             changed: 0,
             failed: None,
-        }
+        })
     }
 
     /// The global norm before clipping.
     pub(super) fn finish(self) -> Result<f64> {
-        match self.failed {
-            Some(error) => Err(error),
-            None => self.squares.norm(self.parameters),
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let squares = all_squares(&self.squares, self.parameters)?;
+        // A GPU has left such parameters as they were, and has stepped the others.
+        match squares.iter().position(|squares| !squares.is_finite()) {
+            None => Ok(squares.iter().sum::<f64>().sqrt()),
+            Some(i) => Err(Error::NotFiniteInPass {
+                name: self.parameters.0[i].name.clone(),
+                step: self.step,
+                value: squares[i].sqrt(),
+                changed: squares.iter().filter(|squares| squares.is_finite()).count(),
+                of: squares.len(),
+            }),
         }
     }
 
@@ -140,11 +154,12 @@ impl<'a> Apply<'a> {
             return Ok(());
         };
         let name = || self.parameters.0[i].name.clone();
-        if self.squares.0[i].is_some() {
+        if self.squares.has(i) {
             return Err(Error::GradientAfterStep { name: name() });
         }
-        let squares = kernels::sum_of_squares(&grad)?;
-        if !squares.is_finite() {
+        if let Some(squares) = self.squares.put(i, &grad)?
+            && !squares.is_finite()
+        {
             return Err(Error::NotFiniteInPass {
                 name: name(),
                 step: self.step,
@@ -153,9 +168,9 @@ impl<'a> Apply<'a> {
                 of: self.parameters.0.len(),
             });
         }
-        self.squares.0[i] = Some(squares);
-        let scale = self.scale * self.optimizer.own_scale(squares);
+        let clip = self.squares.clip(i, self.optimizer.own_limit())?;
         let p = &mut self.parameters.0[i];
+        let scale = (self.scale, &clip);
         self.optimizer
             .apply(i, p, &grad, scale, self.learning_rate, self.step)?;
         self.changed += 1;

@@ -243,6 +243,7 @@ impl StepShape<'_> {
                 walk.take(dropped);
                 made.low += walk.take(rows * member.rank * self.wide);
                 if member.dora {
+                    walk.touch(self.read_for_norms(member, inputs));
                     made.low += self.dora_forward(walk, rows * member.outputs);
                 }
                 walk.give(dropped);
@@ -256,6 +257,14 @@ impl StepShape<'_> {
         }
         walk.give(wide);
         made
+    }
+
+    /// A GPU's kernel for the lengths of DoRA's rows reads a quantized weight made dense, in f32.
+    fn read_for_norms(&self, member: &Linear, inputs: u64) -> u64 {
+        match self.frozen {
+            WeightsRead::Whole => member.outputs * inputs * self.wide,
+            _ => 0,
+        }
     }
 
     /// What DoRA keeps of an output of so many numbers: the output before its factors. The base's product is the other
@@ -358,11 +367,10 @@ impl StepShape<'_> {
         let o = self.group_forward(walk, &layer.o, rows, q);
         kept.attention_out = o.low + self.input_kept(walk, &layer.o, a, false);
         let x1 = o.outputs;
-        walk.touch(self.widened(rows, d));
-        walk.give(x);
 
         kept.post_norm = x1 + walk.take(rows * self.wide);
         let h = walk.take(rows * d * self.stored);
+        walk.give(x);
         let gate_up = self.group_forward(walk, &layer.gate_up, rows, d);
         kept.gate_up = gate_up.low + self.input_kept(walk, &layer.gate_up, h, lean);
         kept.swiglu = gate_up.outputs;
@@ -441,8 +449,9 @@ impl StepShape<'_> {
         let h = again(walk, rows * d * self.stored);
         let dh = self.group_backward(walk, &layer.gate_up, rows, d, true);
         walk.give(kept.gate_up + h + d_gate_up);
-        let dx1 = walk.take(rows * d * self.wide);
-        walk.give(kept.post_norm + dh + dy);
+        // It takes the place of dy.
+        let dx1 = dy;
+        walk.give(kept.post_norm + dh);
 
         let da = self.group_backward(walk, &layer.o, rows, q, true);
         walk.give(kept.attention_out);
@@ -464,9 +473,8 @@ impl StepShape<'_> {
             walk.give(kept.input + dx1);
             return 0;
         }
-        let dx = walk.take(t * d * self.wide);
-        walk.give(kept.input + dh + dx1);
-        dx
+        walk.give(kept.input + dh);
+        dx1
     }
 
     /// Where few tasks would be left, the query heads of a group have keys' gradients of their own, added up at the end.

@@ -25,7 +25,7 @@ pub use attention::{
 pub use cached::{CacheShape, attention_decode, cache_append};
 pub use elementwise::{
     RowGroups, SQUARES_PER_PARTIAL, add_assign, add_bias, clip_scale, column_products, convert,
-    dropout, embedding, embedding_backward, fill, gather_rows, scale_assign, scale_columns,
+    divide, dropout, embedding, embedding_backward, fill, gather_rows, scale_assign, scale_columns,
     scatter_rows, sum_of_squares, sum_partials, sum_rows,
 };
 pub use head::{cross_entropy, sum_losses, token_scores};
@@ -33,7 +33,7 @@ pub use optimizer::{Weights, adamw, adamw_8bit, eight_bit_tables};
 pub use rows::{
     rms_norm, rms_norm_backward, rms_norm_backward_weight, rope, swiglu, swiglu_backward,
 };
-pub use weights::{ggml_dequantize, nf4_dequantize, random_uniform};
+pub use weights::{ggml_dequantize, nf4_dequantize, random_uniform, row_norms};
 
 /// How numbers are stored in device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -12,4 +12,6 @@ pub(crate) use attention::{DeviceCache, DeviceTiles, attention, attention_backwa
 pub(crate) use head::{cross_entropy, token_scores};
 pub(crate) use optimizer::adamw_step;
 pub(crate) use rows::*;
-pub(crate) use weights::{DeviceMatrix, GgmlBlocks, Nf4Tensors, fill_uniform, linear, linear_dx};
+pub(crate) use weights::{
+    DeviceMatrix, GgmlBlocks, Nf4Tensors, fill_uniform, linear, linear_dx, row_norms,
+};

@@ -2,7 +2,7 @@
 
 use super::numbers::LARGEST;
 use super::{Allowed, Case, FLOATS, Output, Side, Size};
-use crate::{Matrix, Nf4, Op, Result};
+use crate::{LowRankUpdate, Matrix, Nf4, Op, Result, RowSquares};
 use candle_core::{DType, Tensor};
 
 /// m, n, k.
@@ -25,6 +25,7 @@ const TYPES: [(DType, DType); 3] = [
 pub(super) fn cases(size: Size) -> Vec<Case> {
     let mut cases = gemms(size);
     cases.extend(linears(size));
+    cases.extend(row_norms(size));
     cases.extend(heads(size));
     cases
 }
@@ -98,6 +99,36 @@ enum Stored {
     Nf4 { double: bool },
 }
 
+/// Rows, columns and rank of a weight and its update.
+const NORMS: [(usize, usize, usize); 4] = [(5, 64, 3), (9, 123, 1), (130, 577, 16), (64, 4096, 7)];
+
+fn row_norms(size: Size) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for &(n, k, r) in size.of(2, &NORMS) {
+        for x in FLOATS {
+            for stored in [Stored::Dense, Stored::Nf4 { double: true }] {
+                let label = format!("{} {stored:?} {n} x {k}, rank {r}", x.as_str());
+                cases.push(Case::new("row_norms", label, move |side| {
+                    let w = weight(side, [n, k], x, stored)?;
+                    let (a, b) = (
+                        side.numbers(1, &[r, k], DType::F32)?,
+                        side.numbers(3, &[n, r], DType::F32)?,
+                    );
+                    let update = LowRankUpdate {
+                        a: &a,
+                        b: &b,
+                        scaling: 0.37,
+                    };
+                    let norms = crate::row_norms(&w, &RowSquares::of(&w)?, update)?;
+                    // Of each number a product's roundings; their squares are f64's.
+                    Ok(vec![Output::new("norms", norms, Allowed::steps(8.0))])
+                }));
+            }
+        }
+    }
+    cases
+}
+
 fn linears(size: Size) -> Vec<Case> {
     let mut cases = Vec::new();
     for &(t, k, n) in size.of(3, &LINEARS) {
@@ -117,14 +148,18 @@ fn linears(size: Size) -> Vec<Case> {
     cases
 }
 
-fn linear(side: &Side, [t, k, n]: [usize; 3], x: DType, stored: Stored) -> Result<Vec<Output>> {
-    let w = match stored {
+fn weight(side: &Side, [n, k]: [usize; 2], x: DType, stored: Stored) -> Result<Matrix> {
+    Ok(match stored {
         Stored::Dense => Matrix::dense(side.numbers(2, &[n, k], x)?),
         Stored::Nf4 { double } => {
             let nf4 = Nf4::quantize(&Matrix::dense(side.host(2, &[n, k])?), double)?;
             Matrix::nf4(nf4, n, k)?.to_device(side.place(), x)?
         }
-    };
+    })
+}
+
+fn linear(side: &Side, [t, k, n]: [usize; 3], x: DType, stored: Stored) -> Result<Vec<Output>> {
+    let w = weight(side, [n, k], x, stored)?;
     let y = crate::linear(&side.numbers(1, &[t, k], x)?, &w)?;
     let dx = crate::linear_dx(&side.numbers(3, &[t, n], x)?, &w)?;
     // In bf16 an NF4 weight is made dense in bf16.

@@ -35,6 +35,9 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
                     rms_norm(side, [rows, d], [x, w, dy])
                 }));
             }
+            cases.push(Case::new("rms_norm_of_sum", label(&[x, w]), move |side| {
+                rms_norm_of_sum(side, [rows, d], [x, w])
+            }));
             cases.push(Case::new("add_assign", label(&[x, w]), move |side| {
                 let mut a = side.numbers(1, &[rows, d], x)?;
                 crate::add_assign(&mut a, &side.numbers(2, &[rows, d], w)?)?;
@@ -89,6 +92,33 @@ fn rms_norm(side: &Side, shape: [usize; 2], [x, w, dy]: [DType; 3]) -> Result<Ve
     Ok(outputs)
 }
 
+/// With dy in f32, as the gradient of a residual is.
+fn rms_norm_of_sum(side: &Side, shape: [usize; 2], [x, w]: [DType; 2]) -> Result<Vec<Output>> {
+    let [rows, d] = shape;
+    let mut sum = side.numbers(4, &shape, x)?;
+    let w = side.numbers(2, &[d], w)?;
+    let (y, saved) = crate::rms_norm_of_sum(&mut sum, &side.numbers(1, &shape, x)?, &w, 1e-5)?;
+    let mut dx = side.numbers(5, &shape, DType::F32)?;
+    let dy = side.numbers(3, &shape, DType::F32)?;
+    let dw = crate::rms_norm_backward_onto(saved, &dy, &mut dx, true)?;
+    // As for one; and of x in bf16 the sum is rounded, by half a rounding of a number twice as large.
+    let steps = d as f64 / 16.0 + 32.0;
+    let narrow = if x == DType::BF16 { 4.0 } else { 0.0 };
+    let mut outputs = vec![
+        Output::new("the sum", sum, Allowed::steps(1.0)),
+        Output::new("y", y, Allowed::steps(steps).narrow(narrow)),
+        Output::new("dx", dx, Allowed::steps(4.0 * steps).narrow(2.0 * narrow)),
+    ];
+    if let Some(dw) = dw {
+        let allowed = match narrow {
+            0.0 => Allowed::sum(rows, 8.0 * LARGEST * LARGEST),
+            _ => Allowed::steps(8.0 * rows as f64).narrow(narrow),
+        };
+        outputs.push(Output::new("dweight", dw, allowed));
+    }
+    Ok(outputs)
+}
+
 fn swiglu(side: &Side, shape: [usize; 2], [x, dy]: [DType; 2]) -> Result<Vec<Output>> {
     let (gate, up) = (side.numbers(1, &shape, x)?, side.numbers(2, &shape, x)?);
     let dy = side.numbers(3, &shape, dy)?;
@@ -134,7 +164,17 @@ fn of_one_type(rows: usize, d: usize, x: DType, label: &str) -> Vec<Case> {
         }),
         case("scale_columns", |side, shape, x| {
             let factors = side.numbers(2, &shape[1..], DType::F32)?;
-            let y = crate::scale_columns(&side.numbers(1, &shape, x)?, &factors)?;
+            let x = side.numbers(1, &shape, x)?;
+            let y = crate::scale_columns(&x, &factors)?;
+            let beyond = crate::scale_columns_beyond_one(&x, &factors)?;
+            Ok(vec![
+                Output::new("y", y, Allowed::steps(1.0)),
+                Output::new("beyond", beyond, Allowed::steps(2.0)),
+            ])
+        }),
+        case("divide", |side, shape, x| {
+            let (a, b) = (side.numbers(1, &shape, x)?, side.numbers(2, &shape, x)?);
+            let y = crate::divide(&a, &b)?;
             Ok(vec![Output::new("y", y, Allowed::steps(1.0))])
         }),
         case("column_products", |side, shape, x| {

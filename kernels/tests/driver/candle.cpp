@@ -1,5 +1,5 @@
-// The plain ones of candle's kernels: those that fill, convert, gather and (for DoRA's magnitudes) divide. A program that computes with others than these
-// is told which; each has an operation of ours that should be used in its place.
+// The plain ones of candle's kernels: those that fill, convert and copy. A program that computes with others than these is
+// told which; each has an operation of ours that should be used in its place.
 //
 // `info` is a list of dimensions and, behind it, of strides, or null where the numbers lie in order.
 #include "standin.h"
@@ -115,23 +115,6 @@ void affine(N n, N dims, const N* info, const T* in, T* out, T factor, T more) {
     }
 }
 
-// `info` has the strides of both.
-template <class T>
-void divide(N n, N dims, const N* info, const T* a, const T* b, T* out) {
-    for (N i = 0; i < n; i++) {
-        N at = i, other = i;
-        if (info) {
-            N left = i;
-            at = other = 0;
-            for (N d = dims; d-- > 0; left /= info[d]) {
-                at += left % info[d] * info[dims + d];
-                other += left % info[d] * info[2 * dims + d];
-            }
-        }
-        out[i] = a[at] / b[other];
-    }
-}
-
 std::map<std::string, Make> kernels() {
     std::map<std::string, Make> all;
 #define OF(T, name)                                   \
@@ -154,8 +137,6 @@ std::map<std::string, Make> kernels() {
     OF(float, "f32")
     OF(double, "f64")
 #undef OF
-    all["bdiv_f32"] = make<divide<float>>;
-    all["bdiv_f64"] = make<divide<double>>;
     return all;
 }
 

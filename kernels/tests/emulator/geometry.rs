@@ -44,6 +44,9 @@ fn of_models_of_every_size() {
                 module: 1,
             };
             holds(launch::dropout(x, t, d, 0.1, key));
+            holds(launch::row_norms(x, d, t, 256, 2.0));
+            holds(launch::divide(t * d));
+            holds(launch::scale_columns(x, t, d, 1.0));
             holds(launch::nf4_dequantize(x, 0, t * d, Some(0.1)));
             holds(launch::ggml_dequantize(GgmlType::Q4_0, x, t, d, None));
             let settings = AdamW {

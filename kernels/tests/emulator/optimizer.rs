@@ -141,6 +141,35 @@ fn adamw_8bit() {
 }
 
 #[test]
+fn a_scale_that_is_no_number_changes_nothing() {
+    let tables = launch::eight_bit_tables();
+    for n in COUNTS {
+        let unchanged = |s: &Step, found: &[Result]| {
+            for (i, buffer) in s.before.iter().enumerate() {
+                assert_eq!(found[i].0, buffer.bytes, "{}, buffer {i}", s.name);
+            }
+        };
+        steps(
+            n,
+            |p| Moments::plain(p, DType::F32).unwrap(),
+            |s| {
+                let mut buffers = s.before.clone();
+                buffers.push(Buffer::f32s(&[f32::NAN]));
+                let step = launch::adamw(s.weights, s.g, n, &SETTINGS, s.number, true);
+                unchanged(s, &run(step, &buffers));
+            },
+        );
+        let zero = |p: &Tensor| Moments::blockwise(p.elem_count(), p.device()).unwrap();
+        steps(n, zero, |s| {
+            let mut buffers = s.before.clone();
+            buffers.extend([Buffer::f32s(&tables), Buffer::f32s(&[f32::NAN])]);
+            let step = launch::adamw_8bit(s.weights, s.g, n, &SETTINGS, s.number, true);
+            unchanged(s, &run(step, &buffers));
+        });
+    }
+}
+
+#[test]
 fn the_scale_may_come_from_the_host_alone() {
     let n = 123;
     let mut p = tensor(&numbers(n, 1, Float::F32), &[n], DType::F32);

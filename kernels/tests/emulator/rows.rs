@@ -404,12 +404,27 @@ fn elementwise_operations_are_the_processors() {
             let buffers = [Buffer::tensor(&x), Buffer::tensor(&factors), poison.clone()];
             same(
                 &name,
-                &run(launch::scale_columns(a_type, rows, d), &buffers)[2],
+                &run(launch::scale_columns(a_type, rows, d, 0.0), &buffers)[2],
                 &expected,
             );
+            let expected = kernels::scale_columns_beyond_one(&x, &factors).unwrap();
+            let step = launch::scale_columns(a_type, rows, d, 1.0);
+            same(&name, &run(step, &buffers)[2], &expected);
             let found = run(launch::fill(a_type, rows * d, -1.5), &[poison]);
             assert!(found[0].floats(a_type).iter().all(|x| *x == -1.5));
         }
+    }
+}
+
+#[test]
+fn quotients_are_the_processors() {
+    for n in [5, 123, 4096] {
+        let of = |seed| tensor(&numbers(n, seed, Float::F32), &[n], DType::F32);
+        let (a, b) = (of(1), of(2));
+        let buffers = [Buffer::tensor(&a), Buffer::tensor(&b), Buffer::poison(n, 4)];
+        let expected = kernels::divide(&a, &b).unwrap();
+        let found = run(launch::divide(n), &buffers);
+        same(&format!("divide {n}"), &found[2], &expected);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use kernels::cuda::launch;
-use kernels::{Absmax, Bytes, GgmlType, Matrix, Nf4, Uniform};
+use kernels::{Absmax, Bytes, GgmlType, LowRankUpdate, Matrix, Nf4, RowSquares, Uniform};
 
 fn noise(n: usize, seed: u64) -> Vec<u8> {
     numbers(n, seed, Float::F32)
@@ -115,6 +115,67 @@ fn ggml() {
                     &buffers,
                 );
                 same(&name, &found[1], &rows_of(&matrix, out));
+            }
+        }
+    }
+}
+
+/// Odd shapes, more rows than a block's, more columns than a block takes at once, and rows that the update nearly takes
+/// away.
+#[test]
+fn row_norms() {
+    for w_type in FLOATS {
+        for (n, k, r) in [(5, 123, 7), (8, 64, 3), (19, 1500, 1), (3, 2056, 16)] {
+            for left in [1.0, 1e-3] {
+                let name = format!("row_norms {w_type:?} ({n}, {k}, {r}), {left} of it left");
+                let (a, b) = (numbers(r * k, 1, Float::F32), numbers(n * r, 2, Float::F32));
+                let scaling = 0.37;
+                let own = numbers(n * k, 3, w_type);
+                let update = |i: usize| -> f64 {
+                    let (row, column) = (i / k, i % k);
+                    let terms = (0..r).map(|l| b[row * r + l] * a[l * k + column]);
+                    -scaling * terms.sum::<f64>()
+                };
+                let whole = |i: usize| match (left, w_type) {
+                    (1.0, _) => own[i],
+                    (left, Float::F32) => f64::from((update(i) + left * own[i]) as f32),
+                    (left, Float::Bf16) => {
+                        f64::from(bf16::from_f64(update(i) + left * own[i]).to_f32())
+                    }
+                };
+                let w: Vec<f64> = (0..n * k).map(whole).collect();
+                let matrix = Matrix::dense(tensor(&w, &[n, k], dtype(w_type)));
+                let (a64, b64) = (
+                    tensor(&a, &[r, k], DType::F64),
+                    tensor(&b, &[n, r], DType::F64),
+                );
+                let update = LowRankUpdate {
+                    a: &a64,
+                    b: &b64,
+                    scaling: f64::from(scaling as f32),
+                };
+                let squares = RowSquares::of(&matrix).unwrap();
+                let expected = kernels::row_norms(&matrix, &squares, update).unwrap();
+                let found = run(
+                    launch::row_norms(w_type, n, k, r, scaling),
+                    &[
+                        Buffer::floats(&w, w_type),
+                        Buffer::floats(&a, Float::F32),
+                        Buffer::floats(&b, Float::F32),
+                        Buffer::poison(n, 4),
+                    ],
+                );
+                // Roundings of each element of the update, which average out over a row; the squares are added in f64.
+                let largest = list(&expected).iter().fold(0f64, |m, x| m.max(*x));
+                let update_is = 2.25 * scaling * (r as f64) * (k as f64).sqrt();
+                let steps = 4.0 + r as f64 * (update_is / largest).max(1.0);
+                close(
+                    &name,
+                    &found[3].floats(Float::F32),
+                    &list(&expected),
+                    Float::F32,
+                    steps,
+                );
             }
         }
     }

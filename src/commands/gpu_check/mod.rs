@@ -10,6 +10,7 @@ mod ceilings;
 mod gradients;
 mod models;
 mod ops;
+mod packs;
 mod record;
 mod report;
 mod speed_ops;

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::packs::Filling;
+
 /// A model's shape, as its `config.json` has it.
 pub(super) struct Shape {
     vocab: usize,
@@ -79,50 +81,65 @@ pub(super) struct Row {
     pub what: &'static str,
     pub shape: Shape,
     pub kind: Kind,
+    pub filling: Filling,
 }
 
-pub(super) const ROWS: [Row; 7] = [
+pub(super) const ROWS: [Row; 8] = [
     Row {
         name: "7b-lora",
         what: "Llama-2-7B LoRA",
         shape: LLAMA_2_7B,
         kind: Kind::Lora,
+        filling: Filling::OneSequence,
     },
     Row {
         name: "8b-lora",
         what: "Llama-3-8B LoRA",
         shape: LLAMA_3_8B,
         kind: Kind::Lora,
+        filling: Filling::OneSequence,
     },
     Row {
         name: "13b-lora",
         what: "Llama-2-13B LoRA",
         shape: LLAMA_2_13B,
         kind: Kind::Lora,
+        filling: Filling::OneSequence,
+    },
+    Row {
+        name: "13b-lora-mix",
+        what: "Llama-2-13B LoRA, an instruction mix",
+        shape: LLAMA_2_13B,
+        kind: Kind::Lora,
+        filling: Filling::Instructions,
     },
     Row {
         name: "13b-qlora",
         what: "Llama-2-13B QLoRA",
         shape: LLAMA_2_13B,
         kind: Kind::QLora,
+        filling: Filling::OneSequence,
     },
     Row {
         name: "13b-full",
         what: "Llama-2-13B, every weight",
         shape: LLAMA_2_13B,
         kind: Kind::Full,
+        filling: Filling::OneSequence,
     },
     Row {
         name: "70b-qlora",
         what: "Llama-2-70B QLoRA",
         shape: LLAMA_2_70B,
         kind: Kind::QLora,
+        filling: Filling::OneSequence,
     },
     Row {
         name: "70b-lora",
         what: "Llama-2-70B LoRA on bf16",
         shape: LLAMA_2_70B,
         kind: Kind::Lora,
+        filling: Filling::OneSequence,
     },
 ];
 

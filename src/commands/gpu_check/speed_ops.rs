@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use kernels::{
-    AdamW, AttentionShape, DType, Direction, Keep, Matrix, Moments, Nf4, RopeTable, RoundingKey,
-    Segment, Segments, Tensor,
+    AdamW, AttentionShape, DType, Direction, Keep, LowRankUpdate, Matrix, Moments, Nf4, RopeTable,
+    RoundingKey, RowSquares, Segment, Segments, Tensor,
 };
 
 use super::Check;
@@ -120,6 +120,10 @@ impl Bench<'_> {
         self.time("add_assign", bytes(3 * t * d), || {
             Ok(kernels::add_assign(&mut sum, &x)?)
         })?;
+        self.time("rms_norm of a sum", bytes(4 * t * d), || {
+            drop(kernels::rms_norm_of_sum(&mut sum, &x, &w, 1e-5)?);
+            Ok(())
+        })?;
         let positions: Vec<u32> = (0..t as u32).collect();
         let half = s.head_dim / 2;
         let inv_freq: Vec<f64> = (0..half)
@@ -195,6 +199,21 @@ impl Bench<'_> {
         let dy = self.tensor(t, f, DType::BF16)?;
         self.time("linear_dx, gate, bf16", flops(f), || {
             drop(kernels::linear_dx(&dy, &dense)?);
+            Ok(())
+        })?;
+        let (a, b) = (
+            self.tensor(r, d, DType::F32)?,
+            self.tensor(f, r, DType::F32)?,
+        );
+        let squares = RowSquares::of(&dense)?;
+        let update = LowRankUpdate {
+            a: &a,
+            b: &b,
+            scaling: 2.0,
+        };
+        let what = "lengths of rows under DoRA, gate, bf16";
+        self.time(what, Work::Bytes(2.0 * (f * d) as f64), || {
+            drop(kernels::row_norms(&dense, &squares, update)?);
             Ok(())
         })?;
         drop(dense);

@@ -1,13 +1,13 @@
 //! Trains models of 7B to 70B parameters for some steps, with random weights: whole optimizer steps over packs of one
-//! sequence of 4,096 tokens, every token a target, no dropout. Rates are told with loss and gradient norm; and as every
-//! step reads the same pack, a training that works brings the loss down.
+//! sequence of 4,096 tokens, every token a target, no dropout; one row over a pack as an instruction set fills it. Rates
+//! are told with loss and gradient norm; and as every step reads the same pack, a training that works brings the loss
+//! down.
 
 use std::time::Instant;
 
 use adapters::recipe::Quantization;
 use adapters::{Builder, Init, LoraConfig, Method, Parameters, TargetModules, Weights};
 use anyhow::Result;
-use datasets::{Batch, Pack, Tokenized};
 use finetune::recipe::{
     Clipping, GradientMode, OptimizerKind, Recompute, Schedule, TrainSection, TrainedWeights,
 };
@@ -20,6 +20,7 @@ use kernels::DType;
 use serde_json::Value;
 
 use super::models::{Kind, ROWS, Row, TINY};
+use super::packs::{self, Filling, Sequence};
 use super::record::{Figure, Outcome, Record, StageRecord};
 use super::timing::Timing;
 use super::{Check, ceilings};
@@ -80,7 +81,9 @@ struct Job {
     settings: TrainSection,
     lora: Option<LoraConfig>,
     quantization: Option<Quantization>,
-    tokens: usize,
+    filling: Filling,
+    /// Of the pack that every step reads.
+    sequences: Vec<Sequence>,
 }
 
 impl Row {
@@ -117,7 +120,8 @@ impl Row {
             settings,
             lora: (!full).then_some(lora),
             quantization: (self.kind == Kind::QLora).then_some(Quantization::Nf4),
-            tokens: if tiny { 48 } else { 4096 },
+            filling: self.filling,
+            sequences: self.filling.sequences(if tiny { 48 } else { 4096 }),
         })
     }
 
@@ -177,9 +181,9 @@ impl Job {
                 read: WeightsRead::of(self.quantization.is_none(), DeviceKind::Cuda),
             },
             batch: BatchShape {
-                tokens: self.tokens,
-                targets: self.tokens - 1,
-                longest: self.tokens,
+                tokens: self.tokens(),
+                targets: self.sequences.iter().map(|s| s.tokens - s.prompt).sum(),
+                longest: self.sequences.iter().map(|s| s.tokens).max().unwrap_or(0),
             },
             answering: AnsweringShape::default(),
         })
@@ -225,25 +229,18 @@ impl Job {
         Ok((decoder, builder.finish()?))
     }
 
-    /// One pack of one sequence; all but its first token are targets.
-    fn batch(&self, seed: u64) -> Batch {
-        let vocab = self.config.vocab_size as u64;
-        // A linear congruential generator; its upper bits are random enough for tokens.
-        let mut state = seed | 1;
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            ((state >> 33) % vocab) as u32
+    /// Tokens of a step.
+    fn tokens(&self) -> usize {
+        self.sequences.iter().map(|s| s.tokens).sum()
+    }
+
+    /// Model FLOPs of a step, each sequence at its own length.
+    fn flops(&self) -> f64 {
+        let of = |s: &Sequence| {
+            let a_token = flops_per_token(&self.config, s.tokens as u64, self.lora.is_none());
+            a_token as f64 * s.tokens as f64
         };
-        let mut pack = Pack::default();
-        pack.push(&Tokenized {
-            id: "random".into(),
-            sample: 0,
-            input_ids: (0..self.tokens).map(|_| next()).collect(),
-            loss_mask: (0..self.tokens).map(|i| i > 0).collect(),
-        });
-        Batch::from_packs([&pack])
+        self.sequences.iter().map(of).sum()
     }
 
     fn steps(
@@ -252,7 +249,7 @@ impl Job {
         decoder: &Decoder,
         parameters: &mut Parameters,
     ) -> Result<Measured> {
-        let batch = self.batch(check.seed);
+        let batch = packs::batch(&self.sequences, self.config.vocab_size, check.seed);
         let scale = 1.0 / batch.target_tokens() as f64;
         let mut optimizer = Optimizer::new(parameters, &self.settings, check.seed)?;
         let (warm_up, steps) = if check.tiny { (1, 3) } else { (WARM_UP, STEPS) };
@@ -293,9 +290,8 @@ impl Job {
         measured: &Measured,
         ceiling: Option<f64>,
     ) -> StageRecord {
-        let flops = flops_per_token(&self.config, self.tokens as u64, self.lora.is_none());
-        let rate = measured.timing.rate(self.tokens as f64);
-        let tflops = rate * flops as f64 / 1e12;
+        let rate = measured.timing.rate(self.tokens() as f64);
+        let tflops = measured.timing.rate(self.flops()) / 1e12;
         let (first, last) = (
             measured.losses[0],
             measured.losses[measured.losses.len() - 1],
@@ -321,6 +317,9 @@ impl Job {
             let share = 100.0 * peak as f64 / planned.peak_bytes as f64;
             let figure = Figure::new("memory at most", peak as f64 / GIB, "GiB");
             figures.push(figure.note(format!("{share:.0} % of the plan")));
+        }
+        if self.filling != Filling::OneSequence {
+            figures.extend(packs::figures(&self.sequences));
         }
         figures.extend([
             Figure::new("loss of the first step", first, "nats"),
@@ -358,7 +357,7 @@ mod tests {
         let mut lines = Vec::new();
         for row in &ROWS {
             let mut job = row.job(false)?;
-            let gflops = flops_per_token(&job.config, 4096, row.kind == Kind::Full) as f64 / 1e9;
+            let gflops = job.flops() / job.tokens() as f64 / 1e9;
             let parameters = job.config.parameter_count() as f64 / 1e9;
             let fits = match job.fit(H200) {
                 Ok(plan) => format!(
@@ -377,6 +376,7 @@ mod tests {
         7b-lora: 6.74B, 28.6 GFLOP/token, 29.6 GiB, recompute None
         8b-lora: 8.03B, 32.2 GFLOP/token, 33.1 GiB, recompute None
         13b-lora: 13.02B, 54.8 GFLOP/token, 50.8 GiB, recompute None
+        13b-lora-mix: 13.02B, 51.7 GFLOP/token, 50.4 GiB, recompute None
         13b-qlora: 13.02B, 54.8 GFLOP/token, 33.3 GiB, recompute None
         13b-full: 13.02B, 82.1 GFLOP/token, 74.9 GiB, recompute None
         70b-qlora: 68.98B, 285.6 GFLOP/token, 121.6 GiB, recompute None
@@ -388,7 +388,7 @@ mod tests {
     /// What does not fit is skipped with the plan's figures, before anything is drawn.
     #[test]
     fn what_does_not_fit_is_not_begun() -> Result<()> {
-        let mut job = ROWS[6].job(false)?;
+        let mut job = ROWS[ROWS.len() - 1].job(false)?;
         assert!(job.fit(80 << 30).is_err_and(|least| least > 128 << 30));
         Ok(())
     }
@@ -418,6 +418,8 @@ mod tests {
                 row.failures
             );
             assert!(row.value("tokens").is_some_and(|rate| rate > 0.0));
+            let mixed = row.value("target tokens").is_some();
+            assert_eq!(mixed, row.stage.ends_with("-mix"), "{}", row.stage);
             // Random weights know nothing.
             let first = row.value("loss of the first step").unwrap_or_default();
             assert!((first - 123f64.ln()).abs() < 0.1, "{first}");
@@ -481,7 +483,7 @@ mod tests {
         let refused = check_names(&["13b".into()]).expect_err("no such row");
         insta::assert_snapshot!(describe(&refused), @"
         error: there is no row `13b`
-        hint: rows are: 7b-lora, 8b-lora, 13b-lora, 13b-qlora, 13b-full, 70b-qlora, 70b-lora
+        hint: rows are: 7b-lora, 8b-lora, 13b-lora, 13b-lora-mix, 13b-qlora, 13b-full, 70b-qlora, 70b-lora
         ");
     }
 }

@@ -84,10 +84,10 @@ pub fn add_bias(y: Float, bias: Float, rows: usize, d: usize) -> Launch {
     )
 }
 
-/// y (rows, d) = x ∘ factors (d).
+/// y (rows, d) = x ∘ (factors (d) − less).
 ///
 /// Buffers: 0 x, 1 factors f32, 2 y.
-pub fn scale_columns(x: Float, rows: usize, d: usize) -> Launch {
+pub fn scale_columns(x: Float, rows: usize, d: usize, less: f64) -> Launch {
     Launch::new(
         "column_scale",
         format!("scale_columns_{}", x.name()),
@@ -99,8 +99,17 @@ pub fn scale_columns(x: Float, rows: usize, d: usize) -> Launch {
             Arg::Write(2),
             Arg::U32(narrow(rows)),
             Arg::U32(narrow(d)),
+            Arg::F32(less as f32),
         ],
     )
+}
+
+/// n quotients a / b, all f32.
+///
+/// Buffers: 0 a, 1 b, 2 y.
+pub fn divide(n: usize) -> Launch {
+    let args = vec![Arg::Read(0), Arg::Read(1), Arg::Write(2)];
+    flat("elementwise", "divide".into(), n, args)
 }
 
 /// Most parts that rows are cut into before their sums are added.

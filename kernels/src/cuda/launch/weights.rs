@@ -1,4 +1,4 @@
-//! Weights out of their quantized forms, and random numbers in their place.
+//! Weights out of their quantized forms, random numbers in their place, and the lengths of their rows.
 
 use super::{Arg, Float, Launch, PACK, THREADS, blocks, narrow, wide};
 use crate::random_fill::key_hash;
@@ -49,6 +49,30 @@ pub fn ggml_dequantize(
             Arg::U32(narrow(rows)),
             Arg::U32(narrow(cols)),
             Arg::U32(narrow(head_rows.unwrap_or(0))),
+        ],
+    )
+}
+
+/// (n) f32: ‖w + scaling · b a‖ of each row of w (n, k), a (r, k) and b (n, r).
+///
+/// Buffers: 0 w, 1 a f32, 2 b f32, 3 norms.
+pub fn row_norms(w: Float, n: usize, k: usize, r: usize, scaling: f64) -> Launch {
+    /// Rows of a block, as in `row_norms.cu`.
+    const ROWS: usize = 8;
+    Launch::new(
+        "row_norms",
+        format!("row_norms_{}", w.name()),
+        [blocks(n, ROWS), 1, 1],
+        [128, 1, 1],
+        vec![
+            Arg::Read(0),
+            Arg::Read(1),
+            Arg::Read(2),
+            Arg::Write(3),
+            Arg::U32(narrow(n)),
+            Arg::U32(narrow(k)),
+            Arg::U32(narrow(r)),
+            Arg::F32(scaling as f32),
         ],
     )
 }

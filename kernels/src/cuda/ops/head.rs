@@ -3,8 +3,8 @@
 use super::weights::DeviceMatrix;
 use crate::cross_entropy::LossSum;
 use crate::cuda::launch;
-use crate::cuda::tensors::{dense_as, float, gemm, run, uninit, upload};
-use crate::{HeadLoss, Op, Result, TokenScore};
+use crate::cuda::tensors::{dense_as, float, gemm, run, uninit};
+use crate::{HeadLoss, Indices, Op, Result, TokenScore};
 use candle_core::{DType, Tensor};
 
 /// What the rows of a chunk go through.
@@ -22,7 +22,7 @@ impl<'a> Chunks<'a> {
         op: &'static str,
         x: &'a Tensor,
         w: &DeviceMatrix,
-        targets: &[u32],
+        targets: &Indices,
         logits_bytes: usize,
     ) -> Result<Self> {
         let w = w.dense_in(op, x.dtype())?;
@@ -30,7 +30,7 @@ impl<'a> Chunks<'a> {
         Ok(Self {
             op,
             x,
-            targets: upload(targets, x)?,
+            targets: targets.on_device(x)?.clone(),
             rows: (logits_bytes / (4 * v.max(1))).clamp(1, targets.len().max(1)),
             w,
         })
@@ -60,7 +60,7 @@ impl<'a> Chunks<'a> {
 pub(crate) fn cross_entropy(
     x: &Tensor,
     w: &DeviceMatrix,
-    targets: &[u32],
+    targets: &Indices,
     grad_scale: f64,
     [want_dx, want_dweight]: [bool; 2],
     logits_bytes: usize,
@@ -114,7 +114,7 @@ pub(crate) fn cross_entropy(
 pub(crate) fn token_scores(
     x: &Tensor,
     w: &DeviceMatrix,
-    targets: &[u32],
+    targets: &Indices,
     logits_bytes: usize,
 ) -> Result<Vec<TokenScore>> {
     const OP: &str = "linear_token_scores";

@@ -21,7 +21,7 @@ fn eight_bit_tables(like: &Tensor) -> Result<Tensor> {
     Ok(there)
 }
 
-/// One step of p by its gradient, in place.
+/// One step of p by its gradient, in place; `scale` (1) f32 multiplies the gradient, or is NaN and leaves all as it is.
 pub(crate) fn adamw_step(
     p: &Tensor,
     keep: &Keep,
@@ -29,6 +29,7 @@ pub(crate) fn adamw_step(
     moments: &Moments,
     settings: &AdamW,
     step: u64,
+    scale: Option<&Tensor>,
 ) -> Result<()> {
     const OP: &str = "adamw_step";
     let g = access::dense(g)?;
@@ -58,20 +59,19 @@ pub(crate) fn adamw_step(
     let of_g = float(OP, &g)?;
     match moments {
         Moments::Plain { first, second } => {
-            let launch = launch::adamw(weights, of_g, n, settings, step, false);
-            run(OP, launch, &[p, master, &g, first, second])
+            let launch = launch::adamw(weights, of_g, n, settings, step, scale.is_some());
+            let mut tensors = vec![p, master, &g, first, second];
+            tensors.extend(scale);
+            run(OP, launch, &tensors)
         }
         Moments::Blockwise { first, second } => {
             let tables = eight_bit_tables(p)?;
-            let launch = launch::adamw_8bit(weights, of_g, n, settings, step, false);
+            let launch = launch::adamw_8bit(weights, of_g, n, settings, step, scale.is_some());
             let (m, v) = (first, second);
-            run(
-                OP,
-                launch,
-                &[
-                    p, master, &g, &m.codes, &m.absmax, &v.codes, &v.absmax, &tables,
-                ],
-            )
+            let mut tensors = vec![p, master, &g, &m.codes, &m.absmax, &v.codes, &v.absmax];
+            tensors.push(&tables);
+            tensors.extend(scale);
+            run(OP, launch, &tensors)
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Norms, rotary embedding, SwiGLU, sums, dropout, and rows picked out or put back.
 
-use crate::cuda::launch::{self, RowGroups, SQUARES_PER_PARTIAL};
-use crate::cuda::tensors::{dense_as, float, run, uninit, upload};
+use crate::cuda::launch::{self, SQUARES_PER_PARTIAL};
+use crate::cuda::tensors::{dense_as, float, run, uninit};
 use crate::dropout::DeviceRows;
-use crate::{Direction, DropoutKey, Result, access};
+use crate::indices::DeviceGroups;
+use crate::{Direction, DropoutKey, Indices, Result, access};
 use candle_core::{DType, Tensor};
 
 /// y and 1/rms of each row (rows) f32.
@@ -22,19 +23,41 @@ pub(crate) fn rms_norm(
     Ok((y, reciprocal))
 }
 
-/// dx, in dy's type, and dweight (d) f32 if it is wanted.
+/// sum ← sum + x, both dense and of one type; y and 1/rms of each row of the sum.
+pub(crate) fn rms_norm_of_sum(
+    sum: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    d: usize,
+    eps: f64,
+) -> Result<(Tensor, Tensor)> {
+    const OP: &str = "rms_norm_of_sum";
+    let rows = x.elem_count() / d;
+    let y = uninit(OP, x.shape(), x.dtype(), x)?;
+    let reciprocal = uninit(OP, rows, DType::F32, x)?;
+    let launch = launch::rms_norm(float(OP, x)?, float(OP, weight)?, rows, d, eps, true);
+    run(OP, launch, &[x, weight, &y, &reciprocal, sum])?;
+    Ok((y, reciprocal))
+}
+
+/// dx, in dy's type and added to what `onto` holds if that is given, and dweight (d) f32 if it is wanted.
 pub(crate) fn rms_norm_backward(
     [x, weight, reciprocal]: [&Tensor; 3],
     dy: &Tensor,
     d: usize,
     want_weight: bool,
+    onto: Option<&Tensor>,
 ) -> Result<(Tensor, Option<Tensor>)> {
     const OP: &str = "rms_norm_backward";
     let dy = access::dense(dy)?;
     let rows = x.elem_count() / d;
     let (of_x, of_dy) = (float(OP, x)?, float(OP, &dy)?);
-    let dx = uninit(OP, dy.shape(), dy.dtype(), x)?;
-    let launch = launch::rms_norm_backward(of_x, float(OP, weight)?, of_dy, rows, d, false);
+    let dx = match onto {
+        Some(dx) => dx.clone(),
+        None => uninit(OP, dy.shape(), dy.dtype(), x)?,
+    };
+    let of_weight = float(OP, weight)?;
+    let launch = launch::rms_norm_backward(of_x, of_weight, of_dy, rows, d, onto.is_some());
     run(OP, launch, &[x, weight, reciprocal, &dy, &dx])?;
     if !want_weight {
         return Ok((dx, None));
@@ -100,18 +123,28 @@ pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     };
     let sums = uninit(OP, tensors.len(), DType::F64, like)?;
     for (i, x) in tensors.iter().enumerate() {
-        let x = access::dense(x)?;
-        let partials = x.elem_count().div_ceil(SQUARES_PER_PARTIAL).max(1);
-        let parts = uninit(OP, partials, DType::F64, &x)?;
-        let squares = launch::sum_of_squares(float(OP, &x)?, x.elem_count());
-        run(OP, squares, &[&x, &parts])?;
-        run(
-            OP,
-            launch::sum_partials(partials),
-            &[&parts, &sums.narrow(0, i, 1)?],
-        )?;
+        sum_of_squares(x, &sums.narrow(0, i, 1)?)?;
     }
     Ok(sums.to_vec1()?)
+}
+
+/// Σ x² into `sum` (1) f64. Does not wait.
+pub(crate) fn sum_of_squares(x: &Tensor, sum: &Tensor) -> Result<()> {
+    const OP: &str = "sum_of_squares";
+    let x = access::dense(x)?;
+    let partials = x.elem_count().div_ceil(SQUARES_PER_PARTIAL).max(1);
+    let parts = uninit(OP, partials, DType::F64, &x)?;
+    let squares = launch::sum_of_squares(float(OP, &x)?, x.elem_count());
+    run(OP, squares, &[&x, &parts])?;
+    run(OP, launch::sum_partials(partials), &[&parts, sum])
+}
+
+/// (1) f32: what clips a tensor with that sum of squares (1) f64 to a norm of `limit`; NaN for one that is not finite.
+pub(crate) fn clip_scale(squares: &Tensor, limit: f64) -> Result<Tensor> {
+    const OP: &str = "clip_scale";
+    let scale = uninit(OP, 1, DType::F32, squares)?;
+    run(OP, launch::clip_scale(limit), &[squares, &scale])?;
+    Ok(scale)
 }
 
 /// a ← a + b, both dense.
@@ -127,6 +160,15 @@ pub(crate) fn scale_assign(a: &Tensor, factor: f64) -> Result<()> {
     const OP: &str = "scale_assign";
     let launch = launch::scale_assign(float(OP, a)?, a.elem_count(), factor, false);
     run(OP, launch, &[a])
+}
+
+/// a / b, both dense, in f32.
+pub(crate) fn divide(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    const OP: &str = "divide";
+    let (a, b) = (dense_as(OP, a, DType::F32)?, dense_as(OP, b, DType::F32)?);
+    let y = uninit(OP, a.shape(), DType::F32, &a)?;
+    run(OP, launch::divide(a.elem_count()), &[&a, &b, &y])?;
+    Ok(y)
 }
 
 /// y (T, N) ← y + bias (N).
@@ -147,33 +189,32 @@ pub(crate) fn sum_rows(x: &Tensor, (t, n): (usize, usize)) -> Result<Tensor> {
 }
 
 /// Those rows of x (T, D).
-pub(crate) fn gather_rows(x: &Tensor, indices: &[usize], d: usize) -> Result<Tensor> {
+pub(crate) fn gather_rows(x: &Tensor, indices: &Indices, d: usize) -> Result<Tensor> {
     const OP: &str = "gather_rows";
     let y = uninit(OP, (indices.len(), d), x.dtype(), x)?;
-    let indices: Vec<u32> = indices.iter().map(|i| *i as u32).collect();
     let launch = launch::gather_rows(float(OP, x)?, indices.len(), d);
-    run(OP, launch, &[x, &upload(&indices, x)?, &y])?;
+    run(OP, launch, &[x, indices.on_device(x)?, &y])?;
     Ok(y)
 }
 
 /// (rows, D): each row of x (N, D) added to its row of zeros.
-pub(crate) fn scatter_rows(x: &Tensor, indices: &[usize], rows: usize, d: usize) -> Result<Tensor> {
+pub(crate) fn scatter_rows(x: &Tensor, indices: &Indices, rows: usize, d: usize) -> Result<Tensor> {
     const OP: &str = "scatter_rows";
     let y = uninit(OP, (rows, d), x.dtype(), x)?;
-    let targets: Vec<u32> = indices.iter().map(|i| *i as u32).collect();
-    let groups = Groups::upload(&targets, x)?;
-    let launch = launch::scatter_rows(float(OP, x)?, groups.count, rows, d);
-    run(
-        OP,
-        launch,
-        &[x, &groups.order, &groups.starts, &groups.targets, &y],
-    )?;
+    let DeviceGroups {
+        count,
+        order,
+        starts,
+        targets,
+    } = indices.groups_on_device(x)?;
+    let launch = launch::scatter_rows(float(OP, x)?, *count, rows, d);
+    run(OP, launch, &[x, order, starts, targets, &y])?;
     Ok(y)
 }
 
 /// (rows, D) f32: row r is the sum of dy's rows whose id is r.
 pub(crate) fn embedding_backward(
-    ids: &[u32],
+    ids: &Indices,
     dy: &Tensor,
     rows: usize,
     d: usize,
@@ -181,34 +222,15 @@ pub(crate) fn embedding_backward(
     const OP: &str = "embedding_backward";
     let dy = access::dense(dy)?;
     let sums = uninit(OP, (rows, d), DType::F32, &dy)?;
-    let groups = Groups::upload(ids, &dy)?;
-    let launch = launch::embedding_backward(float(OP, &dy)?, groups.count, rows, d);
-    run(
-        OP,
-        launch,
-        &[&dy, &groups.order, &groups.starts, &groups.targets, &sums],
-    )?;
+    let DeviceGroups {
+        count,
+        order,
+        starts,
+        targets,
+    } = ids.groups_on_device(&dy)?;
+    let launch = launch::embedding_backward(float(OP, &dy)?, *count, rows, d);
+    run(OP, launch, &[&dy, order, starts, targets, &sums])?;
     Ok(sums)
-}
-
-/// Rows by their target, on the device.
-struct Groups {
-    count: usize,
-    order: Tensor,
-    starts: Tensor,
-    targets: Tensor,
-}
-
-impl Groups {
-    fn upload(targets: &[u32], like: &Tensor) -> Result<Self> {
-        let groups = RowGroups::of(targets);
-        Ok(Self {
-            count: groups.targets.len(),
-            order: upload(&groups.order, like)?,
-            starts: upload(&groups.starts, like)?,
-            targets: upload(&groups.targets, like)?,
-        })
-    }
 }
 
 /// x (T, D) under the mask of its rows.
@@ -221,18 +243,19 @@ pub(crate) fn dropout(x: &Tensor, p: f64, key: DropoutKey, rows: &DeviceRows) ->
     Ok(y)
 }
 
-/// x (T, N) ∘ factors (N), in x's type.
+/// x (T, N) ∘ (factors (N) − less), in x's type.
 pub(crate) fn scale_columns(
     x: &Tensor,
     factors: &Tensor,
     (t, n): (usize, usize),
+    less: f64,
 ) -> Result<Tensor> {
     const OP: &str = "scale_columns";
     let factors = dense_as(OP, factors, DType::F32)?;
     let y = uninit(OP, (t, n), x.dtype(), x)?;
     run(
         OP,
-        launch::scale_columns(float(OP, x)?, t, n),
+        launch::scale_columns(float(OP, x)?, t, n, less),
         &[x, &factors, &y],
     )?;
     Ok(y)

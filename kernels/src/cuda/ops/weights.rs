@@ -3,7 +3,7 @@
 use crate::cuda::launch;
 use crate::cuda::tensors::{dense_as, float, gemm, run, uninit};
 use crate::nf4::Absmax;
-use crate::{Error, GgmlType, Nf4, Op, Result, Uniform, access};
+use crate::{Error, GgmlType, Indices, LowRankUpdate, Nf4, Op, Result, Uniform, access};
 use candle_core::{DType, Device, Tensor};
 
 /// A weight (N, K) in a device's memory.
@@ -114,7 +114,7 @@ impl DeviceMatrix {
     }
 
     /// (T, K), in `dtype`: the rows of T ids.
-    pub(crate) fn rows(&self, ids: &[u32], dtype: DType) -> Result<Tensor> {
+    pub(crate) fn rows(&self, ids: &Indices, dtype: DType) -> Result<Tensor> {
         const OP: &str = "embedding";
         let table = match self {
             Self::Dense(tensor) => tensor.clone(),
@@ -124,11 +124,7 @@ impl DeviceMatrix {
         let (_, d) = access::dims2(OP, "the table", &table)?;
         let out = uninit(OP, (ids.len(), d), dtype, &table)?;
         let launch = launch::embedding(float(OP, &table)?, float(OP, &out)?, ids.len(), d);
-        run(
-            OP,
-            launch,
-            &[&table, &crate::cuda::tensors::upload(ids, &table)?, &out],
-        )?;
+        run(OP, launch, &[&table, ids.on_device(&table)?, &out])?;
         Ok(out)
     }
 
@@ -175,6 +171,22 @@ pub(crate) fn linear_dx(dy: &Tensor, w: &DeviceMatrix, dtype: DType) -> Result<T
     let mut dx = uninit(OP, (dy.dim(0)?, w.dim(1)?), DType::F32, &dy)?;
     gemm(&mut dx, 0.0, 1.0, &dy, Op::Plain, &w, Op::Plain)?;
     Ok(dx)
+}
+
+/// (N) f32: the length of each row of W + s·B A. What is stored dense is read as it is, the rest made dense in f32.
+pub(crate) fn row_norms(w: &DeviceMatrix, update: LowRankUpdate) -> Result<Tensor> {
+    const OP: &str = "row_norms";
+    let w = match w {
+        DeviceMatrix::Dense(tensor) => access::dense(tensor)?,
+        stored => stored.dense_in(OP, DType::F32)?,
+    };
+    let a = dense_as(OP, update.a, DType::F32)?;
+    let b = dense_as(OP, update.b, DType::F32)?;
+    let ((n, k), (r, _)) = (w.dims2()?, a.dims2()?);
+    let norms = uninit(OP, n, DType::F32, &w)?;
+    let launch = launch::row_norms(float(OP, &w)?, n, k, r, update.scaling);
+    run(OP, launch, &[&w, &a, &b, &norms])?;
+    Ok(norms)
 }
 
 /// Random numbers in place of what a dense tensor holds.
