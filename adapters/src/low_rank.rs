@@ -4,7 +4,7 @@ use crate::dora::{Dora, Factors};
 use crate::group::{Incoming, InputGradient, Pass};
 use crate::{GradSink, ParamId, Result};
 use candle_core::{DType, Tensor};
-use kernels::{DropoutKey, LowRankUpdate, Matrix, Op, accumulate_dtype, gemm};
+use kernels::{DropoutKey, LowRankUpdate, Matrix, Op, accumulate_dtype, gemm, unwritten};
 
 /// A (r, in) and B (out, r), and how they apply.
 pub(crate) struct Lora {
@@ -133,7 +133,7 @@ impl Lora {
         // The gradient of the low-rank product.
         let scaled = factor.map(|f| kernels::scale_columns(dy, f)).transpose()?;
         let du = scaled.as_ref().unwrap_or(dy);
-        let mut g = zeros((dy.dim(0)?, self.b.dim(1)?), dy)?;
+        let mut g = unwritten((dy.dim(0)?, self.b.dim(1)?), dy.dtype(), dy)?;
         gemm(&mut g, 0.0, self.scaling, du, Op::Plain, &self.b, Op::Plain)?;
         if dx.needed && self.drops(pass) {
             dx.add(incoming.through(incoming.dy, matrix)?)?;
@@ -153,7 +153,7 @@ impl Lora {
             return Ok(());
         };
         let da = product(&g, Op::Transposed, &self.drop(x, pass)?, Op::Plain)?;
-        let mut db = zeros(self.b.dims2()?, dy)?;
+        let mut db = unwritten(self.b.dims2()?, dy.dtype(), dy)?;
         gemm(
             &mut db,
             0.0,
@@ -195,12 +195,7 @@ pub(crate) fn product(a: &Tensor, ta: Op, b: &Tensor, tb: Op) -> Result<Tensor> 
     } else {
         b.dim(0)?
     };
-    let mut out = Tensor::zeros((rows, columns), accumulate_dtype(a.dtype()), a.device())?;
+    let mut out = unwritten((rows, columns), accumulate_dtype(a.dtype()), a)?;
     gemm(&mut out, 0.0, 1.0, a, ta, b, tb)?;
     Ok(out)
-}
-
-/// Zeros of the type of `like`, where it lies.
-fn zeros(shape: (usize, usize), like: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::zeros(shape, like.dtype(), like.device())?)
 }

@@ -63,14 +63,26 @@ impl BatchLoss {
 }
 
 /// A batch's loss while a GPU may still be computing it.
-pub(crate) struct PendingLoss {
-    loss_sum: LossSum,
-    target_tokens: usize,
+#[derive(Debug, Clone)]
+pub struct PendingLoss {
+    /// As [`BatchLoss::loss_sum`].
+    pub loss_sum: LossSum,
+    /// Number of targets.
+    pub target_tokens: usize,
+}
+
+impl From<BatchLoss> for PendingLoss {
+    fn from(loss: BatchLoss) -> Self {
+        Self {
+            loss_sum: loss.loss_sum.into(),
+            target_tokens: loss.target_tokens,
+        }
+    }
 }
 
 impl PendingLoss {
     /// Waits for it.
-    pub(crate) fn value(&self) -> Result<BatchLoss> {
+    pub fn value(&self) -> Result<BatchLoss> {
         Ok(BatchLoss {
             loss_sum: self.loss_sum.value()?,
             target_tokens: self.target_tokens,
@@ -159,8 +171,20 @@ impl Decoder {
         grad_scale: f64,
         sink: &mut dyn GradSink,
     ) -> Result<BatchLoss> {
+        self.pending_loss_and_gradients(batch, dropout, grad_scale, sink)?
+            .value()
+    }
+
+    /// As [`Self::loss_and_gradients`], and does not wait for a GPU.
+    pub fn pending_loss_and_gradients(
+        &self,
+        batch: &Batch,
+        dropout: DropoutState,
+        grad_scale: f64,
+        sink: &mut dyn GradSink,
+    ) -> Result<PendingLoss> {
         let batch = self.prepare(batch.clone())?;
-        self.gradients(&batch, dropout, grad_scale, sink)?.value()
+        self.gradients(&batch, dropout, grad_scale, sink)
     }
 
     /// Makes a batch ready for its passes. Errors where it holds no target.
@@ -192,7 +216,7 @@ impl Decoder {
         })
     }
 
-    /// As [`Self::loss_and_gradients`], and does not wait for a GPU.
+    /// As [`Self::pending_loss_and_gradients`], of a batch that was made ready.
     pub(crate) fn gradients(
         &self,
         prepared: &Prepared,

@@ -40,7 +40,7 @@ mod train;
 
 pub use checkpoint::{Best, snapshot_bytes};
 pub use config::{ConfigJson, DecoderConfig, RopeScaling};
-pub use decoder::{BatchLoss, Decoder, DropoutState, SequenceCache};
+pub use decoder::{BatchLoss, Decoder, DropoutState, PendingLoss, SequenceCache};
 pub use disk::{DiskInput, disk_need_bytes, free_disk_bytes};
 pub use error::{Error, Result};
 pub use fit::{FitSamples, Fitted, fit, fit_packs};

@@ -50,10 +50,10 @@ impl TrainJob<'_> {
         // AdamW's bias correction counts the updates, not the steps.
         let update = position.step - position.skipped_steps;
         let (decoder, number) = (self.decoder, position.step);
-        let mut loss = BatchLoss::default();
+        let mut losses = Vec::new();
         let backward = |sink: &mut dyn GradSink| {
             let parts = batches.gradients(decoder, dropout, sink)?;
-            // A GPU has been asked for all of it now: what comes next is made ready before its answer is waited for.
+            // A GPU has been asked for nearly all of it now: what comes next is made ready before its answer is waited for.
             if ahead.is_none()
                 && let Some(packs) = next.and_then(|next| next.micro_batches.first())
             {
@@ -64,36 +64,28 @@ impl TrainJob<'_> {
                     first,
                 });
             }
-            loss = total(parts)?;
-            let mean = loss.mean();
-            if !mean.is_finite() {
-                return Err(Error::NotFinite {
-                    what: "loss",
-                    step: number,
-                    value: mean,
-                });
-            }
-            Ok(())
+            losses.clone_from(&parts);
+            Ok(parts)
         };
         let tied = decoder.tied_parameter();
         let done = optimizer.take_step(&mut self.parameters, tied, learning_rate, update, backward);
-        let mean = loss.mean();
-        let (grad_norm, skipped_samples) = match done {
-            Ok(((), norm)) => {
-                position.loss = Some(mean);
+        let (loss, grad_norm, skipped_samples) = match done {
+            Ok((loss, norm)) => {
+                position.loss = Some(loss.mean());
                 position.skipped_in_a_row = 0;
-                (norm, Vec::new())
+                (loss, norm, Vec::new())
             }
             Err(Error::NotFinite { what, value, .. }) => {
                 let samples = self.sample_ids(&step.micro_batches);
-                (f64::NAN, self.skip(position, what, value, samples)?)
+                let skipped = self.skip(position, what, value, samples)?;
+                (total(&losses)?, f64::NAN, skipped)
             }
             Err(error) => return Err(error),
         };
         Ok(StepReport {
             step: position.step,
             epoch: step.epoch,
-            loss: mean,
+            loss: loss.mean(),
             learning_rate,
             grad_norm,
             tokens: batches.tokens(),
@@ -197,8 +189,8 @@ impl Batches {
     }
 }
 
-/// Waits for the losses of a step.
-fn total(parts: Vec<PendingLoss>) -> Result<BatchLoss> {
+/// The loss of a step that has been left out.
+fn total(parts: &[PendingLoss]) -> Result<BatchLoss> {
     let mut loss = BatchLoss::default();
     for part in parts {
         let part = part.value()?;

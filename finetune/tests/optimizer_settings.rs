@@ -13,8 +13,8 @@ use finetune::recipe::{
     TrainedWeights,
 };
 use finetune::{
-    Decoder, Gradients, Optimizer, TrainJob, TrainOutcome, TrainedBytes, tensor_specs, train,
-    trained_bytes,
+    Decoder, Gradients, Optimizer, PendingLoss, TrainJob, TrainOutcome, TrainedBytes, tensor_specs,
+    train, trained_bytes,
 };
 use serde_json::json;
 
@@ -302,8 +302,10 @@ fn bf16_weights_are_the_rounded_master_copies() {
     let batch = datasets::Batch::from_packs([&datasets::Pack::single(sample)]);
     for step in 1..=3 {
         let dropout = finetune::DropoutState { seed: 0, step };
-        let backward =
-            |sink: &mut dyn GradSink| decoder.loss_and_gradients(&batch, dropout, 0.1, sink);
+        let backward = |sink: &mut dyn GradSink| {
+            let loss = decoder.pending_loss_and_gradients(&batch, dropout, 0.1, sink)?;
+            Ok(vec![loss])
+        };
         let twice = decoder.tied_parameter();
         optimizer
             .take_step(&mut parameters, twice, 1e-2, step, backward)
@@ -392,8 +394,12 @@ fn said(error: finetune::Error) -> String {
     format!("{error}\nhint: {}", error.hint().unwrap_or_default())
 }
 
-/// Two parameters, the second of which meets a gradient that is not finite.
-fn poisoned(settings: &TrainSection) -> (finetune::Error, Vec<(String, Vec<f32>)>) {
+/// Three parameters, the second of which meets this gradient, and a loss.
+fn poisoned(
+    settings: &TrainSection,
+    gradient: f32,
+    loss_sum: f64,
+) -> (finetune::Error, Vec<(String, Vec<f32>)>) {
     let parameter = |name: &str, n| adapters::Parameter {
         name: name.into(),
         value: Tensor::ones(n, DType::F32, &Device::Cpu).unwrap(),
@@ -406,15 +412,19 @@ fn poisoned(settings: &TrainSection) -> (finetune::Error, Vec<(String, Vec<f32>)
         parameter("model.layers.0.mlp.up_proj.weight", 7),
     ]);
     let mut optimizer = Optimizer::new(&parameters, settings, 1).unwrap();
+    let losses = vec![PendingLoss {
+        loss_sum: loss_sum.into(),
+        target_tokens: 4,
+    }];
     let backward = |sink: &mut dyn GradSink| {
-        for (i, (n, value)) in [(5, 0.25f32), (7, f32::INFINITY), (7, 0.5)]
+        for (i, (n, value)) in [(5, 0.25f32), (7, gradient), (7, 0.5)]
             .into_iter()
             .enumerate()
         {
             let gradient = Tensor::full(value, n, &Device::Cpu)?;
             sink.add(adapters::ParamId(i), gradient)?;
         }
-        Ok(())
+        Ok(losses.clone())
     };
     let error = optimizer
         .take_step(&mut parameters, None, 1e-2, 3, backward)
@@ -431,7 +441,15 @@ fn a_gradient_that_is_not_finite_is_never_applied() {
         ..settings()
     };
     for settings in [settings(), per_layer.clone()] {
-        let (error, values) = poisoned(&settings);
+        let (error, values) = poisoned(&settings, 0.125, f64::NEG_INFINITY);
+        assert!(untouched(&values));
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(said(error), @r"
+            loss of step 3 is -inf
+            hint: a lower train.learning_rate, a longer train.warmup_ratio or f32 compute usually helps; the last checkpoint is intact
+            ");
+        }
+        let (error, values) = poisoned(&settings, f32::INFINITY, 9.0);
         assert!(untouched(&values));
         insta::allow_duplicates! {
             insta::assert_snapshot!(said(error), @r"
@@ -440,10 +458,14 @@ fn a_gradient_that_is_not_finite_is_never_applied() {
             ");
         }
     }
-    let (error, values) = poisoned(&TrainSection {
-        clipping: Clipping::PerParameter,
-        ..per_layer
-    });
+    let (error, values) = poisoned(
+        &TrainSection {
+            clipping: Clipping::PerParameter,
+            ..per_layer
+        },
+        f32::INFINITY,
+        9.0,
+    );
     // The first has taken its step; the poisoned one and what came after it have not.
     assert!(!untouched(&values[..1]) && untouched(&values[1..]));
     insta::assert_snapshot!(said(error), @r#"
@@ -472,7 +494,7 @@ fn gradients_too_few_or_too_many_are_defects() {
                 let gradient = Tensor::ones(5, DType::F32, &Device::Cpu)?;
                 sink.add(adapters::ParamId(0), gradient)?;
             }
-            Ok(())
+            Ok(Vec::new())
         });
         (step.err(), calls)
     });
@@ -488,7 +510,7 @@ fn gradients_too_few_or_too_many_are_defects() {
     let mut optimizer = Optimizer::new(&parameters, &settings(), 1).unwrap();
     let gradients = Gradients::new(&parameters);
     let error = optimizer
-        .step(&mut parameters, gradients, 1e-2, 1)
+        .step(&mut parameters, gradients, &[], 1e-2, 1)
         .unwrap_err();
     insta::assert_snapshot!(said(error), @r"
     parameter model.norm.weight is trained but received no gradient

@@ -150,6 +150,15 @@ pub(crate) fn mutate<T: CpuNumbers, R>(
     })
 }
 
+/// A tensor where `like` lies for a product to write, with beta = 0: of zeros on the processor, of whatever the memory held
+/// on a GPU.
+pub fn unwritten(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
+    match like.device().is_cuda() {
+        true => device::uninit("gemm", shape, dtype, like),
+        false => Ok(Tensor::zeros(shape, dtype, like.device())?),
+    }
+}
+
 /// Types whose CPU storage can be written.
 pub(crate) trait CpuNumbers: WithDType {
     fn numbers_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;

@@ -98,9 +98,24 @@ impl Moments {
     }
 }
 
-/// One step, in place, of a parameter p by its gradient g (of p's shape; any float type). `step` counts from 1.
-///
-/// p is f32 or f64 under [`Keep::Exact`], else bf16. Moments are of p's arithmetic; eight-bit ones only f32.
+/// A parameter, and what its step takes.
+#[derive(Debug)]
+pub struct ParameterStep<'a> {
+    /// The weights: f32 or f64 under [`Keep::Exact`], else bf16.
+    pub p: &'a mut Tensor,
+    /// How they take the update.
+    pub keep: Keep,
+    /// Their gradient, of p's shape; any float type.
+    pub g: Tensor,
+    /// Of p's arithmetic; eight-bit ones only f32.
+    pub moments: &'a mut Moments,
+    /// The step's numbers.
+    pub settings: AdamW,
+    /// Multiplies the gradient after `settings.gradient_scale`.
+    pub scale: GradientScale,
+}
+
+/// One step, in place, of a parameter by its gradient: [`adamw_steps`] of one. `step` counts from 1.
 pub fn adamw_step(
     p: &mut Tensor,
     keep: &Keep,
@@ -109,46 +124,52 @@ pub fn adamw_step(
     settings: &AdamW,
     step: u64,
 ) -> Result<()> {
-    adamw_step_scaled(
+    let one = ParameterStep {
+        p,
+        keep: keep.clone(),
+        g: g.clone(),
+        moments,
+        settings: *settings,
+        scale: GradientScale::Here(1.0),
+    };
+    adamw_steps(vec![one], step)
+}
+
+/// One step, in place, of parameters of one device by their gradients, which are freed after use. `step` counts from 1.
+/// Nothing has changed if an operand does not fit; a GPU is asked for all of it at once, and not waited for.
+pub fn adamw_steps(parameters: Vec<ParameterStep>, step: u64) -> Result<()> {
+    for of in &parameters {
+        check_operands(of)?;
+    }
+    if parameters.iter().any(|of| of.p.device().is_cuda()) {
+        return ops::adamw_steps(&parameters, step);
+    }
+    for of in parameters {
+        step_here(of, step)?;
+    }
+    Ok(())
+}
+
+const OP: &str = "adamw_step";
+
+fn step_here(of: ParameterStep, step: u64) -> Result<()> {
+    let ParameterStep {
         p,
         keep,
         g,
         moments,
-        settings,
-        step,
-        &GradientScale::Here(1.0),
-    )
-}
-
-/// [`adamw_step`] by a gradient that is multiplied by another scale beside the settings'.
-pub fn adamw_step_scaled(
-    p: &mut Tensor,
-    keep: &Keep,
-    g: &Tensor,
-    moments: &mut Moments,
-    settings: &AdamW,
-    step: u64,
-    scale: &GradientScale,
-) -> Result<()> {
-    const OP: &str = "adamw_step";
-    check_operands(OP, p, keep, g, moments)?;
-    let (mut settings, mut there) = (*settings, None);
+        mut settings,
+        scale,
+    } = of;
     match scale {
         GradientScale::Here(scale) => settings.gradient_scale *= scale,
-        GradientScale::There(scale) => there = Some(scale),
-    }
-    let settings = &settings;
-    if p.device().is_cuda() {
-        return ops::adamw_step(p, keep, g, moments, settings, step, there);
-    }
-    if let Some(scale) = there {
-        return Err(access::off_device(OP, scale));
+        GradientScale::There(scale) => return Err(access::off_device(OP, &scale)),
     }
     match (p.dtype(), keep, &*moments) {
         (DType::F64, Keep::Exact, Moments::Plain { first, second }) => {
-            let g = dense_as::<f64>(g)?;
+            let g = dense_as::<f64>(&g)?;
             let g = read::<f64>(OP, &g)?;
-            let (g, numbers): (&[f64], _) = (&g, Numbers::of(settings, step));
+            let (g, numbers): (&[f64], _) = (&g, Numbers::of(&settings, step));
             mutate::<f64, _>(OP, p, |p| {
                 mutate::<f64, _>(OP, first, |m| {
                     mutate::<f64, _>(OP, second, |v| {
@@ -163,78 +184,71 @@ pub fn adamw_step_scaled(
             found,
             expected: "f32 where moments take eight bits, bf16 where weights are rounded",
         }),
-        _ => {
-            let g = dense_as::<f32>(g)?;
+        (_, keep, moments) => {
+            let g = dense_as::<f32>(&g)?;
             let g = read::<f32>(OP, &g)?;
-            let (g, numbers): (&[f32], _) = (&g, Numbers::of(settings, step));
+            let (g, numbers): (&[f32], _) = (&g, Numbers::of(&settings, step));
             match keep {
                 Keep::Exact => {
-                    mutate::<f32, _>(OP, p, |p| step_f32(OP, Plain(p), moments, g, &numbers))
+                    mutate::<f32, _>(OP, p, |p| step_f32(Plain(p), moments, g, &numbers))
                 }
                 Keep::Master(master) => mutate::<bf16, _>(OP, p, |rounded| {
-                    mutate::<f32, _>(OP, master, |master| {
+                    mutate::<f32, _>(OP, &master, |master| {
                         let weights = MasterSlice { rounded, master };
-                        step_f32(OP, weights, moments, g, &numbers)
+                        step_f32(weights, moments, g, &numbers)
                     })
                 }),
                 Keep::Stochastic(key) => mutate::<bf16, _>(OP, p, |p| {
-                    let weights = StochasticSlice::new(p, *key);
-                    step_f32(OP, weights, moments, g, &numbers)
+                    step_f32(StochasticSlice::new(p, key), moments, g, &numbers)
                 }),
             }
         }
     }
 }
 
-fn check_operands(
-    op: &'static str,
-    p: &Tensor,
-    keep: &Keep,
-    g: &Tensor,
-    moments: &Moments,
-) -> Result<()> {
-    same_shape(op, "g", g, "p", p)?;
+fn check_operands(of: &ParameterStep) -> Result<()> {
+    let (p, g) = (&*of.p, &of.g);
+    same_shape(OP, "g", g, "p", p)?;
     let mut all = vec![("p", p), ("g", g)];
-    if let Keep::Master(master) = keep {
-        same_shape(op, "the master copy", master, "p", p)?;
+    if let Keep::Master(master) = &of.keep {
+        same_shape(OP, "the master copy", master, "p", p)?;
         all.push(("the master copy", master));
     }
-    match moments {
+    match &*of.moments {
         Moments::Plain { first, second } => {
-            same_shape(op, "m", first, "p", p)?;
-            same_shape(op, "v", second, "p", p)?;
+            same_shape(OP, "m", first, "p", p)?;
+            same_shape(OP, "v", second, "p", p)?;
         }
         Moments::Blockwise { first, second } => {
-            first.check(op, "m", p.elem_count())?;
-            second.check(op, "v", p.elem_count())?;
+            first.check(OP, "m", p.elem_count())?;
+            second.check(OP, "v", p.elem_count())?;
         }
     }
-    all.extend(moments.tensors());
+    all.extend(of.moments.tensors());
     // Each is locked on its own: the same storage twice would wait for itself for ever.
     for (i, (what, t)) in all.iter().enumerate() {
         for (_, other) in &all[..i] {
-            access::not_aliased(op, other, what, t)?;
+            access::not_aliased(OP, other, what, t)?;
         }
     }
     Ok(())
 }
 
 fn step_f32(
-    op: &'static str,
     weights: impl Blocks<f32>,
     moments: &Moments,
     g: &[f32],
     numbers: &Numbers<f32>,
 ) -> Result<()> {
     match moments {
-        Moments::Plain { first, second } => mutate::<f32, _>(op, first, |m| {
-            mutate::<f32, _>(op, second, |v| {
+        Moments::Plain { first, second } => mutate::<f32, _>(OP, first, |m| {
+            mutate::<f32, _>(OP, second, |v| {
                 update(weights, Plain(m), Plain(v), g, numbers);
                 Ok(())
             })
         }),
-        Moments::Blockwise { first, second } => first.mutate(op, |m| {
-            second.mutate(op, |v| {
+        Moments::Blockwise { first, second } => first.mutate(OP, |m| {
+            second.mutate(OP, |v| {
                 update(weights, m, v, g, numbers);
                 Ok(())
             })

@@ -1,5 +1,5 @@
-// AdamW with moments in eight bits, a scale every 256: the twin of adamw_8bit.rs, bit for bit. A warp does a block of 256,
-// eight numbers a lane.
+// AdamW with moments in eight bits, a scale every 256: the twin of adamw_8bit.rs, bit for bit, for many parameters. A
+// warp does a block of 256, eight numbers a lane.
 #include "cuda/adamw.cuh"
 
 constexpr u32 BLOCK = 256;
@@ -44,41 +44,37 @@ __device__ __forceinline__ void write_codes(u8* codes, float* absmax, const Map&
 }
 
 template <class Form, class G>
-__device__ void update(typename Form::Stored* p, float* master, const G* g, u8* m_codes, float* m_absmax, u8* v_codes,
-                       float* v_absmax, const float* tables, const Numbers& numbers, u64 key, u64 n) {
+__device__ void update(const Parameter& at, const Map& signed_map, const Map& unsigned_map, float scale, u64 from,
+                       u32 all) {
+    // Addresses are read again where they are used: there is no room for them in the registers.
+    const auto p = [&](u64 i) { return at_address<typename Form::Stored>(at.p) + i; };
+    const auto master = [&](u64 i) { return at.master ? at_address<float>(at.master) + i : nullptr; };
+    for (u32 round = threadIdx.x / 32; round * BLOCK < all; round += blockDim.x / 32) {
+        const u64 block = from / BLOCK + round, i = block * BLOCK + threadIdx.x % 32 * PACK;
+        const u32 before = u32(i - from), count = before < all ? pack_count(before, all) : 0;
+        float weights[PACK], gradient[PACK], first[PACK], second[PACK];
+        Form::read(p(i), master(i), count, weights);
+        load(at_address<const G>(at.g) + i, count, gradient);
+        read_codes(at_address<u8>(at.m) + i, at_address<float>(at.m_absmax)[block], signed_map, count, first);
+        read_codes(at_address<u8>(at.v) + i, at_address<float>(at.v_absmax)[block], unsigned_map, count, second);
+#pragma unroll
+        for (u32 j = 0; j < PACK; j++) step(weights[j], gradient[j], first[j], second[j], scale, at.numbers);
+        // All lanes have read the scales before the first of them writes one.
+        __syncwarp();
+        write_codes(at_address<u8>(at.m) + i, at_address<float>(at.m_absmax) + block, signed_map, count, first);
+        write_codes(at_address<u8>(at.v) + i, at_address<float>(at.v_absmax) + block, unsigned_map, count, second);
+        Form::write(p(i), master(i), at.key, i, count, weights);
+    }
+}
+
+KERNEL_BLOCKS(adamw_8bit, 256, 3, (const Parameter* parameters_table, u32 parameters, const float* tables)) {
     SHARED_ARRAY(float, table, 4 * BLOCK);
     for (u32 i = threadIdx.x; i < 4 * BLOCK; i += blockDim.x) table[i] = tables[i];
     __syncthreads();
     const Map signed_map{table, table + BLOCK}, unsigned_map{table + 2 * BLOCK, table + 3 * BLOCK};
-    const u64 warp = (u64(blockIdx.x) * blockDim.x + threadIdx.x) / 32, warps = u64(gridDim.x) * blockDim.x / 32;
-    for (u64 block = warp; block * BLOCK < n; block += warps) {
-        const u64 i = block * BLOCK + threadIdx.x % 32 * PACK;
-        const u32 count = i < n ? pack_count(i, n) : 0;
-        float weights[PACK], gradient[PACK], first[PACK], second[PACK];
-        Form::read(p + i, master ? master + i : nullptr, count, weights);
-        load(g + i, count, gradient);
-        read_codes(m_codes + i, m_absmax[block], signed_map, count, first);
-        read_codes(v_codes + i, v_absmax[block], unsigned_map, count, second);
-#pragma unroll
-        for (u32 j = 0; j < PACK; j++) step(weights[j], gradient[j], first[j], second[j], numbers);
-        // All lanes have read the scales before the first of them writes one.
-        __syncwarp();
-        write_codes(m_codes + i, m_absmax + block, signed_map, count, first);
-        write_codes(v_codes + i, v_absmax + block, unsigned_map, count, second);
-        Form::write(p + i, master ? master + i : nullptr, key, i, count, weights);
-    }
+    for_parameters(parameters_table, parameters,
+                   [=](auto kind, const Parameter& at, float scale, u64 first, u32 all) {
+                       update<typename decltype(kind)::Form, typename decltype(kind)::G>(at, signed_map, unsigned_map, scale,
+                                                                                         first, all);
+                   });
 }
-
-#define ADAMW(Form, G, names)                                                                                       \
-    KERNEL(adamw_8bit_##names, 256,                                                                                 \
-           (Form::Stored * p, float* master, const G* g, u8* m_codes, float* m_absmax, u8* v_codes, float* v_absmax, \
-            const float* tables, NUMBERS_PARAMETERS, u64 key, u64 n)) {                                             \
-        if (device_scale && *device_scale != *device_scale) return;                                                  \
-        update<Form>(p, master, g, m_codes, m_absmax, v_codes, v_absmax, tables, NUMBERS, key, n);                  \
-    }
-ADAMW(Exact, float, exact_f32)
-ADAMW(Exact, bf16, exact_bf16)
-ADAMW(Master, float, master_f32)
-ADAMW(Master, bf16, master_bf16)
-ADAMW(Stochastic, float, stochastic_f32)
-ADAMW(Stochastic, bf16, stochastic_bf16)

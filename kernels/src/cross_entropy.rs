@@ -45,9 +45,23 @@ enum Sum {
     There(Tensor),
 }
 
+impl From<f64> for LossSum {
+    fn from(sum: f64) -> Self {
+        Self(Sum::Here(sum))
+    }
+}
+
 impl LossSum {
     pub(crate) fn on_device(sum: Tensor) -> Self {
         Self(Sum::There(sum))
+    }
+
+    /// The tensor of it (1) f64 where a device computes it.
+    pub(crate) fn there(&self) -> Option<&Tensor> {
+        match &self.0 {
+            Sum::Here(_) => None,
+            Sum::There(sum) => Some(sum),
+        }
     }
 
     /// The number. On a device this waits for what was asked of it, so a step calls it once it has asked for everything.

@@ -15,6 +15,7 @@ mod products;
 mod rows;
 
 pub use numbers::Side;
+pub use optimizer::ADAMW;
 
 use crate::Result;
 use candle_core::{DType, Device, Tensor};

@@ -1,6 +1,6 @@
 // Sums, scalings, conversions, and rows picked out or put back: the twin of elementwise.rs, bit for bit but for the order
 // of the sums over rows and of squares.
-#include "cuda/device.cuh"
+#include "cuda/table.cuh"
 
 template <class A, class B>
 __device__ void add_assign(A* a, const B* b, u64 n) {
@@ -84,30 +84,44 @@ __device__ void scatter_rows(const X* x, const u32* order, const u32* starts, co
 // Numbers of a partial sum: SQUARES_PER_PARTIAL.
 constexpr u32 SPAN = 1 << 15;
 
+// A tensor's row in the table of launch/squares.rs.
+struct Squared {
+    u64 x, n, end, is_bf16;
+};
+
 template <class X>
-__device__ void sum_of_squares(const X* x, double* partials, u64 n) {
-    SHARED_ARRAY(double, each, 32);
-    for (u64 part = blockIdx.x; part * SPAN < n || part == 0; part += gridDim.x) {
-        const u64 end = (part + 1) * SPAN < n ? (part + 1) * SPAN : n;
-        double sum = 0.0;
-        for (u64 i = part * SPAN + u64(threadIdx.x) * PACK; i < end; i += u64(blockDim.x) * PACK) {
-            float a[PACK];
-            load(x + i, pack_count(i, end), a);
+__device__ double sum_of_squares(const X* x, u64 first, u64 end) {
+    double sum = 0.0;
+    for (u64 i = first + threadIdx.x * PACK; i < end; i += blockDim.x * PACK) {
+        float a[PACK];
+        load(x + i, pack_count(i, end), a);
 #pragma unroll
-            for (u32 j = 0; j < PACK; j++) sum = fma(double(a[j]), double(a[j]), sum);
-        }
-        sum = block_sum(sum, each);
-        if (threadIdx.x == 0) partials[part] = sum;
-        __syncthreads();
+        for (u32 j = 0; j < PACK; j++) sum = fma(double(a[j]), double(a[j]), sum);
     }
+    return sum;
 }
 
-KERNEL(sum_partials, 1024, (const double* partials, double* total, u64 count)) {
+KERNEL(partial_squares, 256, (const Squared* table, u32 tensors, double* partials)) {
     SHARED_ARRAY(double, each, 32);
-    double sum = 0.0;
-    for (u64 i = threadIdx.x; i < count; i += blockDim.x) sum += partials[i];
-    sum = block_sum(sum, each);
-    if (threadIdx.x == 0) *total = sum;
+    for_pieces(table, tensors, [=](const Squared& of, u64 piece, u64 within) {
+        const u64 first = within * SPAN, end = of.n - first < SPAN ? of.n : first + SPAN;
+        double sum = of.is_bf16 ? sum_of_squares(at_address<const bf16>(of.x), first, end)
+                                : sum_of_squares(at_address<const float>(of.x), first, end);
+        sum = block_sum(sum, each);
+        if (threadIdx.x == 0) partials[piece] = sum;
+        __syncthreads();
+    });
+}
+
+KERNEL(sum_squares, 256, (const Squared* table, u32 tensors, const double* partials, double* sums)) {
+    SHARED_ARRAY(double, each, 32);
+    for (u32 i = blockIdx.x; i < tensors; i += gridDim.x) {
+        double sum = 0.0;
+        for (u64 part = (i ? table[i - 1].end : 0) + threadIdx.x; part < table[i].end; part += blockDim.x) sum += partials[part];
+        sum = block_sum(sum, each);
+        if (threadIdx.x == 0) sums[i] = sum;
+        __syncthreads();
+    }
 }
 
 KERNEL(divide, 256, (const float* a, const float* b, float* y, u64 n)) {
@@ -121,13 +135,26 @@ KERNEL(divide, 256, (const float* a, const float* b, float* y, u64 n)) {
     });
 }
 
-KERNEL(clip_scale, 32, (const double* squares, float* scale, double limit)) {
-    if (threadIdx.x == 0) {
-        const double share = limit / (sqrt(*squares) + 1e-6);
-        // Written so that a NaN stays one; an infinite norm becomes one.
-        const double clipped = share > 1.0 ? 1.0 : share;
-        *scale = *squares - *squares != 0.0 ? __uint_as_float(NAN_BITS) : limit > 0.0 ? float(clipped) : 1.0f;
+// What clips a gradient whose sum of squares this is, as torch's clip_grad_norm_ has it.
+__device__ __forceinline__ float clip(double squares, double limit) {
+    const double share = limit / (sqrt(squares) + 1e-6);
+    return limit > 0.0 ? float(share > 1.0 ? 1.0 : share) : 1.0f;
+}
+
+// One scale for all, or one for each. Where a sum, the sum of them, or one of the numbers behind them is not finite, no scale
+// is a number.
+KERNEL(clip_scales, 256, (const double* sums, float* scales, u32 count, u32 behind, double limit, u32 own)) {
+    SHARED_ARRAY(double, squares_of, 32);
+    SHARED_ARRAY(double, faults_of, 32);
+    double squares = 0.0, faults = 0.0;
+    for (u32 i = threadIdx.x; i < count + behind; i += blockDim.x) {
+        faults += sums[i] - sums[i];
+        if (i < count) squares += sums[i];
     }
+    squares = block_sum(squares, squares_of);
+    faults = block_sum(faults, faults_of) + (squares - squares);
+    for (u32 i = threadIdx.x; i < (own ? count : 1); i += blockDim.x)
+        scales[i] = faults == 0.0 ? clip(own ? sums[i] : squares, limit) : __uint_as_float(NAN_BITS);
 }
 
 #define OF_ONE(T, name)                                                                                             \
@@ -144,8 +171,7 @@ KERNEL(clip_scale, 32, (const double* squares, float* scale, double limit)) {
     KERNEL(scatter_rows_##name, 256,                                                                                \
            (const T* x, const u32* order, const u32* starts, const u32* targets, T* y, u32 groups, u32 d)) {        \
         scatter_rows(x, order, starts, targets, y, groups, d);                                                      \
-    }                                                                                                               \
-    KERNEL(sum_of_squares_##name, 256, (const T* x, double* partials, u64 n)) { sum_of_squares(x, partials, n); }
+    }
 OF_ONE(float, f32)
 OF_ONE(bf16, bf16)
 

@@ -45,8 +45,8 @@ mod square_sums;
 mod stochastic_rounding;
 mod swiglu;
 
-pub use access::{narrow, widen};
-pub use adamw::{AdamW, Keep, Moments, adamw_step, adamw_step_scaled};
+pub use access::{narrow, unwritten, widen};
+pub use adamw::{AdamW, Keep, Moments, ParameterStep, adamw_step, adamw_steps};
 pub use adamw_8bit::{Blockwise, DynamicMap};
 pub use arena::{Arena, ArenaUse, Reservation};
 pub use attention::{
@@ -85,6 +85,6 @@ pub use rms_norm::{
 pub use rope::{Direction, RopeTable, rope};
 pub use rounding::{first_overflow, round_to_bytes, widen_bytes};
 pub use row_norms::{LowRankUpdate, RowSquares, row_norms};
-pub use square_sums::{GradientScale, SquareSums};
+pub use square_sums::{Clip, GradientScale, SquareSums};
 pub use stochastic_rounding::RoundingKey;
 pub use swiglu::{SwigluSaved, swiglu, swiglu_backward};

@@ -72,6 +72,7 @@ fn what_is_right_is_computed() {
         assert_eq!(run("fills", late), "");
         assert_eq!(run("multiplies", late), "as defined\n");
         assert_eq!(run("uses-two-streams-in-order", late), "2\n");
+        assert_eq!(run("follows-a-table", late), "25\n");
     }
 }
 
@@ -107,6 +108,10 @@ fn what_touches_other_memory_is_named() {
     rehearsal: 0x is freed, and is no allocation any more
     rehearsal: a copy from the device: its source, 4 bytes from 0x on, is 0 bytes into allocation 1 of 400 bytes, which is freed
     rehearsal: a copy from the device: its source, 4 bytes from 0x on, is 398 bytes into allocation 2 of 400 bytes
+    ");
+    insta::assert_snapshot!(found("follows-a-table-to-freed"), @"
+    rehearsal: partial_squares: block (0, 0, 0), thread (0, 0, 0): an address in a table, 0x is 0 bytes into allocation 1 of 400 bytes, which is freed
+    exit 99
     ");
     insta::assert_snapshot!(found("passes-a-processors-address"), @"
     launch 1

@@ -2,8 +2,8 @@
 
 losses CPU GPU exact|rounded   losses and gradient norms, step by step
 same ONE OTHER                 tensors and logs, byte by byte
-steps JSON RUN WAITS           the rehearsal's counts of a training: a step waits for its loss, for the norms that
-                               gradients are clipped by, and for nothing else
+steps JSON RUN WAITS           the rehearsal's counts of a training: a step waits for its loss and its gradients' norm
+                               together, and for nothing else
 answers CPU GPU                log-probabilities of an evaluation
 """
 
@@ -75,8 +75,8 @@ def steps(log, run, allowed):
         inside = {}
         for interval in intervals[i * each : (i + 1) * each]:
             for where, times in interval["after"].items():
-                # A checkpoint is written after AdamW, one tensor after the other.
-                if "after adamw" not in where and "after copy_to_host" not in where:
+                # A checkpoint is written after that, one tensor after the other.
+                if "after copy_to_host" not in where:
                     inside[where] = inside.get(where, 0) + times
         most = max(most, sum(inside.values()))
         if sum(inside.values()) > int(allowed):

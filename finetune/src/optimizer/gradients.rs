@@ -1,6 +1,6 @@
 //! Gradients that are added up over the micro-batches of a step.
 
-use adapters::{GradSink, ParamId, Parameters};
+use adapters::{GradSink, ParamId, Parameter, Parameters};
 use candle_core::Tensor;
 
 use crate::{Error, Result};
@@ -23,30 +23,25 @@ impl Gradients {
         self.slots[param.0].as_ref()
     }
 
-    /// Takes a parameter's gradient, so that it is freed after use. [`Self::squares`] has seen that it is there.
-    pub(super) fn take(&mut self, index: usize) -> Tensor {
-        self.slots[index]
-            .take()
-            .expect("squares() found every gradient")
-    }
-
-    /// The sum of squares of each gradient, in the parameters' order. A parameter without one is an error: it would
-    /// silently not learn.
-    pub(super) fn squares(&self, parameters: &Parameters) -> Result<Vec<f64>> {
-        let slots = self.slots.iter().zip(&parameters.0);
-        let gradients = slots.map(|(slot, p)| {
-            slot.as_ref().ok_or_else(|| Error::MissingGradient {
-                name: p.name.clone(),
-            })
-        });
-        Ok(kernels::sums_of_squares(
-            &gradients.collect::<Result<Vec<_>>>()?,
-        )?)
+    /// Every gradient, in the parameters' order. A parameter without one is an error: it would silently not learn.
+    pub(super) fn all(self, parameters: &Parameters) -> Result<Vec<Tensor>> {
+        let slots = self.slots.into_iter().zip(&parameters.0);
+        let gradients = slots.map(|(slot, p)| slot.ok_or_else(|| missing(p)));
+        gradients.collect()
     }
 
     /// Global L2 norm over all gradients, added up in f64 in the parameters' order.
     pub fn norm(&self, parameters: &Parameters) -> Result<f64> {
-        Ok(self.squares(parameters)?.iter().sum::<f64>().sqrt())
+        let slots = self.slots.iter().zip(&parameters.0);
+        let gradients = slots.map(|(slot, p)| slot.as_ref().ok_or_else(|| missing(p)));
+        let squares = kernels::sums_of_squares(&gradients.collect::<Result<Vec<_>>>()?)?;
+        Ok(squares.iter().sum::<f64>().sqrt())
+    }
+}
+
+pub(super) fn missing(parameter: &Parameter) -> Error {
+    Error::MissingGradient {
+        name: parameter.name.clone(),
     }
 }
 

@@ -7,19 +7,24 @@
 //! - [`trained_bytes`]: what all of it takes, before anything is allocated.
 
 mod bytes;
+mod found;
 mod gradients;
 mod per_layer;
 
-use adapters::{GradSink, Parameter, Parameters};
+use adapters::{GradSink, ParamId, Parameter, Parameters};
 use candle_core::{DType, Tensor};
-use kernels::{AdamW, GradientScale, Keep, Moments, RoundingKey, accumulate_dtype};
+use kernels::{
+    AdamW, Clip, GradientScale, Keep, Moments, ParameterStep, RoundingKey, accumulate_dtype,
+};
 
+use crate::Result;
+use crate::decoder::{BatchLoss, PendingLoss};
 use crate::recipe::{Clipping, GradientMode, OptimizerKind, TrainSection, TrainedWeights};
-use crate::{Error, Result};
 
 pub use bytes::{TrainedBytes, trained_bytes};
+use found::{Found, slots};
 pub use gradients::Gradients;
-use per_layer::{Apply, Norms};
+use per_layer::{Apply, Norms, Scales};
 
 /// AdamW's state: the moments of each parameter and, where weights are bf16 beside a master copy, the copy.
 pub struct Optimizer {
@@ -90,117 +95,109 @@ impl Optimizer {
 
     /// One optimizer step as `train.gradients` and `train.clipping` say. `step` counts from 1.
     ///
-    /// `backward` computes the gradients of the step and hands them to the sink; with gradients consumed as they come
-    /// and clipped by their global norm it is called twice ([`TrainSection::backward_passes`]), and must give the same
-    /// both times. `twice` is the parameter that is handed over twice a backward pass: a tied embedding.
+    /// `backward` computes the gradients of the step, hands them to the sink and answers its losses; with gradients consumed
+    /// as they come and clipped by their global norm it is called twice ([`TrainSection::backward_passes`]), and must give
+    /// the same both times. `twice` is the parameter that is handed over twice a backward pass: a tied embedding.
     ///
-    /// Answers what `backward` answered the first time, and the gradients' global norm before clipping. Where it fails,
-    /// nothing has changed, except with [`Error::NotFiniteInPass`].
-    pub fn take_step<R>(
+    /// Answers the step's loss, and the gradients' global norm before clipping. A GPU is asked for all of the step before it
+    /// is waited for, once. Where it fails, nothing has changed, except with [`Error::NotFiniteInPass`].
+    pub fn take_step(
         &mut self,
         parameters: &mut Parameters,
-        twice: Option<adapters::ParamId>,
+        twice: Option<ParamId>,
         learning_rate: f64,
         step: u64,
-        mut backward: impl FnMut(&mut dyn GradSink) -> Result<R>,
-    ) -> Result<(R, f64)> {
+        mut backward: impl FnMut(&mut dyn GradSink) -> Result<Vec<PendingLoss>>,
+    ) -> Result<(BatchLoss, f64)> {
         match self.settings.gradients {
             GradientMode::Accumulate => {
                 let mut gradients = Gradients::new(parameters);
-                let answer = backward(&mut gradients)?;
-                let norm = self.step(parameters, gradients, learning_rate, step)?;
-                Ok((answer, norm))
+                let losses = backward(&mut gradients)?;
+                self.step(parameters, gradients, &losses, learning_rate, step)
             }
             GradientMode::PerLayer if self.settings.backward_passes() == 2 => {
                 let mut norms = Norms::new(parameters, twice)?;
-                let answer = backward(&mut norms)?;
-                let norm = finite_norm(norms.finish(parameters)?, step)?;
-                let scale = self.global_scale(norm);
-                let mut apply = Apply::new(self, parameters, twice, learning_rate, step, scale)?;
+                let losses = backward(&mut norms)?;
+                let found = Found::new(norms.finish(parameters)?, losses, step)?;
+                let scales = Scales::Known(found.sums.scales(self.clip())?);
+                let mut apply = Apply::new(self, parameters, twice, learning_rate, step, scales);
                 backward(&mut apply)?;
-                apply.finish()?;
-                Ok((answer, norm))
+                let applied = apply.finish();
+                let values = found.values()?;
+                applied?;
+                Ok(values)
             }
             GradientMode::PerLayer => {
-                let mut apply = Apply::new(self, parameters, twice, learning_rate, step, 1.0)?;
-                let answer = backward(&mut apply)?;
-                Ok((answer, apply.finish()?))
+                let own = Scales::own(parameters, self.own_limit())?;
+                let mut apply = Apply::new(self, parameters, twice, learning_rate, step, own);
+                let losses = backward(&mut apply)?;
+                apply.finish_with(losses)
             }
         }
     }
 
     /// Clips as the settings say and steps every parameter by accumulated gradients. `step` counts from 1.
     ///
-    /// Answers the global norm before clipping; a norm that is not finite is an error and changes nothing.
+    /// Answers the loss of `losses`, and the global norm before clipping; one that is not finite is an error and changes
+    /// nothing.
     pub fn step(
         &mut self,
         parameters: &mut Parameters,
-        mut gradients: Gradients,
+        gradients: Gradients,
+        losses: &[PendingLoss],
         learning_rate: f64,
         step: u64,
-    ) -> Result<f64> {
-        let squares = gradients.squares(parameters)?;
-        let norm = finite_norm(squares.iter().sum::<f64>().sqrt(), step)?;
-        let global = self.global_scale(norm);
-        for (i, squares) in squares.into_iter().enumerate() {
-            let own = GradientScale::Here(clip(self.own_limit(), squares.sqrt()));
-            let scale = (global, &own);
-            let gradient = gradients.take(i);
-            self.apply(
-                i,
-                &mut parameters.0[i],
-                &gradient,
-                scale,
+    ) -> Result<(BatchLoss, f64)> {
+        let gradients = gradients.all(parameters)?;
+        let mut sums = slots(parameters)?;
+        sums.put_all(&gradients.iter().collect::<Vec<_>>())?;
+        let found = Found::new(sums, losses.to_vec(), step)?;
+        let scales = found.sums.scales(self.clip())?;
+        let all = self.states.iter_mut().zip(&mut parameters.0);
+        let all = all.zip(gradients.into_iter().zip(scales));
+        let (settings, seed) = (&self.settings, self.seed);
+        let steps = all.map(|((state, parameter), (gradient, scale))| {
+            let rounding = (seed, step);
+            state.step(
+                parameter,
+                settings,
                 learning_rate,
-                step,
-            )?;
-        }
-        Ok(norm)
+                rounding,
+                gradient,
+                scale,
+            )
+        });
+        kernels::adamw_steps(steps.collect(), step)?;
+        found.values()
     }
 
-    /// Steps parameter `i`. The one place where a parameter's learning rate and decay are decided.
+    /// Steps parameter `i` alone.
     fn apply(
         &mut self,
         i: usize,
         parameter: &mut Parameter,
-        gradient: &Tensor,
-        (gradient_scale, clip): (f64, &GradientScale),
+        gradient: Tensor,
+        scale: GradientScale,
         learning_rate: f64,
         step: u64,
     ) -> Result<()> {
-        let state = &mut self.states[i];
-        let settings = AdamW {
-            learning_rate: learning_rate
-                * parameter.learning_rate_factor(self.settings.loraplus_lr_ratio),
-            beta1: self.settings.adam_beta1,
-            beta2: self.settings.adam_beta2,
-            epsilon: self.settings.adam_epsilon,
-            weight_decay: match parameter.decays() {
-                true => self.settings.weight_decay,
-                false => 0.0,
-            },
-            gradient_scale,
-        };
-        let keep = match (&state.master, parameter.value.dtype()) {
-            (Some(master), _) => Keep::Master(master.clone()),
-            (None, DType::BF16) => Keep::Stochastic(RoundingKey {
-                seed: self.seed,
-                step,
-                parameter: state.number,
-            }),
-            (None, _) => Keep::Exact,
-        };
-        let (p, moments) = (&mut parameter.value, &mut state.moments);
-        Ok(kernels::adamw_step_scaled(
-            p, &keep, gradient, moments, &settings, step, clip,
-        )?)
+        let rounding = (self.seed, step);
+        let one = self.states[i].step(
+            parameter,
+            &self.settings,
+            learning_rate,
+            rounding,
+            gradient,
+            scale,
+        );
+        Ok(kernels::adamw_steps(vec![one], step)?)
     }
 
-    /// What clipping by the global norm multiplies every gradient by: torch's `clip_grad_norm_`.
-    fn global_scale(&self, norm: f64) -> f64 {
+    /// What gradients are clipped to when all of them are there.
+    fn clip(&self) -> Clip {
         match self.settings.clipping {
-            Clipping::Global => clip(self.settings.max_grad_norm, norm),
-            Clipping::PerParameter => 1.0,
+            Clipping::Global => Clip::Together(self.settings.max_grad_norm),
+            Clipping::PerParameter => Clip::Own(self.settings.max_grad_norm),
         }
     }
 
@@ -214,6 +211,46 @@ impl Optimizer {
 }
 
 impl ParameterState {
+    /// What a step of this parameter takes. The one place where its learning rate and decay are decided.
+    fn step<'a>(
+        &'a mut self,
+        parameter: &'a mut Parameter,
+        settings: &TrainSection,
+        learning_rate: f64,
+        (seed, step): (u64, u64),
+        gradient: Tensor,
+        scale: GradientScale,
+    ) -> ParameterStep<'a> {
+        let factor = parameter.learning_rate_factor(settings.loraplus_lr_ratio);
+        let keep = match (&self.master, parameter.value.dtype()) {
+            (Some(master), _) => Keep::Master(master.clone()),
+            (None, DType::BF16) => Keep::Stochastic(RoundingKey {
+                seed,
+                step,
+                parameter: self.number,
+            }),
+            (None, _) => Keep::Exact,
+        };
+        ParameterStep {
+            settings: AdamW {
+                learning_rate: learning_rate * factor,
+                beta1: settings.adam_beta1,
+                beta2: settings.adam_beta2,
+                epsilon: settings.adam_epsilon,
+                weight_decay: match parameter.decays() {
+                    true => settings.weight_decay,
+                    false => 0.0,
+                },
+                gradient_scale: 1.0,
+            },
+            p: &mut parameter.value,
+            keep,
+            g: gradient,
+            moments: &mut self.moments,
+            scale,
+        }
+    }
+
     fn new(p: &Parameter, optimizer: OptimizerKind) -> Result<Self> {
         let eight_bits =
             optimizer == OptimizerKind::Adamw8bit && p.value.elem_count() >= MIN_8BIT_SIZE;
@@ -228,24 +265,6 @@ impl ParameterState {
             moments,
             master: p.master.clone(),
         })
-    }
-}
-
-fn clip(limit: f64, norm: f64) -> f64 {
-    match limit > 0.0 {
-        true => (limit / (norm + 1e-6)).min(1.0),
-        false => 1.0,
-    }
-}
-
-fn finite_norm(norm: f64, step: u64) -> Result<f64> {
-    match norm.is_finite() {
-        true => Ok(norm),
-        false => Err(Error::NotFinite {
-            what: "gradient norm",
-            step,
-            value: norm,
-        }),
     }
 }
 

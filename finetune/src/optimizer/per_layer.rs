@@ -5,10 +5,13 @@
 //! before it hands over a gradient; a tied embedding is read by the head at the start and is complete at the end.
 
 use adapters::{GradSink, ParamId, Parameters};
-use candle_core::{Device, Tensor};
-use kernels::SquareSums;
+use candle_core::Tensor;
+use kernels::{GradientScale, SquareSums};
 
 use super::Optimizer;
+use super::found::{Found, slots};
+use super::gradients::missing;
+use crate::decoder::{BatchLoss, PendingLoss};
 use crate::{Error, Result};
 
 /// Waits for the last contribution to each gradient.
@@ -41,27 +44,6 @@ impl Completion {
     }
 }
 
-/// Slots for the sum of squares of each gradient.
-fn slots(parameters: &Parameters) -> Result<SquareSums> {
-    let device = parameters
-        .0
-        .first()
-        .map_or(&Device::Cpu, |p| p.value.device());
-    Ok(SquareSums::new(parameters.0.len(), device)?)
-}
-
-/// Each parameter's sum of squares, in their order, whatever the order the gradients came in. Waits for a GPU.
-fn all_squares(sums: &SquareSums, parameters: &Parameters) -> Result<Vec<f64>> {
-    let found = sums.values()?.into_iter().zip(&parameters.0);
-    found
-        .map(|(squares, p)| {
-            squares.ok_or_else(|| Error::MissingGradient {
-                name: p.name.clone(),
-            })
-        })
-        .collect()
-}
-
 /// The pass that only measures the norm.
 pub(super) struct Norms {
     completion: Completion,
@@ -76,10 +58,13 @@ impl Norms {
         })
     }
 
-    /// The global norm.
-    pub(super) fn finish(self, parameters: &Parameters) -> Result<f64> {
-        let squares = all_squares(&self.squares, parameters)?;
-        Ok(squares.iter().sum::<f64>().sqrt())
+    /// Each parameter's sum of squares, in their order, whatever the order the gradients came in.
+    pub(super) fn finish(self, parameters: &Parameters) -> Result<SquareSums> {
+        let mut all = parameters.0.iter().enumerate();
+        match all.find(|(i, _)| !self.squares.has(*i)) {
+            None => Ok(self.squares),
+            Some((_, parameter)) => Err(missing(parameter)),
+        }
     }
 }
 
@@ -92,57 +77,88 @@ impl GradSink for Norms {
     }
 }
 
+/// What gradients are multiplied by as they come.
+pub(super) enum Scales {
+    /// Each parameter's: a pass before has measured all norms.
+    Known(Vec<GradientScale>),
+    /// Clipped to a limit by the gradient's own norm, which is measured first.
+    Own { squares: SquareSums, limit: f64 },
+}
+
+impl Scales {
+    pub(super) fn own(parameters: &Parameters, limit: f64) -> Result<Self> {
+        let squares = slots(parameters)?;
+        Ok(Self::Own { squares, limit })
+    }
+}
+
 /// The pass that applies each gradient as soon as it is complete.
 pub(super) struct Apply<'a> {
     optimizer: &'a mut Optimizer,
     parameters: &'a mut Parameters,
     completion: Completion,
-    squares: SquareSums,
+    scales: Scales,
     learning_rate: f64,
     step: u64,
-    scale: f64,
-    changed: usize,
+    stepped: Vec<bool>,
     /// What went wrong: gradients that come after it are dropped.
     failed: Option<Error>,
 }
 
 impl<'a> Apply<'a> {
-    /// `scale` multiplies every gradient: clipping by a global norm that is already known.
     pub(super) fn new(
         optimizer: &'a mut Optimizer,
         parameters: &'a mut Parameters,
         twice: Option<ParamId>,
         learning_rate: f64,
         step: u64,
-        scale: f64,
-    ) -> Result<Self> {
-        Ok(Self {
+        scales: Scales,
+    ) -> Self {
+        Self {
             completion: Completion::new(twice),
-            squares: slots(parameters)?,
+            stepped: vec![false; parameters.0.len()],
             optimizer,
             parameters,
+            scales,
             learning_rate,
             step,
-            scale,
-            changed: 0,
             failed: None,
-        })
+        }
     }
 
-    /// The global norm before clipping.
-    pub(super) fn finish(self) -> Result<f64> {
-        if let Some(error) = self.failed {
+    /// Says what went wrong on the way, if something did.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        let squares = all_squares(&self.squares, self.parameters)?;
+        let mut all = self.parameters.0.iter().zip(&self.stepped);
+        match all.find(|(_, stepped)| !**stepped) {
+            None => Ok(()),
+            Some((parameter, _)) => Err(missing(parameter)),
+        }
+    }
+
+    /// As [`Self::finish`]; answers the loss, and the global norm before clipping. Waits for a GPU, once.
+    pub(super) fn finish_with(mut self, losses: Vec<PendingLoss>) -> Result<(BatchLoss, f64)> {
+        let (finished, names) = (self.finish(), self.parameters.0.iter().map(|p| &p.name));
+        let Scales::Own { squares, .. } = self.scales else {
+            unreachable!("norms that a pass before has measured are read there");
+        };
+        let found = Found::unchecked(squares, losses, self.step)?;
+        let (squares, loss) = match finished {
+            Ok(()) => found.squares_and_loss()?,
+            // A loss that is not finite is why.
+            Err(error) => return found.squares_and_loss().and(Err(error)),
+        };
         // A GPU has left such parameters as they were, and has stepped the others.
-        match squares.iter().position(|squares| !squares.is_finite()) {
-            None => Ok(squares.iter().sum::<f64>().sqrt()),
-            Some(i) => Err(Error::NotFiniteInPass {
-                name: self.parameters.0[i].name.clone(),
+        let not_finite = squares.iter().zip(names).find(|(s, _)| !s.is_finite());
+        match not_finite {
+            None => Ok((loss, squares.iter().sum::<f64>().sqrt())),
+            Some((square, name)) => Err(Error::NotFiniteInPass {
+                name: name.clone(),
                 step: self.step,
-                value: squares[i].sqrt(),
-                changed: squares.iter().filter(|squares| squares.is_finite()).count(),
+                value: square.sqrt(),
+                changed: squares.iter().filter(|s| s.is_finite()).count(),
                 of: squares.len(),
             }),
         }
@@ -154,26 +170,29 @@ impl<'a> Apply<'a> {
             return Ok(());
         };
         let name = || self.parameters.0[i].name.clone();
-        if self.squares.has(i) {
+        if self.stepped[i] {
             return Err(Error::GradientAfterStep { name: name() });
         }
-        if let Some(squares) = self.squares.put(i, &grad)?
-            && !squares.is_finite()
-        {
-            return Err(Error::NotFiniteInPass {
-                name: name(),
-                step: self.step,
-                value: squares.sqrt(),
-                changed: self.changed,
-                of: self.parameters.0.len(),
-            });
-        }
-        let clip = self.squares.clip(i, self.optimizer.own_limit())?;
-        let p = &mut self.parameters.0[i];
-        let scale = (self.scale, &clip);
-        self.optimizer
-            .apply(i, p, &grad, scale, self.learning_rate, self.step)?;
-        self.changed += 1;
+        let scale = match &mut self.scales {
+            Scales::Known(scales) => scales[i].clone(),
+            Scales::Own { squares, limit } => {
+                if let Some(squares) = squares.put(i, &grad)?
+                    && !squares.is_finite()
+                {
+                    return Err(Error::NotFiniteInPass {
+                        name: name(),
+                        step: self.step,
+                        value: squares.sqrt(),
+                        changed: self.stepped.iter().filter(|stepped| **stepped).count(),
+                        of: self.stepped.len(),
+                    });
+                }
+                squares.clip(i, *limit)?
+            }
+        };
+        let (p, rate) = (&mut self.parameters.0[i], self.learning_rate);
+        self.optimizer.apply(i, p, grad, scale, rate, self.step)?;
+        self.stepped[i] = true;
         Ok(())
     }
 }

@@ -261,13 +261,13 @@ fn steps_agree(
         let batch = a.batch(&format!("train.{}.", step % 5));
         let scale = 1.0 / batch.target_tokens() as f64;
         let mut gradients = Gradients::new(&parameters);
-        let loss = decoder
-            .loss_and_gradients(&batch, NO_DROPOUT, scale, &mut gradients)
+        let pending = decoder
+            .pending_loss_and_gradients(&batch, NO_DROPOUT, scale, &mut gradients)
             .unwrap();
         let rate = learning_rate(settings, step, 20);
         a.close("learning rate", rate, at("learning_rate"), 1e-12);
-        let norm = optimizer
-            .step(&mut parameters, gradients, rate, step + 1)
+        let (loss, norm) = optimizer
+            .step(&mut parameters, gradients, &[pending], rate, step + 1)
             .unwrap();
         worst = worst.max((loss.loss_sum * scale - at("loss")).abs());
         a.close(

@@ -2,20 +2,27 @@
 // is contracted with a sum.
 #pragma once
 #include "random.cuh"
+#include "table.cuh"
 
-// A step's numbers, in the order of the kernels' parameters.
+// A step's numbers.
 struct Numbers {
     float scale, decay, rate, root, epsilon, b1, c1, b2, c2;
 };
 
-#define NUMBERS_PARAMETERS                                                                                          \
-    const float *device_scale, float scale, float decay, float rate, float root, float epsilon, float b1, float c1, \
-        float b2, float c2
-#define NUMBERS \
-    Numbers { device_scale ? __fmul_rn(scale, *device_scale) : scale, decay, rate, root, epsilon, b1, c1, b2, c2 }
+// A parameter's row in the table of launch/optimizer.rs: addresses first, 0 for what it has not.
+struct Parameter {
+    u64 p, master, g, m, v, m_absmax, v_absmax, device_scale;
+    u64 key, n, end;
+    u32 kind;
+    Numbers numbers;
+};
+static_assert(sizeof(Parameter) == 128, "16 words of 8 bytes");
 
-__device__ __forceinline__ void step(float& p, float g, float& m, float& v, const Numbers& n) {
-    g = __fmul_rn(g, n.scale);
+// Numbers of a parameter that a block steps at a time: PIECE of launch/optimizer.rs.
+constexpr u32 PIECE = 8192;
+
+__device__ __forceinline__ void step(float& p, float g, float& m, float& v, float scale, const Numbers& n) {
+    g = __fmul_rn(g, scale);
     m = __fadd_rn(__fmul_rn(n.b1, m), __fmul_rn(n.c1, g));
     v = __fadd_rn(__fmul_rn(n.b2, v), __fmul_rn(__fmul_rn(n.c2, g), g));
     const float root = __fadd_rn(__fdiv_rn(__fsqrt_rn(v), n.root), n.epsilon);
@@ -56,3 +63,35 @@ struct Stochastic {
         store_bits(p, count, rounded);
     }
 };
+
+// How a parameter and its gradient are stored.
+template <class F, class Gradient>
+struct Kind {
+    typedef F Form;
+    typedef Gradient G;
+};
+
+// Calls `each(kind, parameter, scale, first, count)` for all pieces of all parameters: so many elements of one from `first`
+// on, a multiple of PIECE, whose gradient is to be multiplied by the scale. One on the device that is no number leaves its
+// parameter as it is.
+template <class F>
+__device__ __forceinline__ void for_parameters(const Parameter* table, u32 parameters, F each) {
+    for_pieces(table, parameters, [=](const Parameter& at, u64, u64 piece) {
+        float scale = at.numbers.scale;
+        if (at.device_scale) {
+            const float there = *at_address<const float>(at.device_scale);
+            if (there != there) return;
+            scale = __fmul_rn(scale, there);
+        }
+        const u64 first = piece * PIECE;
+        const u32 count = at.n - first < PIECE ? u32(at.n - first) : PIECE;
+        switch (at.kind) {
+            case 0: each(Kind<Exact, float>(), at, scale, first, count); break;
+            case 1: each(Kind<Exact, bf16>(), at, scale, first, count); break;
+            case 2: each(Kind<Master, float>(), at, scale, first, count); break;
+            case 3: each(Kind<Master, bf16>(), at, scale, first, count); break;
+            case 4: each(Kind<Stochastic, float>(), at, scale, first, count); break;
+            case 5: each(Kind<Stochastic, bf16>(), at, scale, first, count); break;
+        }
+    });
+}

@@ -3,7 +3,10 @@
 #pragma once
 
 #ifdef __CUDACC__
-#define KERNEL(name, max_threads, params) extern "C" __global__ void __launch_bounds__(max_threads, 1) name params
+#define KERNEL(name, max_threads, params) KERNEL_BLOCKS(name, max_threads, 1, params)
+// Of whose blocks a multiprocessor has registers for so many.
+#define KERNEL_BLOCKS(name, max_threads, blocks, params) \
+    extern "C" __global__ void __launch_bounds__(max_threads, blocks) name params
 #define SHARED_ARRAY(type, name, count) __shared__ type name[count]
 #define DYNAMIC_SHARED(type, name)                                  \
     extern __shared__ __align__(128) unsigned char dynamic_shared[]; \

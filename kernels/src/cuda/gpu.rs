@@ -2,7 +2,7 @@
 
 use super::blas::Blas;
 use super::modules::MODULES;
-use super::pinned::Copies;
+use super::pinned::{Copies, Sent};
 use super::{CudaError, GpuFacts, libraries};
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc;
@@ -12,7 +12,7 @@ use cudarc::driver::sys::{
 };
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result};
 use cudarc::nvrtc::Ptx;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The least compute capability that the kernels are compiled for.
@@ -31,6 +31,8 @@ pub struct Gpu {
     functions: Mutex<HashMap<(&'static str, String), Function>>,
     pub(super) blas: Mutex<Option<Blas>>,
     pub(super) copies: Mutex<Option<Copies>>,
+    /// Tables on their way to the device, and pinned memory for more, the oldest first.
+    pub(super) sent: Mutex<VecDeque<Sent>>,
 }
 
 /// A kernel, and the dynamic shared memory that it has been allowed.
@@ -117,6 +119,7 @@ impl Gpu {
             functions: Mutex::default(),
             blas: Mutex::default(),
             copies: Mutex::default(),
+            sent: Mutex::default(),
         })
     }
 

@@ -9,6 +9,8 @@
 //! otherwise. Kernels move 16 bytes at a time where a row's address allows it and single numbers elsewhere, so that any
 //! alignment is right and one of 16 bytes is fast; what *needs* the alignment says so.
 //!
+//! A launch over many tensors reads their addresses in a table, which comes with it, and is its first buffer.
+//!
 //! Kernels loop over their grid, so a grid that is cut off at the device's limit still does all of the work.
 
 mod attention;
@@ -17,6 +19,7 @@ mod elementwise;
 mod head;
 mod optimizer;
 mod rows;
+mod squares;
 mod weights;
 
 pub use attention::{
@@ -24,15 +27,15 @@ pub use attention::{
 };
 pub use cached::{CacheShape, attention_decode, cache_append};
 pub use elementwise::{
-    RowGroups, SQUARES_PER_PARTIAL, add_assign, add_bias, clip_scale, column_products, convert,
-    divide, dropout, embedding, embedding_backward, fill, gather_rows, scale_assign, scale_columns,
-    scatter_rows, sum_of_squares, sum_partials, sum_rows,
+    RowGroups, add_assign, add_bias, column_products, convert, divide, dropout, embedding,
+    embedding_backward, fill, gather_rows, scale_assign, scale_columns, scatter_rows, sum_rows,
 };
 pub use head::{cross_entropy, sum_losses, token_scores};
-pub use optimizer::{Weights, adamw, adamw_8bit, eight_bit_tables};
+pub use optimizer::{Addresses, Stepped, Weights, adamw, adamw_8bit, eight_bit_tables};
 pub use rows::{
     rms_norm, rms_norm_backward, rms_norm_backward_weight, rope, swiglu, swiglu_backward,
 };
+pub use squares::{Squared, clip_scales, sums_of_squares};
 pub use weights::{ggml_dequantize, nf4_dequantize, random_uniform, row_norms};
 
 /// How numbers are stored in device memory.

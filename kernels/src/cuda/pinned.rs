@@ -35,6 +35,14 @@ struct Block {
 // SAFETY: the memory is the process's, and only copies that the owner asks for touch it.
 unsafe impl Send for Block {}
 
+impl Block {
+    fn new(bytes: usize) -> std::result::Result<Self, DriverError> {
+        // SAFETY: the context is bound; what the memory holds is written before it is read.
+        let address = unsafe { result::malloc_host(bytes.max(1), 0) }?;
+        Ok(Self { address, bytes })
+    }
+}
+
 impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: it came from `malloc_host` and is given back once. A failure leaves nothing to be done.
@@ -74,10 +82,9 @@ impl Copies {
         if let Some(at) = self.free.iter().position(|block| block.bytes == bytes) {
             return Ok(self.free.swap_remove(at));
         }
-        // SAFETY: the context is bound; what the memory holds is written before it is read.
-        let address = unsafe { result::malloc_host(bytes.max(1), 0) }?;
+        let block = Block::new(bytes)?;
         self.bytes += bytes as u64;
-        Ok(Block { address, bytes })
+        Ok(block)
     }
 }
 
@@ -99,6 +106,40 @@ impl Gpu {
     /// Bytes of pinned memory that it has.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         lock(&self.copies).as_ref().map_or(0, |copies| copies.bytes)
+    }
+}
+
+/// A table that was copied out of pinned memory, once the event has come about.
+pub(super) struct Sent {
+    block: Block,
+    left: CudaEvent,
+}
+
+impl Gpu {
+    /// Asks for a table's copy to an address of the device, in the order of its one stream. Does not wait: where all pinned
+    /// memory is still being read there will be more of it, so as much as is sent in a step.
+    pub(super) fn send(&self, table: &[u64], to: u64) -> std::result::Result<(), CudaError> {
+        let refused = |e| self.refused("a copy from the processor's memory", e);
+        self.stream().context().bind_to_thread().map_err(refused)?;
+        let bytes = size_of_val(table);
+        let mut sent = lock(&self.sent);
+        let first = sent.iter().position(|sent| sent.block.bytes >= bytes);
+        let free = first.filter(|at| sent[*at].left.is_complete());
+        let block = match free.and_then(|at| sent.remove(at)) {
+            Some(sent) => sent.block,
+            None => Block::new(bytes.next_power_of_two().max(4096)).map_err(refused)?,
+        };
+        // SAFETY: the block is pinned, has room for the table, and is not read by an earlier copy any more; it is kept
+        // below until this one has ended. The target is a tensor of the table's size.
+        unsafe {
+            let address = block.address.cast::<u8>();
+            std::ptr::copy_nonoverlapping(table.as_ptr().cast(), address, bytes);
+            let from = std::slice::from_raw_parts(address, bytes);
+            result::memcpy_htod_async(to, from, self.stream().cu_stream()).map_err(refused)?;
+        }
+        let left = self.stream().record_event(None).map_err(refused)?;
+        sent.push_back(Sent { block, left });
+        Ok(())
     }
 }
 

@@ -125,6 +125,32 @@ pub(crate) fn upload<T: candle_core::WithDType>(list: &[T], like: &Tensor) -> Re
     Ok(Tensor::from_slice(list, list.len(), like.device())?)
 }
 
+/// Where a dense tensor starts in the device's memory. It holds for as long as the tensor lives.
+#[cfg(feature = "cuda")]
+pub(crate) fn address(op: &'static str, what: &'static str, tensor: &Tensor) -> Result<u64> {
+    Ok(super::Buffer::dense(op, what, tensor)?.address())
+}
+
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn address(op: &'static str, _: &'static str, tensor: &Tensor) -> Result<u64> {
+    Err(access::off_device(op, tensor))
+}
+
+/// A launch's table where `like` lies, by way of pinned memory. Does not wait.
+#[cfg(feature = "cuda")]
+pub(crate) fn upload_table(op: &'static str, table: &[u64], like: &Tensor) -> Result<Tensor> {
+    let there = uninit(op, table.len(), DType::I64, like)?;
+    let buffer = super::Buffer::dense(op, "the table", &there)?;
+    buffer.gpu().send(table, buffer.address())?;
+    drop(buffer);
+    Ok(there)
+}
+
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn upload_table(op: &'static str, _: &[u64], like: &Tensor) -> Result<Tensor> {
+    Err(access::off_device(op, like))
+}
+
 /// The tensor as a dense one of that type, where it lies; a copy only if it is not.
 pub(crate) fn dense_as(op: &'static str, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     let tensor = access::dense(tensor)?;

@@ -6,6 +6,16 @@ use crate::{AdamW, DType, Keep, Moments, Result, RoundingKey, adamw_step};
 /// Odd counts, and more than the 16,384 elements that share a hash of stochastic rounding.
 const COUNTS: [usize; 5] = [5, 123, 2048, 40_001, 1_000_003];
 
+/// What AdamW is checked with, here and in the emulator: no two of its numbers are alike.
+pub const ADAMW: AdamW = AdamW {
+    learning_rate: 3e-3,
+    beta1: 0.9,
+    beta2: 0.97,
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    gradient_scale: 0.37,
+};
+
 /// How weights are kept.
 #[derive(Clone, Copy, Debug)]
 enum Form {
@@ -32,14 +42,6 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
 
 /// What three steps make of weights, master copy and moments.
 fn steps(side: &Side, n: usize, g: DType, form: Form, eight_bits: bool) -> Result<Vec<Output>> {
-    let settings = AdamW {
-        learning_rate: 3e-3,
-        beta1: 0.9,
-        beta2: 0.97,
-        epsilon: 1e-8,
-        weight_decay: 0.1,
-        gradient_scale: 0.37,
-    };
     let stored = match form {
         Form::F32 => DType::F32,
         Form::Master | Form::Stochastic => DType::BF16,
@@ -64,7 +66,7 @@ fn steps(side: &Side, n: usize, g: DType, form: Form, eight_bits: bool) -> Resul
             }),
         };
         let gradient = side.scaled(100 + step, &[n], g, 0.01 * step as f64)?;
-        adamw_step(&mut p, &keep, &gradient, &mut moments, &settings, step)?;
+        adamw_step(&mut p, &keep, &gradient, &mut moments, &ADAMW, step)?;
     }
     let mut outputs = vec![Output::new("weights", p, Allowed::none())];
     if matches!(form, Form::Master) {

@@ -161,6 +161,15 @@ void on_failure(const char* text) {
     give_up("%s%s%s", place, *place ? ": " : "", text);
 }
 
+// What the running kernel has found in tables.
+std::set<CUdeviceptr> found_in_tables;
+
+void* resolve(uint64_t address) {
+    if (!address) return nullptr;
+    found_in_tables.insert(address);
+    return reach_from_kernel(emulator::place(), address);
+}
+
 // The arguments as the emulator takes them, and the allocations they are in; false if one is no device memory.
 bool read_arguments(const Function& function, void** params, std::vector<emulator::Value>& values,
                     std::vector<CUdeviceptr>& touched) {
@@ -193,8 +202,10 @@ CUresult launch_ours(const Function& function, Index3 grid, Index3 block, unsign
     count_launch(function.name, false);
     const emulator::Entry* entry = function.entry;
     enqueue(stream, function.name, [=] {
+        found_in_tables.clear();
         emulator::launch(*entry, values.data(), grid, block, shared);
         for (CUdeviceptr address : touched) check_edges(entry->name, address);
+        for (CUdeviceptr address : found_in_tables) check_edges(entry->name, address);
     });
     return SUCCESS;
 }
@@ -310,6 +321,7 @@ EXPORT CUresult cuInit(unsigned flags) {
     if (started) return SUCCESS;
     started = true;
     emulator::on_failure = on_failure;
+    emulator::resolve = resolve;
     struct sigaction action = {};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;

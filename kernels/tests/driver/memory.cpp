@@ -188,6 +188,16 @@ void* reach(const char* who, const char* what, CUdeviceptr address, std::size_t 
     return nullptr;
 }
 
+void* reach_from_kernel(const char* who, CUdeviceptr address) {
+    uintptr_t at = untagged(address);
+    auto found = holding(at);
+    if ((address & TAG) && found != allocations.end()) return reinterpret_cast<void*>(at);
+    char text[200];
+    describe(reinterpret_cast<void*>(at), text, sizeof text);
+    give_up("%s: an address in a table, 0x%llx, is %s", who, static_cast<unsigned long long>(address),
+            address & TAG ? text : "no device address");
+}
+
 void check_edges(const char* who, CUdeviceptr address) {
     auto found = holding(untagged(address));
     if (found != allocations.end()) check(who, found->first, found->second);

@@ -100,7 +100,10 @@ void release(CUdeviceptr address);
 // Where these bytes are for the processor, if all of them are in one allocation that is alive; else nothing, and why is
 // said. `bytes` may be 0 if only the start is known.
 void* reach(const char* who, const char* what, CUdeviceptr address, std::size_t bytes);
-// The same without words.
+// Where an address is that a running kernel has found in memory: in what is freed behind it too. Ends the program if it is
+// in no allocation.
+void* reach_from_kernel(const char* who, CUdeviceptr address);
+// As `reach`, without words.
 void* find(CUdeviceptr address, std::size_t bytes);
 // Ends the program if something was written beside an allocation that `address` is in.
 void check_edges(const char* who, CUdeviceptr address);

@@ -20,6 +20,7 @@ namespace emulator {
 
 const Entry* entries = nullptr;
 void (*on_failure)(const char* text) = nullptr;
+void* (*resolve)(uint64_t address) = nullptr;
 
 namespace {
 
@@ -409,12 +410,25 @@ struct Placed {
     }
 };
 
+// A buffer's address in another one: its index and this bit.
+constexpr uint64_t MARK = uint64_t(1) << 52;
+const std::vector<Placed>* all_placed = nullptr;
+
+void* placed_at(uint64_t address) {
+    if (!address) return nullptr;
+    const uint64_t index = address - MARK;
+    if (!(address & MARK) || index >= all_placed->size()) fail("0x%llx is no buffer's address", static_cast<unsigned long long>(address));
+    return (*all_placed)[index].data;
+}
+
 std::vector<std::vector<unsigned char>> round_of(const std::vector<Buffer>& buffers, const std::vector<Step>& steps,
                                                  bool second) {
     orders = {second, second};
     std::vector<Placed> placed;
     placed.reserve(buffers.size());
     for (const Buffer& b : buffers) placed.emplace_back(b, second);
+    all_placed = &placed;
+    resolve = placed_at;
     for (const Step& step : steps) {
         std::vector<Value> args = step.args;
         for (Value& v : args) {

@@ -129,6 +129,9 @@ void copy_wait(unsigned pending);
 
 void check_aligned(const void* address, std::size_t alignment);
 
+// Where the address that a table in the device's memory holds is for the processor; nothing for 0.
+extern void* (*resolve)(uint64_t address);
+
 template <class T>
 T shuffle(int line, T value, unsigned lane) {
     static_assert(sizeof(T) <= 8);
@@ -148,6 +151,8 @@ T shuffle(int line, T value, unsigned lane) {
     extern "C" void name params;                                               \
     static emulator::Register register_##name(#name, max_threads, &name);      \
     extern "C" void name params
+
+#define KERNEL_BLOCKS(name, max_threads, blocks, params) KERNEL(name, max_threads, params)
 
 #define SHARED_ARRAY(type, name, count)                                        \
     static const char name##_declaration = 0;                                  \

@@ -2,7 +2,8 @@
 
 use super::Float;
 use kernels::cuda::launch::{self, AttentionTiles, CacheShape, Launch, Launches};
-use kernels::{AdamW, AttentionShape, Direction, DropoutKey, GgmlType, Segment};
+use kernels::device_check::ADAMW;
+use kernels::{AttentionShape, Direction, DropoutKey, GgmlType, Segment};
 
 fn holds(launches: impl Into<Launches>) {
     for step in launches.into().steps {
@@ -34,7 +35,12 @@ fn of_models_of_every_size() {
             holds(launch::column_products(x, x, t, d));
             holds(launch::add_bias(x, x, t, d));
             holds(launch::add_assign(x, x, t * d));
-            holds(launch::sum_of_squares(x, t * d));
+            let squared = launch::Squared {
+                address: 0,
+                n: t * d,
+                float: x,
+            };
+            holds(launch::sums_of_squares(&[squared; 3]).2);
             holds(launch::embedding(x, x, t, d));
             holds(launch::embedding_backward(x, t, 128_256, d));
             holds(launch::cross_entropy(x, t, d, Some(1.0)));
@@ -49,30 +55,15 @@ fn of_models_of_every_size() {
             holds(launch::scale_columns(x, t, d, 1.0));
             holds(launch::nf4_dequantize(x, 0, t * d, Some(0.1)));
             holds(launch::ggml_dequantize(GgmlType::Q4_0, x, t, d, None));
-            let settings = AdamW {
-                learning_rate: 1e-4,
-                beta1: 0.9,
-                beta2: 0.95,
-                epsilon: 1e-8,
-                weight_decay: 0.0,
-                gradient_scale: 1.0,
+            let stepped = launch::Stepped {
+                weights: launch::Weights::Master,
+                g: x,
+                n: t * d,
+                settings: ADAMW,
+                at: launch::Addresses::default(),
             };
-            holds(launch::adamw(
-                launch::Weights::Exact,
-                x,
-                t * d,
-                &settings,
-                1,
-                true,
-            ));
-            holds(launch::adamw_8bit(
-                launch::Weights::Master,
-                x,
-                t * d,
-                &settings,
-                1,
-                true,
-            ));
+            holds(launch::adamw(&[stepped; 3], 1).1);
+            holds(launch::adamw_8bit(&[stepped; 3], 1).1);
         }
     }
 }

@@ -152,6 +152,11 @@ impl Buffer {
     }
 }
 
+/// A buffer's address, for what another one holds.
+pub(crate) fn address_of(buffer: usize) -> u64 {
+    1 << 52 | buffer as u64
+}
+
 /// A buffer as it came back.
 pub(crate) struct Result(pub(crate) Vec<u8>);
 

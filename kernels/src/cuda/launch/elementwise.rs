@@ -180,51 +180,6 @@ pub fn column_products(a: Float, b: Float, rows: usize, d: usize) -> Launches {
     )
 }
 
-/// Elements whose squares one partial sum of [`sum_of_squares`] holds.
-pub const SQUARES_PER_PARTIAL: usize = 1 << 15;
-
-/// Partial sums of squares, f64, `n.div_ceil(SQUARES_PER_PARTIAL)` of them (one at least): several tensors' partials may
-/// lie one after another, for one [`sum_partials`].
-///
-/// Buffers: 0 x, 1 partials.
-pub fn sum_of_squares(x: Float, n: usize) -> Launch {
-    Launch::new(
-        "elementwise",
-        format!("sum_of_squares_{}", x.name()),
-        [blocks(n, SQUARES_PER_PARTIAL), 1, 1],
-        [THREADS, 1, 1],
-        vec![Arg::Read(0), Arg::Write(1), wide(n)],
-    )
-}
-
-/// The sum of `count` f64 partial sums, in one order.
-///
-/// Buffers: 0 partials, 1 sum (1) f64.
-pub fn sum_partials(count: usize) -> Launch {
-    Launch::new(
-        "elementwise",
-        "sum_partials".into(),
-        [1, 1, 1],
-        [1024, 1, 1],
-        vec![Arg::Read(0), Arg::Write(1), wide(count)],
-    )
-}
-
-/// What clipping gradients by their global norm multiplies them by, as torch's `clip_grad_norm_` has it:
-/// min(1, limit / (norm + 1e-6)), or 1 if the limit is 0. Stays on the device, so that a step needs no wait for it. A norm
-/// that is not finite gives NaN: the step's numbers show it.
-///
-/// Buffers: 0 sum of squares (1) f64, 1 scale (1) f32.
-pub fn clip_scale(limit: f64) -> Launch {
-    Launch::new(
-        "elementwise",
-        "clip_scale".into(),
-        [1, 1, 1],
-        [32, 1, 1],
-        vec![Arg::Read(0), Arg::Write(1), Arg::F64(limit)],
-    )
-}
-
 /// Dropout of x (rows, d) with probability p, the mask of the key and of each row's sample and position.
 ///
 /// Buffers: 0 x, 1 sample (rows) u64, 2 position (rows) u32, 3 y (x's type).

@@ -1,6 +1,6 @@
-//! AdamW.
+//! AdamW over many parameters: a table with a row for each, and one launch over all of them.
 
-use super::{Arg, Float, Launch, PACK, THREADS, blocks, wide};
+use super::{Arg, Float, Launch, THREADS, blocks, narrow};
 use crate::adamw::{BLOCK, Numbers};
 use crate::stochastic_rounding::key_hash;
 use crate::{AdamW, DynamicMap, RoundingKey};
@@ -16,89 +16,116 @@ pub enum Weights {
     Stochastic(RoundingKey),
 }
 
-impl Weights {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Master => "master",
-            Self::Stochastic(_) => "stochastic",
-        }
-    }
-
-    /// The weights, the master copy, and the key's hash.
-    fn args(self) -> [Arg; 3] {
-        match self {
-            Self::Exact => [Arg::Update(0), Arg::Absent, Arg::U64(0)],
-            Self::Master => [Arg::Write(0), Arg::Update(1), Arg::U64(0)],
-            Self::Stochastic(key) => [Arg::Update(0), Arg::Absent, Arg::U64(key_hash(key))],
-        }
-    }
+/// Addresses in the device's memory; 0 for what a parameter has not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Weights.
+    pub p: u64,
+    /// Master copy, f32: under [`Weights::Master`].
+    pub master: u64,
+    /// Gradient.
+    pub g: u64,
+    /// Mean gradient: f32, or codes u8.
+    pub m: u64,
+    /// Mean squared gradient: f32, or codes u8.
+    pub v: u64,
+    /// With moments in eight bits, the scales of m (n / 256, rounded up) f32.
+    pub m_absmax: u64,
+    /// Those of v.
+    pub v_absmax: u64,
+    /// (1) f32: what the gradient is multiplied by after `settings.gradient_scale`. NaN leaves the parameter as it is.
+    pub scale: u64,
 }
 
-/// The step's numbers, in the kernels' order; before them the scale on the device.
-fn numbers(settings: &AdamW, step: u64, device_scale: Option<usize>) -> Vec<Arg> {
-    let n: Numbers<f32> = Numbers::of(settings, step);
-    let list = [
-        n.scale, n.decay, n.rate, n.root, n.epsilon, n.beta1.0, n.beta1.1, n.beta2.0, n.beta2.1,
-    ];
-    let device_scale = device_scale.map_or(Arg::Absent, Arg::Read);
-    std::iter::once(device_scale)
-        .chain(list.map(Arg::F32))
-        .collect()
+/// A parameter, and what its step takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stepped {
+    /// How it is kept.
+    pub weights: Weights,
+    /// How its gradient is.
+    pub g: Float,
+    /// Elements.
+    pub n: usize,
+    /// The step's numbers.
+    pub settings: AdamW,
+    /// Where all of it lies.
+    pub at: Addresses,
 }
 
-/// One step of n weights by their gradients of type `g`, bit for bit [`crate::adamw_step`]. With `clipped` gradients are
-/// multiplied by the number in a buffer after `settings.gradient_scale`.
+/// Elements of a parameter that a block of threads takes at a time; `PIECE` in `adamw.cuh`.
+const PIECE: usize = 8192;
+const _: () = assert!(PIECE.is_multiple_of(BLOCK));
+
+/// The `step`th step of these parameters, one at least, by their gradients: bit for bit [`crate::adamw_step`] of each, whose
+/// moments are f32. With it comes the table of them, which is to be in the device's memory.
 ///
-/// Buffers: 0 weights, 1 master copy (f32; unused unless [`Weights::Master`]), 2 g, 3 m, 4 v (f32), 5 scale (1) f32.
-pub fn adamw(
-    weights: Weights,
-    g: Float,
-    n: usize,
-    settings: &AdamW,
-    step: u64,
-    clipped: bool,
-) -> Launch {
-    let [p, master, key] = weights.args();
-    let mut args = vec![p, master, Arg::Read(2), Arg::Update(3), Arg::Update(4)];
-    args.extend(numbers(settings, step, clipped.then_some(5)));
-    args.extend([key, wide(n)]);
-    Launch::new(
-        "adamw",
-        format!("adamw_{}_{}", weights.name(), g.name()),
-        [blocks(n, THREADS as usize * PACK), 1, 1],
-        [THREADS, 1, 1],
-        args,
-    )
+/// Buffers: 0 the table.
+pub fn adamw(parameters: &[Stepped], step: u64) -> (Vec<u64>, Launch) {
+    launch("adamw", parameters, step, &[])
 }
 
 /// As [`adamw`], with moments in eight bits.
 ///
-/// Buffers: 0 weights, 1 master copy, 2 g, 3 codes of m (n) u8, 4 absmax of m (n / 256, rounded up) f32, 5 codes of v,
-/// 6 absmax of v, 7 [`eight_bit_tables`], 8 scale (1) f32.
-pub fn adamw_8bit(
-    weights: Weights,
-    g: Float,
-    n: usize,
-    settings: &AdamW,
+/// Buffers: 0 the table, 1 [`eight_bit_tables`].
+pub fn adamw_8bit(parameters: &[Stepped], step: u64) -> (Vec<u64>, Launch) {
+    launch("adamw_8bit", parameters, step, &[Arg::Read(1)])
+}
+
+fn launch(
+    kernel: &'static str,
+    parameters: &[Stepped],
     step: u64,
-    clipped: bool,
-) -> Launch {
-    /// Blocks of 256 that a thread block steps one after another, having read the tables once.
-    const SOME: usize = 16;
-    let [p, master, key] = weights.args();
-    let mut args = vec![p, master, Arg::Read(2)];
-    args.extend([3, 4, 5, 6].map(Arg::Update));
-    args.push(Arg::Read(7));
-    args.extend(numbers(settings, step, clipped.then_some(8)));
-    args.extend([key, wide(n)]);
-    Launch::new(
-        "adamw_8bit",
-        format!("adamw_8bit_{}_{}", weights.name(), g.name()),
-        [blocks(n, BLOCK * SOME), 1, 1],
-        [BLOCK as u32, 1, 1],
+    more: &[Arg],
+) -> (Vec<u64>, Launch) {
+    let (mut table, mut pieces) = (Vec::new(), 0);
+    for parameter in parameters {
+        pieces += parameter.n.div_ceil(PIECE);
+        table.extend(parameter.row(pieces, step));
+    }
+    let mut args = vec![Arg::Read(0), Arg::U32(narrow(parameters.len()))];
+    args.extend(more);
+    let launch = Launch::new(
+        kernel,
+        kernel.into(),
+        [blocks(pieces, 1), 1, 1],
+        [THREADS, 1, 1],
         args,
-    )
+    );
+    (table, launch)
+}
+
+impl Stepped {
+    /// `Parameter` of `adamw.cuh`; `end` counts pieces up to its last.
+    fn row(&self, end: usize, step: u64) -> [u64; 16] {
+        let (form, key) = match self.weights {
+            Weights::Exact => (0, 0),
+            Weights::Master => (2, 0),
+            Weights::Stochastic(key) => (4, key_hash(key)),
+        };
+        let kind = form + u32::from(self.g == Float::Bf16);
+        let n: Numbers<f32> = Numbers::of(&self.settings, step);
+        let pair = |low: u32, high: f32| u64::from(low) | u64::from(high.to_bits()) << 32;
+        let two = |low: f32, high: f32| pair(low.to_bits(), high);
+        let at = &self.at;
+        [
+            at.p,
+            at.master,
+            at.g,
+            at.m,
+            at.v,
+            at.m_absmax,
+            at.v_absmax,
+            at.scale,
+            key,
+            self.n as u64,
+            end as u64,
+            pair(kind, n.scale),
+            two(n.decay, n.rate),
+            two(n.root, n.epsilon),
+            two(n.beta1.0, n.beta1.1),
+            two(n.beta2.0, n.beta2.1),
+        ]
+    }
 }
 
 /// (4, 256) f32: values and upper bounds of the signed map, then of the unsigned one. The same for every step.

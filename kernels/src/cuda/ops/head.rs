@@ -67,9 +67,12 @@ pub(crate) fn cross_entropy(
 ) -> Result<HeadLoss> {
     const OP: &str = "linear_cross_entropy";
     let chunks = Chunks::new(OP, x, w, targets, logits_bytes)?;
-    let zeros = |shape| Tensor::zeros(shape, DType::F32, x.device());
-    let mut dx = want_dx.then(|| zeros(x.dims2()?)).transpose()?;
-    let mut dweight = want_dweight.then(|| zeros(chunks.w.dims2()?)).transpose()?;
+    let new = |shape| match targets.is_empty() {
+        true => Ok(Tensor::zeros(shape, DType::F32, x.device())?),
+        false => uninit(OP, shape, DType::F32, x),
+    };
+    let mut dx = want_dx.then(|| new(x.dims2()?)).transpose()?;
+    let mut dweight = want_dweight.then(|| new(chunks.w.dims2()?)).transpose()?;
     let sum = Tensor::zeros(1, DType::F64, x.device())?;
     let scale = (want_dx || want_dweight).then_some(grad_scale);
     chunks.for_each(|at, x, targets, z| {
@@ -87,7 +90,9 @@ pub(crate) fn cross_entropy(
         // Products are of one type: the logits' gradient is rounded to x's.
         let dz = dense_as(OP, z, x.dtype())?;
         if let Some(dweight) = &mut dweight {
-            gemm(dweight, 1.0, 1.0, &dz, Op::Transposed, x, Op::Plain)?;
+            // The first chunk writes all of it, the others add.
+            let beta = if at == 0 { 0.0 } else { 1.0 };
+            gemm(dweight, beta, 1.0, &dz, Op::Transposed, x, Op::Plain)?;
         }
         if let Some(dx) = &dx {
             let mut rows_of_dx = dx.narrow(0, at, rows)?;

@@ -1,6 +1,6 @@
 //! Norms, rotary embedding, SwiGLU, sums, dropout, and rows picked out or put back.
 
-use crate::cuda::launch::{self, SQUARES_PER_PARTIAL};
+use crate::cuda::launch;
 use crate::cuda::tensors::{dense_as, float, run, uninit};
 use crate::dropout::DeviceRows;
 use crate::indices::DeviceGroups;
@@ -113,38 +113,6 @@ pub(crate) fn swiglu_backward(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result
 fn rows_of(x: &Tensor) -> (usize, usize) {
     let width = x.dims().last().copied().unwrap_or(1).max(1);
     (x.elem_count() / width, width)
-}
-
-/// Σ x² of each of these tensors of one device, in f64. Waits for the device, once.
-pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
-    const OP: &str = "sum_of_squares";
-    let Some(like) = tensors.first() else {
-        return Ok(Vec::new());
-    };
-    let sums = uninit(OP, tensors.len(), DType::F64, like)?;
-    for (i, x) in tensors.iter().enumerate() {
-        sum_of_squares(x, &sums.narrow(0, i, 1)?)?;
-    }
-    Ok(sums.to_vec1()?)
-}
-
-/// Σ x² into `sum` (1) f64. Does not wait.
-pub(crate) fn sum_of_squares(x: &Tensor, sum: &Tensor) -> Result<()> {
-    const OP: &str = "sum_of_squares";
-    let x = access::dense(x)?;
-    let partials = x.elem_count().div_ceil(SQUARES_PER_PARTIAL).max(1);
-    let parts = uninit(OP, partials, DType::F64, &x)?;
-    let squares = launch::sum_of_squares(float(OP, &x)?, x.elem_count());
-    run(OP, squares, &[&x, &parts])?;
-    run(OP, launch::sum_partials(partials), &[&parts, sum])
-}
-
-/// (1) f32: what clips a tensor with that sum of squares (1) f64 to a norm of `limit`; NaN for one that is not finite.
-pub(crate) fn clip_scale(squares: &Tensor, limit: f64) -> Result<Tensor> {
-    const OP: &str = "clip_scale";
-    let scale = uninit(OP, 1, DType::F32, squares)?;
-    run(OP, launch::clip_scale(limit), &[squares, &scale])?;
-    Ok(scale)
 }
 
 /// a ← a + b, both dense.

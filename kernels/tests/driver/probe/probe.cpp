@@ -48,10 +48,11 @@ void must(int status, const char* what) {
 }
 #define MUST(call) must(call, #call)
 
-// fill_f32 of elementwise.cu as nvcc writes it; a kernel of candle's; and the first one with other parameters.
+// fill_f32 and partial_squares of elementwise.cu as nvcc writes them; a kernel of candle's; and the first one with other parameters.
 const char OURS[] =
     ".version 9.0\n.visible .entry fill_f32(\n\t.param .u64 a,\n\t.param .f32 value,\n\t.param .u64 n\n)\n"
-    ".maxntid 256, 1, 1\n{\n}\n";
+    ".maxntid 256, 1, 1\n{\n}\n.visible .entry partial_squares(\n\t.param .u64 table,\n\t.param .u32 tensors,\n"
+    "\t.param .u64 partials\n)\n.maxntid 256, 1, 1\n{\n}\n";
 const char CANDLES[] =
     ".version 9.0\n.visible .entry softmax_f32(\n\t.param .u64 a,\n\t.param .u64 .ptr .align 1 b\n)\n{\n}\n"
     ".visible .entry ucopy_f32(\n\t.param .u64 n,\n\t.param .u64 d,\n\t.param .u64 i,\n\t.param .u64 a,\n\t.param .u64 b\n)\n{\n}\n";
@@ -129,6 +130,18 @@ void uses_freed() {
     float x;
     printf("copy %d, ", cuMemcpyDtoHAsync_v2(&x, a, 4, stream));
     printf("copy beyond %d\n", cuMemcpyDtoHAsync_v2(&x, b + 398, 4, stream));
+}
+
+// The squares of what lies at an address that a table holds.
+void follows_a_table(bool freed_before) {
+    Address a = upload(std::vector<float>(100, 0.5f)), partials = allocate(8);
+    if (freed_before) MUST(cuMemFreeAsync(a, stream));
+    Address table = upload(std::vector<uint64_t>{a, 100, 1, 0});
+    unsigned tensors = 1;
+    void* params[] = {&table, &tensors, &partials};
+    MUST(cuLaunchKernel(kernel(OURS, "partial_squares"), 1, 1, 1, 256, 1, 1, 0, stream, params, nullptr));
+    if (!freed_before) MUST(cuMemFreeAsync(a, stream));
+    printf("%g\n", download<double>(partials, 1)[0]);
 }
 
 void passes_a_processors_address() {
@@ -280,6 +293,8 @@ const std::map<std::string, std::function<void()>> CASES = {
     {"writes-beside", [] { writes_beyond(124); }},
     {"writes-far-beyond", [] { writes_beyond(4000); }},
     {"uses-freed", uses_freed},
+    {"follows-a-table", [] { follows_a_table(false); }},
+    {"follows-a-table-to-freed", [] { follows_a_table(true); }},
     {"passes-a-processors-address", passes_a_processors_address},
     {"reads-on-the-processor", reads_on_the_processor},
     {"launches-wrongly", launches_wrongly},
