@@ -306,13 +306,19 @@ fn widest_column(a: &[f32], columns: usize) -> f32 {
     squares.into_iter().fold(0.0, f32::max).sqrt()
 }
 
+/// Σ w² of each row of `columns` numbers, in f64.
+fn row_squares(w: &[f32], columns: usize) -> Vec<f64> {
+    let square = |row: &[f32]| row.iter().map(|w| f64::from(*w) * f64::from(*w)).sum();
+    w.chunks_exact(columns.max(1)).map(square).collect()
+}
+
 /// Brings each row to the length m: times m / ‖row‖, both in f32. Returns the factors, or the first row that is all zeros.
 fn set_lengths(
     values: &mut [f32],
     columns: usize,
     magnitudes: &[f32],
 ) -> std::result::Result<Vec<f32>, usize> {
-    let squares = crate::dora::row_squares(values, columns);
+    let squares = row_squares(values, columns);
     if let Some(row) = squares.iter().position(|s| *s == 0.0) {
         return Err(row);
     }

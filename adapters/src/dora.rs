@@ -94,9 +94,3 @@ impl Dora {
         })
     }
 }
-
-/// Σ w² of each row of `columns` numbers, in f64.
-pub(crate) fn row_squares(w: &[f32], columns: usize) -> Vec<f64> {
-    let square = |row: &[f32]| row.iter().map(|w| f64::from(*w) * f64::from(*w)).sum();
-    w.chunks_exact(columns.max(1)).map(square).collect()
-}

@@ -71,15 +71,6 @@ pub struct PendingLoss {
     pub target_tokens: usize,
 }
 
-impl From<BatchLoss> for PendingLoss {
-    fn from(loss: BatchLoss) -> Self {
-        Self {
-            loss_sum: loss.loss_sum.into(),
-            target_tokens: loss.target_tokens,
-        }
-    }
-}
-
 impl PendingLoss {
     /// Waits for it.
     pub fn value(&self) -> Result<BatchLoss> {

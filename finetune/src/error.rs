@@ -87,6 +87,20 @@ pub enum Error {
         /// Parameters in all.
         of: usize,
     },
+    /// A loss was NaN or infinite while gradients, which were finite, were applied as they came.
+    #[error(
+        "the loss of step {step} is {value}; {changed} of {of} parameters had already taken the step"
+    )]
+    LossNotFiniteInPass {
+        /// The optimizer step, from 1.
+        step: u64,
+        /// The loss.
+        value: f64,
+        /// Parameters that this step has changed: the weights in memory are of no step.
+        changed: usize,
+        /// Parameters in all.
+        of: usize,
+    },
     /// A parameter was handed a gradient after its step.
     #[error("parameter {name} received a gradient after it had taken its step")]
     GradientAfterStep {
@@ -263,7 +277,7 @@ impl Error {
             Self::StepNotFinite { .. } => {
                 "look at these samples; train.on_nonfinite = \"skip\" goes on from the last checkpoint and leaves such steps out. Where it comes back, a lower train.learning_rate, a longer train.warmup_ratio or f32 compute usually helps".into()
             }
-            Self::NotFiniteInPass { .. } => {
+            Self::NotFiniteInPass { .. } | Self::LossNotFiniteInPass { .. } => {
                 "run the command again: it goes on from the last checkpoint, which is intact; train.gradients = \"accumulate\" (or train.clipping = \"global\") finds this before any weight has changed, and a lower train.learning_rate or f32 compute usually avoids it".into()
             }
             Self::NothingHeldOut => "set data.validation_fraction, choose by a task with train.eval_tasks and train.metric_for_best_model, or leave train.load_best_model_at_end out".into(),

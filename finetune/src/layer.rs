@@ -219,8 +219,8 @@ impl Layer {
         Ok((x2, saved))
     }
 
-    /// d(loss)/dx from d(loss)/dy, whose memory it takes; `None` where `need_dx` is false and nothing below is trained. `needed` is the forward
-    /// pass's.
+    /// d(loss)/dx from d(loss)/dy, whose memory it takes; `None` where `need_dx` is false and nothing below is trained.
+    /// `needed` is the forward pass's.
     pub(crate) fn backward(
         &self,
         mut saved: LayerSaved,

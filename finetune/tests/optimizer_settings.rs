@@ -458,14 +458,17 @@ fn a_gradient_that_is_not_finite_is_never_applied() {
             ");
         }
     }
-    let (error, values) = poisoned(
-        &TrainSection {
-            clipping: Clipping::PerParameter,
-            ..per_layer
-        },
-        f32::INFINITY,
-        9.0,
-    );
+    let per_parameter = TrainSection {
+        clipping: Clipping::PerParameter,
+        ..per_layer
+    };
+    let (error, values) = poisoned(&per_parameter, 0.125, f64::NEG_INFINITY);
+    assert!(!untouched(&values));
+    insta::assert_snapshot!(said(error), @r#"
+    the loss of step 3 is -inf; 3 of 3 parameters had already taken the step
+    hint: run the command again: it goes on from the last checkpoint, which is intact; train.gradients = "accumulate" (or train.clipping = "global") finds this before any weight has changed, and a lower train.learning_rate or f32 compute usually avoids it
+    "#);
+    let (error, values) = poisoned(&per_parameter, f32::INFINITY, 9.0);
     // The first has taken its step; the poisoned one and what came after it have not.
     assert!(!untouched(&values[..1]) && untouched(&values[1..]));
     insta::assert_snapshot!(said(error), @r#"
@@ -510,7 +513,7 @@ fn gradients_too_few_or_too_many_are_defects() {
     let mut optimizer = Optimizer::new(&parameters, &settings(), 1).unwrap();
     let gradients = Gradients::new(&parameters);
     let error = optimizer
-        .step(&mut parameters, gradients, &[], 1e-2, 1)
+        .step(&mut parameters, gradients, Vec::new(), 1e-2, 1)
         .unwrap_err();
     insta::assert_snapshot!(said(error), @r"
     parameter model.norm.weight is trained but received no gradient

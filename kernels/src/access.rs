@@ -150,7 +150,7 @@ pub(crate) fn mutate<T: CpuNumbers, R>(
     })
 }
 
-/// A tensor where `like` lies for a product to write, with beta = 0: of zeros on the processor, of whatever the memory held
+/// A tensor where `like` lies for a product ([`crate::gemm`]) to write, with beta = 0: of zeros on the processor, of whatever the memory held
 /// on a GPU.
 pub fn unwritten(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
     match like.device().is_cuda() {

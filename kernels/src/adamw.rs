@@ -135,8 +135,9 @@ pub fn adamw_step(
     adamw_steps(vec![one], step)
 }
 
-/// One step, in place, of parameters of one device by their gradients, which are freed after use. `step` counts from 1.
-/// Nothing has changed if an operand does not fit; a GPU is asked for all of it at once, and not waited for.
+/// One step, in place, of parameters of one device by their gradients, which are freed after use; no two share storage.
+/// `step` counts from 1. Nothing has changed if an operand's shape does not fit; a GPU is asked for all of it at once, and not
+/// waited for.
 pub fn adamw_steps(parameters: Vec<ParameterStep>, step: u64) -> Result<()> {
     for of in &parameters {
         check_operands(of)?;

@@ -122,6 +122,17 @@ impl Allowed {
         }
     }
 
+    /// A sum of so many terms below `largest`, a factor of each of which is rounded to bf16: by half of such a rounding at
+    /// most. Random signs let such sums grow by the root of the terms' number; four times that is allowed.
+    fn rounded_terms(terms: usize, largest: f64) -> Self {
+        Self {
+            steps: 4.0,
+            narrow: 4.0 / 2.0,
+            scale: Some((terms.max(1) as f64).sqrt() * largest),
+            ..Self::default()
+        }
+    }
+
     fn bound(&self, expected: &[f64]) -> f64 {
         let largest = || expected.iter().fold(0f64, |m, x| m.max(x.abs()));
         let scale = self.scale.unwrap_or_else(largest).max(self.floor);

@@ -2,7 +2,8 @@
 
 use crate::Result;
 use crate::cuda::launch::RowGroups;
-use candle_core::{Device, Tensor};
+use crate::cuda::tensors::upload;
+use candle_core::{DType, Device, Tensor};
 use std::sync::{Arc, OnceLock};
 
 /// A list of row numbers or token ids.
@@ -73,8 +74,7 @@ impl Indices {
         if all.is_empty() {
             return Ok(());
         }
-        let n = all.len();
-        let there = Tensor::from_vec(all, n, device)?;
+        let there = upload(&all, &Tensor::zeros(0, DType::U32, device)?)?;
         let mut at = 0;
         let mut next = |len: usize| {
             at += len;
@@ -99,25 +99,31 @@ impl Indices {
 
     /// (n) u32 on the device of `like`.
     pub(crate) fn on_device(&self, like: &Tensor) -> Result<&Tensor> {
-        if self.0.there.get().is_none() && !self.is_empty() {
-            Self::upload(&[self], &[], like.device())?;
+        if self.0.there.get().is_none() {
+            let there = upload(self.as_slice(), like)?;
+            self.0.there.get_or_init(|| there);
         }
-        if let Some(there) = self.0.there.get() {
-            return Ok(there);
-        }
-        let empty = Tensor::from_slice(self.as_slice(), self.len(), like.device())?;
-        Ok(self.0.there.get_or_init(|| empty))
+        let there = self.0.there.get();
+        of_device(there.filter(|there| on_one(there, like)), like)
     }
 
     /// By what the entries name, on the device of `like`.
     pub(crate) fn groups_on_device(&self, like: &Tensor) -> Result<&DeviceGroups> {
-        if let Some(groups) = self.0.groups.get() {
-            return Ok(groups);
+        if self.0.groups.get().is_none() {
+            Self::upload(&[], &[self], like.device())?;
         }
-        Self::upload(&[], &[self], like.device())?;
-        let missing = || crate::access::off_device("scatter_rows", like);
-        self.0.groups.get().ok_or_else(missing)
+        let groups = self.0.groups.get();
+        of_device(groups.filter(|groups| on_one(&groups.order, like)), like)
     }
+}
+
+fn on_one(there: &Tensor, like: &Tensor) -> bool {
+    there.device().location() == like.device().location()
+}
+
+/// A list is brought to one device.
+fn of_device<'a, T>(found: Option<&'a T>, like: &Tensor) -> Result<&'a T> {
+    found.ok_or_else(|| crate::access::off_device("a list of another device", like))
 }
 
 /// What a device reads of groups, in the order in which it is uploaded.

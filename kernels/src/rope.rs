@@ -6,6 +6,7 @@
 
 use crate::access::{self, CpuNumbers, dims2, read};
 use crate::cuda::ops;
+use crate::cuda::tensors::upload;
 use crate::real::{Real, Stored, accumulate_dtype, with_real, with_stored};
 use crate::simd::wide;
 use crate::{OpCase, Result};
@@ -44,10 +45,16 @@ impl RopeTable {
 
     /// The same on a device; a copy only if it is not there.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            cos: self.cos.to_device(device)?,
-            sin: self.sin.to_device(device)?,
-        })
+        let there = |table: &Tensor| -> Result<Tensor> {
+            if !device.is_cuda() || table.device().is_cuda() {
+                return Ok(table.to_device(device)?);
+            }
+            let like = Tensor::zeros(0, table.dtype(), device)?;
+            let numbers = read::<f32>("RopeTable", table)?;
+            Ok(upload(&numbers, &like)?.reshape(table.shape())?)
+        };
+        let (cos, sin) = (there(&self.cos)?, there(&self.sin)?);
+        Ok(Self { cos, sin })
     }
 }
 

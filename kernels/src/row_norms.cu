@@ -4,8 +4,8 @@
 // Rows of a block: a number of A is read once for all of them.
 constexpr u32 ROWS = 8;
 
-// norms = ‖W + s·B A‖ of each row. The sum is made in registers and never stored, and its squares are added in f64: nothing
-// cancels, however close an update comes to taking a row away.
+// norms = ‖W + s·B A‖ of each row. The sum is made in registers and never stored, and its squares are added in f64. Where an
+// update all but takes a row away, what is left has the roundings to f32 of both.
 template <class W>
 __device__ void row_norms(const W* w, const float* a, const float* b, float* norms, u32 n, u32 k, u32 r, float scaling) {
     SHARED_ARRAY(double, each, 32);

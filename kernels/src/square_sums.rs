@@ -1,7 +1,7 @@
 //! Sums of squares of gradients, and the losses beside them, which a GPU may still be computing.
 
 use crate::cuda::ops;
-use crate::{LossSum, Result, sum_of_squares};
+use crate::{Error, LossSum, Result, sum_of_squares};
 use candle_core::{DType, Device, Tensor};
 
 /// Σ x² of several tensors, a slot each, in f64, and then losses. On a GPU nothing is waited for until the numbers are asked
@@ -62,7 +62,14 @@ impl SquareSums {
 
     /// Fills every slot, at once.
     pub fn put_all(&mut self, tensors: &[&Tensor]) -> Result<()> {
-        debug_assert_eq!(tensors.len(), self.here.len());
+        if tensors.len() != self.here.len() {
+            return Err(Error::Length {
+                op: "sum_of_squares",
+                what: "the tensors",
+                found: tensors.len(),
+                expected: self.here.len(),
+            });
+        }
         self.put_from(0, tensors)
     }
 

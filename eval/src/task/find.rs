@@ -223,7 +223,7 @@ pub fn find_task(name: &str, base: &Path, folders: &[PathBuf]) -> Result<PathBuf
     // A report calls `quickstart-choice` what recipes/eval/quickstart/choice.toml asks.
     let reported = reported(without_way.unwrap_or(name), &known)
         .map(|known| format!("{known}{}", &name[without_way.unwrap_or(name).len()..]));
-    let nearest = reported.or_else(|| nearest(name, &known).map(String::from));
+    let nearest = nearest(name, &known).map(String::from).or(reported);
     Err(Error::UnknownTask {
         name: name.to_owned(),
         nearest,
@@ -289,7 +289,7 @@ fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
     }
 }
 
-/// The longest known name at the end of what was written, after a word of its suite's.
+/// The longest known name at the end of what was written.
 fn reported<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     let last = known.iter().map(|known| match known.rsplit_once('/') {
         Some((_, last)) => (last, known.as_str()),

@@ -41,11 +41,12 @@ impl Found {
     /// The loss, and the gradients' global norm, both finite. Waits for a GPU, once.
     pub(super) fn values(&self) -> Result<(BatchLoss, f64)> {
         let (squares, loss) = self.squares_and_loss()?;
+        self.finite("loss", loss.loss_sum, loss.mean())?;
         let norm = squares.iter().sum::<f64>().sqrt();
         Ok((loss, self.finite("gradient norm", norm, norm)?))
     }
 
-    /// The sum of squares of each gradient, and the loss, which is finite. Waits for a GPU, once.
+    /// The sum of squares of each gradient that has come, and the loss. Waits for a GPU, once.
     pub(super) fn squares_and_loss(&self) -> Result<(Vec<f64>, BatchLoss)> {
         let (squares, sums) = self.sums.values()?;
         let mut loss = BatchLoss::default();
@@ -53,19 +54,19 @@ impl Found {
             loss.loss_sum += sum;
             loss.target_tokens += part.target_tokens;
         }
-        self.finite("loss", loss.loss_sum, loss.mean())?;
-        // Every slot has been filled.
         Ok((squares.into_iter().flatten().collect(), loss))
     }
 
     fn finite(&self, what: &'static str, number: f64, said: f64) -> Result<f64> {
         match number.is_finite() {
             true => Ok(number),
-            false => Err(Error::NotFinite {
-                what,
-                step: self.step,
-                value: said,
-            }),
+            false => Err(self.not_finite(what, said)),
         }
+    }
+
+    /// The error of a step that changes nothing.
+    pub(super) fn not_finite(&self, what: &'static str, value: f64) -> Error {
+        let step = self.step;
+        Error::NotFinite { what, step, value }
     }
 }

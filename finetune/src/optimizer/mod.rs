@@ -100,7 +100,8 @@ impl Optimizer {
     /// the same both times. `twice` is the parameter that is handed over twice a backward pass: a tied embedding.
     ///
     /// Answers the step's loss, and the gradients' global norm before clipping. A GPU is asked for all of the step before it
-    /// is waited for, once. Where it fails, nothing has changed, except with [`Error::NotFiniteInPass`].
+    /// is waited for, once. Where it fails, nothing has changed, except with [`crate::Error::NotFiniteInPass`] and
+    /// [`crate::Error::LossNotFiniteInPass`].
     pub fn take_step(
         &mut self,
         parameters: &mut Parameters,
@@ -113,7 +114,7 @@ impl Optimizer {
             GradientMode::Accumulate => {
                 let mut gradients = Gradients::new(parameters);
                 let losses = backward(&mut gradients)?;
-                self.step(parameters, gradients, &losses, learning_rate, step)
+                self.step(parameters, gradients, losses, learning_rate, step)
             }
             GradientMode::PerLayer if self.settings.backward_passes() == 2 => {
                 let mut norms = Norms::new(parameters, twice)?;
@@ -144,14 +145,14 @@ impl Optimizer {
         &mut self,
         parameters: &mut Parameters,
         gradients: Gradients,
-        losses: &[PendingLoss],
+        losses: Vec<PendingLoss>,
         learning_rate: f64,
         step: u64,
     ) -> Result<(BatchLoss, f64)> {
         let gradients = gradients.all(parameters)?;
         let mut sums = slots(parameters)?;
         sums.put_all(&gradients.iter().collect::<Vec<_>>())?;
-        let found = Found::new(sums, losses.to_vec(), step)?;
+        let found = Found::new(sums, losses, step)?;
         let scales = found.sums.scales(self.clip())?;
         let all = self.states.iter_mut().zip(&mut parameters.0);
         let all = all.zip(gradients.into_iter().zip(scales));

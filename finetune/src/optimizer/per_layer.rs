@@ -145,12 +145,26 @@ impl<'a> Apply<'a> {
             unreachable!("norms that a pass before has measured are read there");
         };
         let found = Found::unchecked(squares, losses, self.step)?;
-        let (squares, loss) = match finished {
-            Ok(()) => found.squares_and_loss()?,
-            // A loss that is not finite is why.
-            Err(error) => return found.squares_and_loss().and(Err(error)),
-        };
-        // A GPU has left such parameters as they were, and has stepped the others.
+        let (squares, loss) = found.squares_and_loss()?;
+        // Parameters whose gradient is not finite have been left as they were, others have been stepped.
+        let changed = squares.iter().filter(|s| s.is_finite()).count();
+        let of = self.parameters.0.len();
+        // It is why gradients are not finite, where they are not.
+        if let Ok(()) | Err(Error::NotFiniteInPass { .. }) = &finished
+            && !loss.loss_sum.is_finite()
+        {
+            let (step, value) = (self.step, loss.mean());
+            return Err(match changed {
+                0 => found.not_finite("loss", value),
+                _ => Error::LossNotFiniteInPass {
+                    step,
+                    value,
+                    changed,
+                    of,
+                },
+            });
+        }
+        finished?;
         let not_finite = squares.iter().zip(names).find(|(s, _)| !s.is_finite());
         match not_finite {
             None => Ok((loss, squares.iter().sum::<f64>().sqrt())),
@@ -158,8 +172,8 @@ impl<'a> Apply<'a> {
                 name: name.clone(),
                 step: self.step,
                 value: square.sqrt(),
-                changed: squares.iter().filter(|s| s.is_finite()).count(),
-                of: squares.len(),
+                changed,
+                of,
             }),
         }
     }

@@ -267,7 +267,7 @@ fn steps_agree(
         let rate = learning_rate(settings, step, 20);
         a.close("learning rate", rate, at("learning_rate"), 1e-12);
         let (loss, norm) = optimizer
-            .step(&mut parameters, gradients, &[pending], rate, step + 1)
+            .step(&mut parameters, gradients, vec![pending], rate, step + 1)
             .unwrap();
         worst = worst.max((loss.loss_sum * scale - at("loss")).abs());
         a.close(

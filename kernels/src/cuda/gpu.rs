@@ -20,9 +20,8 @@ const LEAST_COMPUTE_CAPABILITY: (u32, u32) = (8, 0);
 
 /// A device that is open.
 ///
-/// All its work but copies to and from pinned memory is on one stream, so that one operation's results are there for the
-/// next, whichever thread asks for it;
-/// cudarc's events, which order several streams, are turned off.
+/// All its work but the copies of tensors to and from pinned memory is on one stream, so that one operation's results are
+/// there for the next, whichever thread asks for it; cudarc's events, which order several streams, are turned off.
 pub struct Gpu {
     device: CudaDevice,
     stream: Arc<CudaStream>,

@@ -1,4 +1,5 @@
-//! Copies between a device's memory and pinned memory of the processor, beside what the device computes.
+//! Copies between a device's memory and pinned memory of the processor: of tensors that wait there, beside what the device
+//! computes; of lists, in the order of what it computes.
 
 use super::CudaError;
 use super::gpu::{Gpu, lock};
@@ -103,25 +104,25 @@ impl Gpu {
         what(copies).map_err(refused)
     }
 
-    /// Bytes of pinned memory that it has.
+    /// Bytes of pinned memory that tensors wait in.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         lock(&self.copies).as_ref().map_or(0, |copies| copies.bytes)
     }
 }
 
-/// A table that was copied out of pinned memory, once the event has come about.
+/// What was copied out of pinned memory, once the event has come about.
 pub(super) struct Sent {
     block: Block,
     left: CudaEvent,
 }
 
 impl Gpu {
-    /// Asks for a table's copy to an address of the device, in the order of its one stream. Does not wait: where all pinned
+    /// Asks for a list's copy to an address of the device, in the order of its one stream. Does not wait: where all pinned
     /// memory is still being read there will be more of it, so as much as is sent in a step.
-    pub(super) fn send(&self, table: &[u64], to: u64) -> std::result::Result<(), CudaError> {
+    pub(super) fn send<T: Copy>(&self, list: &[T], to: u64) -> std::result::Result<(), CudaError> {
         let refused = |e| self.refused("a copy from the processor's memory", e);
         self.stream().context().bind_to_thread().map_err(refused)?;
-        let bytes = size_of_val(table);
+        let bytes = size_of_val(list);
         let mut sent = lock(&self.sent);
         let first = sent.iter().position(|sent| sent.block.bytes >= bytes);
         let free = first.filter(|at| sent[*at].left.is_complete());
@@ -129,11 +130,11 @@ impl Gpu {
             Some(sent) => sent.block,
             None => Block::new(bytes.next_power_of_two().max(4096)).map_err(refused)?,
         };
-        // SAFETY: the block is pinned, has room for the table, and is not read by an earlier copy any more; it is kept
-        // below until this one has ended. The target is a tensor of the table's size.
+        // SAFETY: the block is pinned, has room for the list, and is not read by an earlier copy any more; it is kept
+        // below until this one has ended. The target is a tensor of the list's size.
         unsafe {
             let address = block.address.cast::<u8>();
-            std::ptr::copy_nonoverlapping(table.as_ptr().cast(), address, bytes);
+            std::ptr::copy_nonoverlapping(list.as_ptr().cast(), address, bytes);
             let from = std::slice::from_raw_parts(address, bytes);
             result::memcpy_htod_async(to, from, self.stream().cu_stream()).map_err(refused)?;
         }

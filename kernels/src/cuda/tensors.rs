@@ -120,9 +120,21 @@ pub(crate) fn gemm(
     Err(access::off_device("gemm", out))
 }
 
-/// A list where `like` lies.
+/// A list where `like` lies, by way of pinned memory. Does not wait.
+#[cfg(feature = "cuda")]
 pub(crate) fn upload<T: candle_core::WithDType>(list: &[T], like: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::from_slice(list, list.len(), like.device())?)
+    const OP: &str = "upload";
+    let there = uninit(OP, list.len(), T::DTYPE, like)?;
+    if !list.is_empty() {
+        let buffer = super::Buffer::dense(OP, "the list", &there)?;
+        buffer.gpu().send(list, buffer.address())?;
+    }
+    Ok(there)
+}
+
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn upload<T: candle_core::WithDType>(_: &[T], like: &Tensor) -> Result<Tensor> {
+    Err(access::off_device("upload", like))
 }
 
 /// Where a dense tensor starts in the device's memory. It holds for as long as the tensor lives.

@@ -162,14 +162,10 @@ fn linear(side: &Side, [t, k, n]: [usize; 3], x: DType, stored: Stored) -> Resul
     let w = weight(side, [n, k], x, stored)?;
     let y = crate::linear(&side.numbers(1, &[t, k], x)?, &w)?;
     let dx = crate::linear_dx(&side.numbers(3, &[t, n], x)?, &w)?;
-    // In bf16 an NF4 weight is made dense in bf16.
-    let narrow = match (stored, x) {
-        (Stored::Nf4 { .. }, DType::BF16) => 1.0,
-        _ => 0.0,
-    };
-    let allowed = |terms: usize| match narrow {
-        0.0 => Allowed::sum(terms, LARGEST * LARGEST),
-        _ => Allowed::steps(4.0 * terms as f64).narrow(narrow),
+    let allowed = |terms: usize| match (stored, x) {
+        // Made dense in bf16.
+        (Stored::Nf4 { .. }, DType::BF16) => Allowed::rounded_terms(terms, LARGEST * LARGEST),
+        _ => Allowed::sum(terms, LARGEST * LARGEST),
     };
     Ok(vec![
         Output::new("y", y, allowed(k)),

@@ -130,7 +130,7 @@ pub(crate) fn scale_assign(a: &Tensor, factor: f64) -> Result<()> {
     run(OP, launch, &[a])
 }
 
-/// a / b, both dense, in f32.
+/// a / b, in f32.
 pub(crate) fn divide(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     const OP: &str = "divide";
     let (a, b) = (dense_as(OP, a, DType::F32)?, dense_as(OP, b, DType::F32)?);
